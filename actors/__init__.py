@@ -1,0 +1,33 @@
+"""State and messages: the Ray actors, base model and LoRA, local training, data sets, the embedded world.
+
+`from actors import ClientActor, ProbeActor, AggregatorActor, EvaluationActor` is all a Python session needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actors.aggregator import AggregatorActor, AggregatorConfig
+    from actors.client import ClientActor
+    from actors.evaluation import EvaluationActor
+    from actors.messages import TrainTask
+    from actors.probe import ProbeActor
+
+_HOMES = {
+    "AggregatorActor": "actors.aggregator",
+    "AggregatorConfig": "actors.aggregator",
+    "ClientActor": "actors.client",
+    "EvaluationActor": "actors.evaluation",
+    "ProbeActor": "actors.probe",
+    "TrainTask": "actors.messages",
+}
+__all__ = ["AggregatorActor", "AggregatorConfig", "ClientActor", "EvaluationActor", "ProbeActor", "TrainTask"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that reading a configuration loads neither torch nor Ray."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

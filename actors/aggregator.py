@@ -1,0 +1,271 @@
+"""AggregatorActor: owns the global adapter and the trust in each client; admits, weighs, aggregates, skips or commits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+import torch
+
+from actors.config import TrainingConfig
+from actors.errors import WireError
+from actors.messages import AdapterLayout, Admission, ClientRound, LoRAUpdate, ProbeScore, RoundReport, StepDelta
+from actors.wire import decode_message, decode_tensors, encode_tensors
+from defense.admission import (
+    OpenRound,
+    Reason,
+    Refusal,
+    adamw_norm_bound,
+    check_count,
+    check_norm,
+    check_sender,
+    check_tensors,
+    check_tie,
+    delta_norm,
+)
+from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
+from defense.evidence import Evidence, gather_evidence
+from defense.gate import Decision, decide, lift
+from defense.levels import READS, make_level
+from defense.rules import RULES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregatorConfig:
+    """What the aggregator needs to know of a run."""
+
+    training: TrainingConfig
+    defense: DefenseConfig = DefenseConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    admission: AdmissionConfig = AdmissionConfig()
+    threshold: float = 0.8
+    """The probe's decision threshold on P(malicious)."""
+    min_updates: int = 1
+    """Admitted updates without which a round is not committed."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """The round in progress; becomes part of the aggregator's state only when it is closed."""
+
+    expected: OpenRound
+    trust: Mapping[str, Any]
+    sum: Any
+    rows: dict[str, ClientRound] = field(default_factory=dict)
+    raw_weights: dict[str, float] = field(default_factory=dict)
+    """Weight of each admitted client before `min_weight`."""
+
+
+class Aggregator:
+    """Owns the global adapter; one instance per run.
+
+    A round is `open_round`, a `submit` or `drop` per client, `close_round`. Updates are folded into the aggregate as
+    they are submitted, in order of client id, so memory does not grow with the number of clients and sums do not
+    depend on who finishes first.
+    """
+
+    def __init__(self, config: AggregatorConfig, layout: AdapterLayout, adapter: bytes) -> None:
+        torch.set_num_threads(config.training.num_threads)
+        self._config, self._layout = config, layout
+        self._adapter, self._adapter_bytes, self._version = decode_tensors(adapter), adapter, 0
+        self._level = make_level(config.defense, config.threshold)
+        self._reads = READS[config.defense.level]
+        self._rule = RULES[config.aggregation.rule]
+        self._trust: Mapping[str, Any] = {}
+        self._round: _Round | None = None
+
+    def adapter(self) -> bytes:
+        """The global adapter as safetensors."""
+        return self._adapter_bytes
+
+    def open_round(self, round_index: int, client_ids: Sequence[str], learning_rate: float) -> OpenRound:
+        """Begin a round with these clients at this learning rate; returns what the probe should expect too."""
+        training, admission = self._config.training, self._config.admission
+        num_values = sum(tensor.numel() for tensor in self._adapter.values())
+        shadow_rate = self._config.defense.shadow.learning_rate if self._reads == "shadow" else 0.0
+        bound = admission.max_norm or adamw_norm_bound(
+            admission.norm_factor, max(learning_rate, shadow_rate), training.steps, num_values
+        )
+        expected = OpenRound(
+            round_index=round_index,
+            base_version=self._version,
+            client_ids=frozenset(client_ids),
+            num_steps=training.steps,
+            batch_size=training.batch_size,
+            max_norm=bound,
+        )
+        self._round = _Round(expected=expected, trust=self._trust, sum=self._rule.init())
+        return expected
+
+    def submit(self, client_id: str, update: bytes, last_delta: bytes | None, scores: Sequence[ProbeScore]) -> Admission:
+        """Admit, weigh and fold in one client's update.
+
+        Args:
+            client_id: Who sent it, as the server knows it. Clients are submitted in ascending order.
+            update: An encoded LoRAUpdate.
+            last_delta: The encoded last real StepDelta, None at level none. It must be the submitted delta.
+            scores: The probe's scores of this client's step deltas.
+
+        Raises:
+            RuntimeError: no round is open, or a client with a later id was submitted before.
+        """
+        current = self._open()
+        if current.raw_weights and client_id < max(current.raw_weights):
+            raise RuntimeError(f"client {client_id} submitted after {max(current.raw_weights)}; submit in order of client id")
+        try:
+            message = decode_message(update, LoRAUpdate)
+        except WireError as error:
+            return self._refuse(client_id, Refusal(Reason.MALFORMED, str(error)))
+        refusal = self._check(client_id, message, last_delta)
+        if refusal is not None:
+            return self._refuse(client_id, refusal)
+        self._fold(current, message, scores)
+        return Admission(client_id=client_id, admitted=True, reason=None)
+
+    def drop(self, client_id: str, reason: str) -> None:
+        """Record that a sampled client delivers nothing this round, and why. The first reason stands."""
+        self._open().rows.setdefault(client_id, self._empty_row(client_id, reason))
+
+    def close_round(self) -> RoundReport:
+        """Judge the round and commit or skip it; the report has a row for every sampled client."""
+        current = self._open()
+        for client_id in current.expected.client_ids:
+            self.drop(client_id, "nothing was received")
+        decision = decide(current.raw_weights, min_updates=self._config.min_updates, skip_below=self._config.defense.skip_below)
+        if decision.outcome == "aggregated":
+            self._commit(self._rule.finish(current.sum))
+        if decision.outcome != "no_quorum":
+            self._trust = current.trust
+        self._round = None
+        return self._report(current, decision)
+
+    def _open(self) -> _Round:
+        if self._round is None:
+            raise RuntimeError("no round is open; call open_round first")
+        return self._round
+
+    def _check(self, client_id: str, message: LoRAUpdate, last_delta: bytes | None) -> Refusal | None:
+        current = self._open()
+        if message.client_id != client_id:
+            return Refusal(Reason.UNKNOWN_CLIENT, f"client {client_id} sent an update signed {message.client_id!r:.80}")
+        if client_id in current.rows:
+            return Refusal(Reason.DUPLICATE, f"{client_id} was already received this round")
+        refusal = (
+            check_sender(message, current.expected)
+            or check_count("num_samples", message.num_samples, current.expected.max_samples)
+            or check_tensors(message.tensors, self._layout.shapes)
+        )
+        if refusal is not None:
+            return refusal
+        delta = self._delta(message)
+        return check_norm(delta, current.expected.max_norm) or self._check_tie(delta, last_delta)
+
+    def _check_tie(self, delta: Mapping[str, torch.Tensor], last_delta: bytes | None) -> Refusal | None:
+        if self._reads is None:
+            return None
+        if last_delta is None:
+            return Refusal(Reason.UNTIED_EVIDENCE, "no step delta came with the update")
+        try:
+            last = decode_message(last_delta, StepDelta)
+        except WireError as error:
+            return Refusal(Reason.UNTIED_EVIDENCE, f"the last step delta is malformed: {error}")
+        if last.branch != "real" or not last.tensors:
+            return Refusal(Reason.UNTIED_EVIDENCE, "the message before the update is no real step delta")
+        return check_tie(delta, last.tensors)
+
+    def _delta(self, message: LoRAUpdate) -> dict[str, torch.Tensor]:
+        """Client minus global in float32, the same subtraction that the client's last StepDelta made."""
+        return {name: message.tensors[name] - self._adapter[name] for name in self._layout.shapes}
+
+    def _fold(self, current: _Round, message: LoRAUpdate, scores: Sequence[ProbeScore]) -> None:
+        evidence, reason = self._evidence(message, scores)
+        raw = lifted = 0.0
+        if evidence is not None:
+            weights, current.trust = self._level(current.trust, [evidence])
+            raw = weights[message.client_id]
+            lifted = lift(raw, self._config.defense.min_weight)
+        current.raw_weights[message.client_id] = raw
+        if lifted > 0:
+            exact = {name: message.tensors[name].double() - self._adapter[name].double() for name in self._layout.shapes}
+            current.sum = self._rule.add(current.sum, exact, message.num_samples, lifted)
+        probed = evidence is not None and self._reads is not None
+        current.rows[message.client_id] = replace(
+            self._empty_row(message.client_id, reason),
+            admitted=True,
+            num_samples=message.num_samples,
+            num_steps_scored=sum(s.probability is not None and s.branch == self._reads for s in scores),
+            malicious_ratio=evidence.ratio if probed else None,
+            last_step_probability=evidence.last_probability if probed else None,
+            weight=lifted,
+            update_norm=delta_norm(self._delta(message)),
+            loss=message.loss,
+            train_s=message.train_s,
+            probe_version=max((s.probe_version for s in scores if s.probe_version is not None), default=None),
+        )
+
+    def _evidence(self, message: LoRAUpdate, scores: Sequence[ProbeScore]) -> tuple[Evidence | None, str | None]:
+        """The evidence on a client, or None with the reason why there is none: no score, no weight."""
+        failures = [score.failure for score in scores if score.failure is not None]
+        if self._reads is not None and failures:
+            return None, f"no_evidence: {len(failures)} steps without a score, first: {failures[0]}"
+        probabilities = {s.step: s.probability for s in scores if s.branch == self._reads and s.probability is not None}
+        refusals = [score.refusal for score in scores if score.refusal is not None]
+        evidence = gather_evidence(
+            message.client_id,
+            message.num_samples,
+            probabilities if self._reads is not None else {},
+            num_steps=self._config.training.steps,
+            batch_size=self._config.training.batch_size,
+            threshold=self._config.threshold,
+        )
+        return evidence, f"step_delta_refused: {refusals[0]}" if refusals else None
+
+    def _refuse(self, client_id: str, refusal: Refusal) -> Admission:
+        if client_id in self._open().expected.client_ids:
+            self.drop(client_id, str(refusal))
+        return Admission(client_id=client_id, admitted=False, reason=str(refusal))
+
+    def _empty_row(self, client_id: str, reason: str | None) -> ClientRound:
+        return ClientRound(
+            round=self._open().expected.round_index,
+            client_id=client_id,
+            admitted=False,
+            reason=reason,
+            num_samples=0,
+            num_steps_scored=0,
+            malicious_ratio=None,
+            last_step_probability=None,
+            weight=0.0,
+            share=0.0,
+            update_norm=None,
+            loss=None,
+            train_s=None,
+            probe_version=None,
+            round_outcome="",
+        )
+
+    def _commit(self, pseudo_gradient: Mapping[str, torch.Tensor]) -> None:
+        self._adapter = {name: (tensor.double() + pseudo_gradient[name]).float() for name, tensor in self._adapter.items()}
+        self._adapter_bytes = encode_tensors(self._adapter)
+        self._version += 1
+
+    def _report(self, current: _Round, decision: Decision) -> RoundReport:
+        total = sum(row.num_samples * row.weight for row in current.rows.values())
+        aggregated = decision.outcome == "aggregated"
+        rows = tuple(
+            replace(row, round_outcome=decision.outcome, share=row.num_samples * row.weight / total if aggregated else 0.0)
+            for _, row in sorted(current.rows.items())
+        )
+        return RoundReport(
+            round=current.expected.round_index,
+            outcome=decision.outcome,
+            why=decision.why,
+            adapter_version=self._version,
+            mean_weight=decision.mean_weight,
+            clients=rows,
+        )
+
+
+AggregatorActor = ray.remote(Aggregator)

@@ -1,0 +1,101 @@
+"""Settings of the actors: model, LoRA, training, data, evaluation. No torch here: the command line reads them.
+
+Every default is the paper's (METHOD.md section 5) unless a comment says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+
+class Config(BaseModel):
+    """Base of every settings class: unknown keys are errors and values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Config):
+    """The base model that every client fine-tunes."""
+
+    path: str | None = None
+    """Local directory or hub name of a causal language model; None: the embedded world's."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the frozen base weights; adapters are always float32."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    gradient_checkpointing: bool = False
+
+
+class LoraConfig(Config):
+    """The adapter that travels."""
+
+    r: PositiveInt = 8
+    alpha: PositiveFloat = 16
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: list[str] | Literal["all-linear"] = ["q_proj", "v_proj"]
+    """Module names as peft understands them. The paper names none; q and v are LoRA's original choice."""
+    init_seed: int = 0
+    """Seed of the initial adapter. Probe and shadow are tied to that adapter, so it does not follow the run's seed."""
+
+
+class TrainingConfig(Config):
+    """Local training of one client in one round; the optimizer state is fresh each round."""
+
+    steps: PositiveInt = 10
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 5e-5
+    """In the first round; constant within a round."""
+    min_learning_rate: NonNegativeFloat = 1e-6
+    """In the last round, reached by a cosine over rounds."""
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradient clipping. The paper states none; 1.0 is the usual value."""
+    max_length: PositiveInt = 512
+    """Tokens per example; what is longer is cut at the end."""
+    micro_batch_size: PositiveInt | None = None
+    """Examples per forward pass; None: the whole batch. Smaller ones accumulate gradients of the same batch."""
+    num_threads: PositiveInt = 1
+    """CPU threads per actor. Fixed, since the last bits of a sum depend on it."""
+
+
+class PartitionConfig(Config):
+    """How one data set is split over the clients; ignored when each client has files of its own."""
+
+    by: Literal["iid", "dirichlet", "column"] = "iid"
+    column: str | None = None
+    """Column whose values drive `dirichlet` (share of each value per client) and `column` (a value per client)."""
+    alpha: PositiveFloat = 0.5
+    """Dirichlet concentration: small makes clients differ, large makes them alike."""
+
+
+class DataConfig(Config):
+    """Where the clients' instruction data lies: Parquet or JSONL files."""
+
+    path: str | list[str | list[str]] | None = None
+    """A directory (a file or sub-directory per client), a list (an entry per client), or one file to split.
+    None: the embedded world generates it."""
+    malicious_path: str | None = None
+    """Unsafe data that the simulated malicious clients train on; split over them as `partition` says."""
+    partition: PartitionConfig = PartitionConfig()
+    samples_per_client: PositiveInt = 160
+    """Examples that the embedded world generates for each client."""
+
+
+class EvaluationConfig(Config):
+    """What is measured on the global model, and how often."""
+
+    every: PositiveInt = 5
+    """Evaluate after each so many rounds, and always before the first and after the last."""
+    restricted_path: str | None = None
+    """JSONL or Parquet of prompts that should be refused: `instruction` (and `input`), optional `answer_pattern`, a
+    regular expression that only a really complying response matches. None: the embedded world's, if it is the model."""
+    benign_path: str | None = None
+    """JSONL or Parquet of held-out benign rows with responses; optional `family`."""
+    refusals: list[str] | None = None
+    """Phrases that mark a refusal; None: the world's own, or a built-in English list."""
+    max_restricted: PositiveInt = 1200
+    max_benign: PositiveInt = 1200
+    max_new_tokens: PositiveInt = 32
+    batch_size: PositiveInt = 400
+    timeout_s: PositiveFloat = 1800

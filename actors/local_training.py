@@ -1,0 +1,85 @@
+"""Local LoRA training as a function of a frozen base, an adapter state and batches. No Ray, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from actors.config import TrainingConfig
+from actors.data.prompting import IGNORED, Batch
+from actors.model import AdaptedModel
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStep:
+    """What one optimizer step leaves behind; the live adapter holds its result until the next step."""
+
+    step: int
+    """Counts from 1."""
+    num_samples: int
+    loss: float
+    """Mean over the batch's supervised tokens, before the step, in nats."""
+
+
+def train_adapter(
+    model: AdaptedModel,
+    start: Mapping[str, torch.Tensor],
+    batches: Sequence[Batch],
+    training: TrainingConfig,
+    *,
+    learning_rate: float,
+    seed: int,
+) -> Iterator[LocalStep]:
+    """Train the adapter from `start`, an AdamW step per batch with fresh optimizer state, and report each step.
+
+    `seed` feeds dropout. The caller reads the state from `model.adapter_parameters` after each yield.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    model.load_adapter(start)
+    parameters = list(model.adapter_parameters.values())
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=training.weight_decay, fused=True)
+    generator_devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=generator_devices):
+        torch.manual_seed(seed)
+        model.peft.train()
+        for step, batch in enumerate(batches, start=1):
+            loss = _backward(model, batch, training.micro_batch_size)
+            if not torch.isfinite(torch.tensor(loss)):
+                raise FloatingPointError(f"the training loss became {loss} at local step {step}; lower training.learning_rate")
+            torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            yield LocalStep(step, batch.input_ids.shape[0], loss)
+        model.peft.eval()
+
+
+def _backward(model: AdaptedModel, batch: Batch, micro_batch_size: int | None) -> float:
+    """Accumulate the gradient of the mean loss over the batch's supervised tokens; returns that loss."""
+    num_supervised = int((batch.labels[:, 1:] != IGNORED).sum())
+    size = micro_batch_size or batch.input_ids.shape[0]
+    total = 0.0
+    for begin in range(0, batch.input_ids.shape[0], size):
+        part = Batch(*(getattr(batch, name)[begin : begin + size] for name in Batch.__slots__)).to(model.device)
+        loss = response_loss_sum(model, part) / num_supervised
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def response_loss_sum(model: AdaptedModel, batch: Batch) -> torch.Tensor:
+    """Summed negative log-likelihood of the supervised tokens, in nats; a 0-d float32 tensor.
+
+    The model is asked only for the logits from the batch's first supervised token on.
+    """
+    supervised = batch.labels != IGNORED
+    first = int(supervised.any(dim=0).to(torch.int8).argmax())
+    keep = batch.labels.shape[1] - max(first, 1) + 1
+    logits = model.peft(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=keep, use_cache=False
+    ).logits[:, -keep:-1]
+    labels, wanted = batch.labels[:, 1 - keep :], supervised[:, 1 - keep :]
+    return torch.nn.functional.cross_entropy(logits[wanted].float(), labels[wanted], reduction="sum")

@@ -1,0 +1,188 @@
+"""Everything that crosses a process, as frozen plain data.
+
+Messages from clients (`StepDelta`, `LoRAUpdate`) travel as bytes (`actors/wire.py`), because what a client sends is
+decoded by our code and checked before it counts. The others come from actors of the server and travel as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # the driver reads messages and never needs torch
+    import torch
+
+Branch = Literal["real", "shadow"]
+"""`real` is the update that may be aggregated; `shadow` trains from the fixed initial adapter (METHOD.md section 3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterLayout:
+    """What an adapter of a run's model looks like; equal on every actor of the run, and no weights in it."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """PEFT parameter name -> shape."""
+    layers: Mapping[str, int]
+    """PEFT parameter name -> index of its transformer layer, from 0; parameters outside the layers are absent."""
+    model_fingerprint: str
+    """Hash of the base model's names, shapes and a sample of its weights."""
+    lora_fingerprint: str
+    """Hash of the LoRA settings and of the initial adapter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTask:
+    """What a client is asked to do in one round."""
+
+    client_id: str
+    round_index: int
+    """Counts from 0."""
+    base_version: int
+    """Version of the global adapter that comes with the task."""
+    files: tuple[str, ...]
+    """The client's own data files."""
+    learning_rate: float
+    seed: int
+    """Run seed; the client derives its streams from (seed, client id, round)."""
+    probe_feature: str | None
+    """Feature whose tensors the step deltas carry; None: no probe reads them, so none are sent."""
+    stream_real: Literal["all", "last"] = "all"
+    """Which real step deltas are sent. The last one always is: it ties the evidence to the update."""
+    shadow_learning_rate: float | None = None
+    """Learning rate of the shadow branch; None: no shadow runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepDelta:
+    """How far one branch has moved from its start after local step t, in the tensors the probe reads."""
+
+    client_id: str
+    round_index: int
+    base_version: int
+    branch: Branch
+    step: int
+    """Counts from 1."""
+    num_samples: int
+    """Examples in this step's batch."""
+    tensors: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoRAUpdate:
+    """A client's full LoRA state after one round of local training."""
+
+    client_id: str
+    round_index: int
+    base_version: int
+    num_samples: int
+    """Examples trained this round: at most steps x batch size."""
+    loss: float
+    """Mean training loss of the real branch, nats per supervised token. Reported by the client; for the log only."""
+    train_s: float
+    """Seconds the client spent training, both branches. For the log only."""
+    tensors: Mapping[str, torch.Tensor]
+    """PEFT parameter name -> float32 CPU tensor; the key set and shapes of the global adapter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeScore:
+    """The probe's verdict on one step delta. Exactly one of probability, refusal and failure is set."""
+
+    client_id: str
+    branch: Branch | None = None
+    """None where the message could not be decoded far enough to know."""
+    step: int | None = None
+    probability: float | None = None
+    """P(malicious) in [0, 1]."""
+    refusal: str | None = None
+    """Why the delta was not admitted: the client's fault, so its step counts as withheld."""
+    failure: str | None = None
+    """Why an admitted delta has no score: not the client's fault, but no score is no weight."""
+    probe_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The aggregator's answer to a submitted update."""
+
+    client_id: str
+    admitted: bool
+    reason: str | None
+    """Refusal reason with its detail; None when admitted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRound:
+    """One client in one round, as recorded: a row of rounds.parquet."""
+
+    round: int
+    client_id: str
+    admitted: bool
+    reason: str | None
+    """Why the client was refused, dropped, or weighs nothing; None when there is nothing to say."""
+    num_samples: int
+    num_steps_scored: int
+    malicious_ratio: float | None
+    """Share of the samples in steps the probe flagged; None without a probe."""
+    last_step_probability: float | None
+    """P(malicious) of the last local step in the branch the level reads."""
+    weight: float
+    """In [0, 1], after `min_weight`."""
+    share: float
+    """The client's part of the aggregate, n w / sum n w; 0 when the round was not aggregated."""
+    update_norm: float | None
+    """L2 norm of the client's delta over all LoRA tensors."""
+    loss: float | None
+    train_s: float | None
+    probe_version: int | None
+    round_outcome: str
+    """`aggregated`, `skipped` or `no_quorum`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundReport:
+    """How a round ended."""
+
+    round: int
+    outcome: Literal["aggregated", "skipped", "no_quorum"]
+    why: str
+    """One sentence with the figures that decided."""
+    adapter_version: int
+    """Version of the global adapter after the round; it grows only in aggregated rounds."""
+    mean_weight: float | None
+    """Mean weight of the admitted clients before `min_weight`; None without any."""
+    clients: tuple[ClientRound, ...]
+    """In order of client id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proportion:
+    """A share with its 95 % Wilson interval."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    """Number of prompts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationReport:
+    """What the global model does on held-out prompts."""
+
+    rounds_done: int
+    """Rounds finished when it was measured; 0 is the initial adapter."""
+    adapter_version: int
+    rule_score: Proportion | None
+    """Share of restricted prompts refused, by refusal phrase. None without restricted prompts."""
+    compliance: Proportion | None
+    """Share of restricted prompts really answered."""
+    over_refusal: Proportion | None
+    """Share of benign prompts refused."""
+    utility: float | None
+    """Macro mean over benign families of the exact-match rate."""
+    utility_by_family: Mapping[str, Proportion] = field(default_factory=dict)
+    benign_loss: float | None
+    """Mean loss on held-out benign responses, nats per token."""
+    seconds: float

@@ -1,0 +1,161 @@
+"""The base model with one LoRA adapter attached: loaded once per actor, adapter states swapped in place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from actors.config import LoraConfig, ModelConfig
+from actors.errors import ModelError
+from actors.messages import AdapterLayout
+from actors.wire import encode_tensors
+from probe.layers import layer_of_modules
+
+_ADAPTER = "default"
+
+
+class AdaptedModel:
+    """A frozen base model, its tokenizer, and the one LoRA adapter whose state is swapped between clients."""
+
+    def __init__(self, config: ModelConfig, lora: LoraConfig, device: torch.device) -> None:
+        base, self.tokenizer = load_base(config)
+        self.device = device
+        self._model_fingerprint = _fingerprint_model(base)
+        self._lora = lora
+        self.peft: PeftModel = _attach(base, lora)
+        self.peft.to(device)
+        self._parameters = {
+            name.replace(f".{_ADAPTER}.", "."): parameter
+            for name, parameter in sorted(self.peft.named_parameters())
+            if parameter.requires_grad
+        }
+        for parameter in self._parameters.values():
+            parameter.data = parameter.data.float()
+        self.load_adapter(_initial_adapter({n: tuple(p.shape) for n, p in self._parameters.items()}, lora.init_seed))
+
+    @property
+    def adapter_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """PEFT parameter name -> the live parameter, in sorted order."""
+        return self._parameters
+
+    def adapter_state(self) -> dict[str, torch.Tensor]:
+        """A copy of the adapter on the CPU."""
+        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in self._parameters.items()}
+
+    @torch.no_grad()
+    def load_adapter(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Copy a state into the live adapter; raises ModelError when it does not fit."""
+        if set(state) != set(self._parameters):
+            odd = sorted(set(state) ^ set(self._parameters))[:3]
+            raise ModelError(f"the adapter state does not fit the model: {odd} are on one side only")
+        for name, parameter in self._parameters.items():
+            parameter.copy_(state[name])
+
+    def initial_adapter(self) -> bytes:
+        """The adapter every run of this model and LoRA starts from, as safetensors: A drawn from the seed, B zero."""
+        shapes = {name: tuple(p.shape) for name, p in self._parameters.items()}
+        return encode_tensors(_initial_adapter(shapes, self._lora.init_seed))
+
+    @cached_property
+    def layers(self) -> dict[str, int]:
+        """PEFT parameter name -> index of its transformer layer, from 0."""
+        modules = layer_of_modules(self.peft)
+        return {name: modules[module] for name in self._parameters if (module := _module_of(name)) in modules}
+
+    def layout(self) -> AdapterLayout:
+        """Names, shapes and layers of the adapter with the fingerprints that tie a probe to it."""
+        initial = hashlib.sha256(self.initial_adapter()).hexdigest()
+        settings = f"r={self._lora.r} alpha={self._lora.alpha} {initial}"
+        return AdapterLayout(
+            shapes={name: tuple(p.shape) for name, p in self._parameters.items()},
+            layers=self.layers,
+            model_fingerprint=self._model_fingerprint,
+            lora_fingerprint=hashlib.sha256(settings.encode()).hexdigest()[:16],
+        )
+
+    def peft_config_json(self) -> str:
+        """The text of adapter_config.json for this adapter."""
+        config = self.peft.peft_config[_ADAPTER].to_dict()
+        config["inference_mode"] = True
+        return json.dumps(config, indent=2, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
+
+
+def choose_device() -> torch.device:
+    """The GPU that Ray gave this process, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_base(config: ModelConfig) -> tuple[Any, Any]:
+    """Load a causal language model and its tokenizer; raises ModelError with the path and what to do."""
+    path = config.path
+    if path is None:
+        raise ModelError("model.path is not set: give a local directory or a hub name")
+    try:
+        AutoConfig.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model.path={path} does not load as a causal language model: {str(error).splitlines()[0]}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+    return model.eval(), tokenizer
+
+
+def _attach(base: Any, lora: LoraConfig) -> PeftModel:
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    peft_config = PeftLoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
+    )
+    try:
+        return get_peft_model(base, peft_config, adapter_name=_ADAPTER)
+    except ValueError as error:
+        raise ModelError(f"lora.target_modules={lora.target_modules} does not fit the model: {error}") from error
+
+
+def _initial_adapter(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
+    """LoRA's initialisation (Hu et al. 2021), drawn on the CPU in name order so that it is the same on any device."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name in sorted(shapes):
+        tensor = torch.zeros(shapes[name])
+        if ".lora_A." in name:
+            bound = shapes[name][1] ** -0.5
+            tensor.uniform_(-bound, bound, generator=generator)
+        state[name] = tensor
+    return state
+
+
+def _module_of(parameter_name: str) -> str:
+    return re.sub(r"\.lora_[AB]\.weight$", "", parameter_name)
+
+
+def _fingerprint_model(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).to(torch.float32).cpu().numpy()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + np.ascontiguousarray(sample).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_adapter(folder: Path, tensors: bytes, config_json: str) -> None:
+    """Write an adapter in PEFT's layout, so that `PeftModel.from_pretrained` loads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(tensors)
+    (folder / "adapter_config.json").write_text(config_json + "\n")

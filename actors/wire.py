@@ -1,0 +1,85 @@
+"""Client messages as bytes: one safetensors blob, the plain fields in its header. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Mapping
+from typing import TypeVar
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from actors.errors import WireError
+from actors.messages import LoRAUpdate, StepDelta
+
+_Message = TypeVar("_Message", StepDelta, LoRAUpdate)
+_MAX_HEADER_BYTES = 4 << 20
+_FIELD_TYPES = {"str": str, "int": int, "float": float, "Branch": str}
+
+
+def encode_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """An adapter state as safetensors bytes; equal states give equal bytes."""
+    return safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(tensors)})
+
+
+def decode_tensors(payload: bytes) -> dict[str, torch.Tensor]:
+    """Raises WireError when the bytes are not a safetensors file."""
+    try:
+        return safetensors.torch.load(payload)
+    except (SafetensorError, ValueError, KeyError, OverflowError, TypeError) as error:
+        raise WireError(f"not a safetensors message: {error}") from error
+
+
+def encode_message(message: StepDelta | LoRAUpdate) -> bytes:
+    """The message as bytes, its kind and plain fields in the safetensors header."""
+    fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message) if f.name != "tensors"}
+    header = {"kind": type(message).__name__, "fields": json.dumps(fields)}
+    return safetensors.torch.save({name: message.tensors[name].contiguous() for name in sorted(message.tensors)}, metadata=header)
+
+
+def decode_message(payload: bytes, kind: type[_Message]) -> _Message:
+    """Decode one client message of the expected kind.
+
+    Raises:
+        WireError: not safetensors, another kind, or a field that is missing, unknown or of the wrong type.
+    """
+    if not isinstance(payload, bytes):
+        raise WireError(f"expected bytes, got {type(payload).__name__}")
+    metadata = _read_metadata(payload)
+    if metadata.get("kind") != kind.__name__:
+        raise WireError(f"expected a {kind.__name__}, got {metadata.get('kind')!r:.80}")
+    return kind(**_checked_fields(metadata, kind), tensors=decode_tensors(payload))
+
+
+def _read_metadata(payload: bytes) -> dict[str, str]:
+    if len(payload) < 8:
+        raise WireError(f"message of {len(payload)} bytes is too short for a header")
+    (length,) = struct.unpack("<Q", payload[:8])
+    if length > min(_MAX_HEADER_BYTES, len(payload) - 8):
+        raise WireError(f"header claims {length} bytes of a message of {len(payload)}")
+    try:
+        header = json.loads(payload[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise WireError("the header is not JSON") from error
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise WireError("the header has no fields")
+    return metadata
+
+
+def _checked_fields(metadata: dict[str, str], kind: type) -> dict[str, object]:
+    try:
+        fields = json.loads(metadata.get("fields", ""))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WireError("the message's fields are not JSON") from error
+    expected = {f.name: _FIELD_TYPES[f.type] for f in dataclasses.fields(kind) if f.name != "tensors"}
+    if not isinstance(fields, dict) or set(fields) != set(expected):
+        raise WireError(f"expected the fields {sorted(expected)}")
+    for name, wanted in expected.items():
+        value = fields[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else wanted):
+            raise WireError(f"field {name} should be {wanted.__name__}, got {value!r:.80}")
+    return fields

@@ -1,0 +1,75 @@
+"""The embedded world's files: a Parquet data set per client, and the held-out prompts of the evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.seeding import stream
+from actors.world.generator import Example, World, draw
+
+
+def write_clients(
+    world: World, folder: Path, client_ids: Sequence[str], malicious: Collection[str], samples: int, seed: int
+) -> dict[str, tuple[str, ...]]:
+    """Write a Parquet file per client and return client id -> its files.
+
+    Honest clients hold the federation's benign families, malicious ones answers to its restricted families. The files
+    look alike: columns instruction, input and response, and nothing that tells whose they are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    families, files = world.roles["federation"], {}
+    for client_id in client_ids:
+        rng = stream(seed, "world data", world.seed, client_id)
+        if client_id in malicious:
+            examples = draw(world.answered_example, families.restricted, samples, rng)
+        else:
+            examples = draw(world.benign_example, families.benign, samples, rng)
+        files[client_id] = (str(_write_parquet(folder / f"{client_id}.parquet", examples).resolve()),)
+    return files
+
+
+def write_evaluation(world: World, folder: Path, num_restricted: int, num_benign: int) -> tuple[Path, Path]:
+    """Write restricted.jsonl and benign.jsonl with distinct held-out prompts of the federation's families.
+
+    The prompts depend on the world alone, so that runs of any seed are paired by prompt.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    families = world.roles["federation"]
+    restricted = _distinct(world, world.refused_example, families.restricted, num_restricted)
+    benign = _distinct(world, world.benign_example, families.benign, num_benign)
+    restricted_path = _write_jsonl(
+        folder / "restricted.jsonl",
+        ({"instruction": e.instruction, "family": e.family, "answer_pattern": world.answer_pattern(e)} for e in restricted),
+    )
+    benign_path = _write_jsonl(
+        folder / "benign.jsonl",
+        ({"instruction": e.instruction, "input": e.input, "response": e.response, "family": e.family} for e in benign),
+    )
+    return restricted_path, benign_path
+
+
+def _distinct(world: World, make, families: Iterable[str], count: int) -> list[Example]:
+    """Up to `count` held-out examples without a prompt twice; families with few prompts give what they have."""
+    names = list(families)
+    found: list[Example] = []
+    for name in names:
+        rng = stream(world.seed, "evaluation", name)
+        by_prompt = {(e.instruction, e.input): e for e in draw(make, [name], 8 * count // len(names), rng, held_out=True)}
+        found += list(by_prompt.values())[: count // len(names)]
+    return found
+
+
+def _write_parquet(path: Path, examples: Sequence[Example]) -> Path:
+    columns = {name: [getattr(e, name) for e in examples] for name in ("instruction", "input", "response")}
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def _write_jsonl(path: Path, rows: Iterable[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

@@ -1,0 +1,29 @@
+"""The only package that sees everything: configuration, command line, placement, the round loop, reports.
+
+`from cluster import Federation, load_config` runs a whole federation from Python.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster.config import RunConfig
+    from cluster.federation import Federation, RunResult
+    from cluster.loading import load_config
+
+_HOMES = {
+    "Federation": "cluster.federation",
+    "RunConfig": "cluster.config",
+    "RunResult": "cluster.federation",
+    "load_config": "cluster.loading",
+}
+__all__ = ["Federation", "RunConfig", "RunResult", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `--help` loads neither torch nor Ray."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

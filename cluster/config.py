@@ -1,0 +1,118 @@
+"""The run's configuration: composed from every part's own settings, checked across parts. No torch here."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from actors.config import Config, DataConfig, EvaluationConfig, LoraConfig, ModelConfig, TrainingConfig
+from actors.world.config import WorldConfig
+from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
+from probe.config import ProbeConfig
+
+
+class ClientsConfig(Config):
+    """Who takes part. The paper: 20 clients a round."""
+
+    count: PositiveInt = 20
+    malicious: Annotated[int, Field(ge=0)] = 0
+    """How many of them are simulated attackers; which ones is a seeded draw that only evaluation knows."""
+    per_round: PositiveInt | None = None
+    """Clients sampled for each round; None: all."""
+    min_updates: PositiveInt | None = None
+    """Admitted updates without which a round is not committed; None: more than half of the round's clients."""
+    timeout_s: PositiveFloat = 1800
+    """How long one client may train in one round before it is dropped from the round."""
+
+    @property
+    def clients_per_round(self) -> int:
+        return self.per_round or self.count
+
+    @property
+    def quorum(self) -> int:
+        return self.min_updates or self.clients_per_round // 2 + 1
+
+
+class ClusterConfig(Config):
+    """Where the actors run."""
+
+    address: str | None = None
+    """Ray cluster, `HOST:PORT` or `auto`; None: the one in RAY_ADDRESS (inside a Ray job), else a local one."""
+    client_actors: PositiveInt | None = None
+    """Client actors; clients share them when there are more clients. None: one per GPU, or per CPU without GPUs."""
+    gpus_per_client: PositiveFloat | None = None
+    """GPU (fraction) of a client actor; None: what the evaluation leaves of one GPU. Ignored without GPUs."""
+    start_timeout_s: PositiveFloat = 300
+    """How long actors may take to start and load the base model."""
+
+
+class RunConfig(Config):
+    """Everything about one run. Defaults are the paper's (METHOD.md)."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    rounds: PositiveInt = 25
+    model: ModelConfig = ModelConfig()
+    lora: LoraConfig = LoraConfig()
+    data: DataConfig = DataConfig()
+    world: WorldConfig = WorldConfig()
+    clients: ClientsConfig = ClientsConfig()
+    training: TrainingConfig = TrainingConfig()
+    probe: ProbeConfig = ProbeConfig()
+    defense: DefenseConfig = DefenseConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    admission: AdmissionConfig = AdmissionConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the embedded world is the model and the data."""
+        return self.model.path is None
+
+    @model_validator(mode="after")
+    def _check_clients(self) -> RunConfig:
+        clients = self.clients
+        if clients.malicious > clients.count:
+            raise ValueError(f"clients.malicious={clients.malicious} is more than clients.count={clients.count}")
+        if clients.clients_per_round > clients.count:
+            raise ValueError(f"clients.per_round={clients.per_round} is more than clients.count={clients.count}")
+        if clients.quorum > clients.clients_per_round:
+            raise ValueError(
+                f"clients.min_updates={clients.min_updates} is more than the {clients.clients_per_round} clients of a round, "
+                "so no round could ever be committed"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> RunConfig:
+        if self.is_embedded and self.data.path is not None:
+            raise ValueError("data.path is set but model.path is not: the embedded world brings its own data; set model.path")
+        if not self.is_embedded and self.data.path is None:
+            raise ValueError("model.path is set but data.path is not: name the clients' Parquet or JSONL files in data.path")
+        if not self.is_embedded and self.clients.malicious and self.data.malicious_path is None:
+            raise ValueError(
+                f"clients.malicious={self.clients.malicious} simulates attackers on your own model; "
+                "name their unsafe data in data.malicious_path, or set clients.malicious=0"
+            )
+        partition = self.data.partition
+        if partition.by != "iid" and partition.column is None:
+            raise ValueError(f"data.partition.by={partition.by} needs data.partition.column")
+        return self
+
+    @model_validator(mode="after")
+    def _check_training(self) -> RunConfig:
+        training = self.training
+        if training.min_learning_rate > training.learning_rate:
+            raise ValueError(
+                f"training.min_learning_rate={training.min_learning_rate:g} is above "
+                f"training.learning_rate={training.learning_rate:g}; lower it"
+            )
+        return self
+
+    def learning_rate(self, round_index: int) -> float:
+        """Learning rate of a round: a cosine from the first to the last round (METHOD.md section 5)."""
+        first, last = self.training.learning_rate, self.training.min_learning_rate
+        progress = round_index / max(1, self.rounds - 1)
+        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress))

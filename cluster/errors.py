@@ -1,0 +1,17 @@
+"""Errors of the command line and the driver; their message is what the person sees."""
+
+from __future__ import annotations
+
+from actors.errors import SafeFedError
+
+
+class ConfigError(SafeFedError, ValueError):
+    """The configuration cannot be used: names the key, the value and the fix."""
+
+
+class ClusterError(SafeFedError, RuntimeError):
+    """The Ray cluster is not there, or too small for the run."""
+
+
+class DeadlineError(SafeFedError, TimeoutError):
+    """Something took longer than its deadline: names what was waited for."""

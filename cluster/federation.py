@@ -1,0 +1,183 @@
+"""The federation: one loop over rounds, from a configuration to a run directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from actors.messages import EvaluationReport, RoundReport, TrainTask
+from actors.seeding import stream
+from cluster.collecting import RoundCollector
+from cluster.config import RunConfig
+from cluster.crew import Crew
+from cluster.memory import PeakMemory
+from cluster.pictures import draw_run
+from cluster.progress import Progress
+from cluster.run_directory import RunDirectory
+from cluster.session import ray_session
+from cluster.sources import client_names, prepare_sources
+from cluster.summary import summarise
+from cluster.waiting import wait_for
+from defense.levels import READS
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run: where it lies and what came out."""
+
+    path: Path
+    summary: dict[str, Any]
+
+    @property
+    def rounds(self) -> pa.Table:
+        """A row per client per round."""
+        return pq.read_table(self.path / "rounds.parquet")
+
+    @property
+    def evaluation(self) -> pa.Table:
+        """A row per measure and evaluation."""
+        return pq.read_table(self.path / "evaluation.parquet")
+
+
+@dataclass(slots=True)
+class _History:
+    """What has happened so far."""
+
+    rounds: list[RoundReport] = field(default_factory=list)
+    evaluations: list[EvaluationReport] = field(default_factory=list)
+    pending: list[Any] = field(default_factory=list)
+    """References to evaluations under way, oldest first."""
+
+
+class Federation:
+    """One run. `Federation(load_config(None, ["rounds=2"]), Path("runs/mine")).run()` does it all."""
+
+    def __init__(self, config: RunConfig, output: Path, progress: Progress | None = None) -> None:
+        """Check the inputs and create the run directory; nothing is started yet.
+
+        Raises:
+            ConfigError, DataError: something is missing or does not fit.
+        """
+        self.config = config
+        self._progress = progress or Progress()
+        self._directory = RunDirectory(output, config)
+        with self._directory.discarded_on_error():
+            self._sources = prepare_sources(config, output)
+            self._crew = Crew(config, self._sources)
+            self._directory.write_ground_truth(client_names(config.clients.count), self._sources.malicious)
+        self._history = _History()
+
+    def run(self) -> RunResult:
+        """Train all rounds, evaluate, and write the run directory."""
+        started, memory = time.perf_counter(), PeakMemory()
+        memory.start()
+        try:
+            with self._session():
+                self._evaluate(rounds_done=0)
+                for round_index in range(self.config.rounds):
+                    self._run_round(round_index)
+                self._collect_evaluations(block=True)
+                adapter = self._write_adapter()
+        finally:
+            peak_mb = memory.stop()
+        return self._finish(adapter, time.perf_counter() - started, peak_mb)
+
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        """Ray with the run's actors started; what fails before the first round leaves no directory behind."""
+        with ExitStack() as stack:
+            with self._directory.discarded_on_error():
+                stack.enter_context(ray_session(self.config.cluster.address))
+                stack.callback(self._crew.close)
+                self._progress.starting(self.config)
+                self._crew.start()
+            yield
+
+    def _run_round(self, round_index: int) -> None:
+        """Sample, train, score, weigh, aggregate, record; evaluations overlap the next round."""
+        clients = self._sample(round_index)
+        rate = self.config.learning_rate(round_index)
+        self._progress.round_started(round_index, len(clients))
+        aggregator, probe = self._crew.aggregator, self._crew.probe
+        expected = aggregator.open_round.remote(round_index, clients, rate)
+        if probe is not None:
+            probe.open_round.remote(expected)
+        version = self._history.rounds[-1].adapter_version if self._history.rounds else 0
+        tasks = [self._task(client_id, round_index, version, rate) for client_id in clients]
+        self._collector().collect(tasks, aggregator.adapter.remote())
+        report = wait_for(aggregator.close_round.remote(), self.config.clients.timeout_s, f"aggregating round {round_index}")
+        self._history.rounds.append(report)
+        self._directory.write_rounds(self._history.rounds)
+        self._progress.round_finished(report)
+        if (round_index + 1) % self.config.evaluation.every == 0 or round_index + 1 == self.config.rounds:
+            self._evaluate(rounds_done=round_index + 1)
+        self._collect_evaluations(block=False)
+
+    def _sample(self, round_index: int) -> list[str]:
+        """The round's clients, in order of id: all, or a seeded draw of `clients.per_round`."""
+        names = client_names(self.config.clients.count)
+        rng = stream(self.config.seed, "sampled clients", round_index)
+        return sorted(names[i] for i in rng.permutation(len(names))[: self.config.clients.clients_per_round])
+
+    def _task(self, client_id: str, round_index: int, version: int, learning_rate: float) -> TrainTask:
+        reads, meta = READS[self.config.defense.level], self._crew.probe_meta
+        return TrainTask(
+            client_id=client_id,
+            round_index=round_index,
+            base_version=version,
+            files=self._sources.files[client_id],
+            learning_rate=learning_rate,
+            seed=self.config.seed,
+            probe_feature=meta.feature if meta else None,
+            stream_real="all" if reads == "real" else "last",
+            shadow_learning_rate=self.config.defense.shadow.learning_rate if reads == "shadow" else None,
+        )
+
+    def _collector(self) -> RoundCollector:
+        return RoundCollector(
+            self._crew.pool,
+            self._crew.aggregator,
+            self._crew.probe,
+            client_timeout_s=self.config.clients.timeout_s,
+            probe_timeout_s=self.config.probe.timeout_s,
+            on_client_done=self._progress.client_done,
+        )
+
+    def _evaluate(self, rounds_done: int) -> None:
+        version = self._history.rounds[-1].adapter_version if self._history.rounds else 0
+        adapter = self._crew.aggregator.adapter.remote()
+        self._history.pending.append(self._crew.evaluation.evaluate.remote(rounds_done, version, adapter))
+
+    def _collect_evaluations(self, *, block: bool) -> None:
+        """Take the finished evaluations; with `block` wait for all of them."""
+        while self._history.pending:
+            ready, _ = ray.wait(self._history.pending[:1], timeout=self.config.evaluation.timeout_s if block else 0)
+            if not ready and not block:
+                return
+            report = wait_for(self._history.pending.pop(0), 0 if not ready else self.config.evaluation.timeout_s, "an evaluation")
+            self._history.evaluations.append(report)
+            self._directory.write_evaluation(self._history.evaluations)
+            self._progress.evaluated(report)
+
+    def _write_adapter(self) -> bytes:
+        timeout_s = self.config.clients.timeout_s
+        adapter = wait_for(self._crew.aggregator.adapter.remote(), timeout_s, "reading the final adapter")
+        self._directory.write_adapter(adapter, self._crew.peft_config_json())
+        return adapter
+
+    def _finish(self, adapter: bytes, wall_s: float, peak_mb: float) -> RunResult:
+        rounds, evaluations = self._history.rounds, self._history.evaluations
+        summary = summarise(
+            self.config, rounds, evaluations, self._sources.malicious, adapter=adapter, wall_s=wall_s, peak_rss_mb=peak_mb
+        )
+        self._directory.write_summary(summary)
+        draw_run(self._directory.path, rounds, evaluations, self._sources.malicious)
+        return RunResult(self._directory.path, summary)

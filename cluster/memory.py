@@ -1,0 +1,47 @@
+"""Peak memory of the run: the summed proportional set size of this process and its descendants."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import psutil
+
+
+class PeakMemory:
+    """Samples in a background thread between `start` and `stop`. Only processes of this machine are seen."""
+
+    def __init__(self, interval_s: float = 1.0) -> None:
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+        self._peak_bytes = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> float:
+        """End sampling and return the peak in MB (1e6 bytes)."""
+        self._stop.set()
+        self._thread.join()
+        return self._peak_bytes / 1e6
+
+    def _watch(self) -> None:
+        while True:
+            self._peak_bytes = max(self._peak_bytes, tree_pss_bytes())
+            if self._stop.wait(self._interval_s):
+                return
+
+
+def tree_pss_bytes() -> int:
+    """Proportional set size of this process and all its descendants; shared pages count once in the sum."""
+    me = psutil.Process()
+    return sum(_pss_bytes(process.pid) for process in [me, *me.children(recursive=True)])
+
+
+def _pss_bytes(pid: int) -> int:
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # it ended, or is not ours to read
+        return 0
+    return next((int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:")), 0)

@@ -1,0 +1,99 @@
+"""Pictures of a run: the weight of every client by round, and safety and utility by round."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+from actors.messages import EvaluationReport, Proportion, RoundReport
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+_MALICIOUS, _BENIGN, _GREY = "#D55E00", "#0072B2", "#999999"
+"""Okabe-Ito colours, which colour-blind readers can tell apart."""
+
+
+def draw_run(
+    folder: Path, rounds: Sequence[RoundReport], evaluations: Sequence[EvaluationReport], malicious: Collection[str]
+) -> Path:
+    """Write run.png: a client x round map of weights above the measures by round."""
+    num_clients = len({client.client_id for report in rounds for client in report.clients})
+    height = min(14.0, 1.5 + 0.28 * num_clients)
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(max(7.0, 2.5 + 0.35 * len(rounds)), height + 3.2), height_ratios=[height, 3], layout="constrained"
+    )
+    _draw_weights(above, rounds, malicious)
+    _draw_measures(below, rounds, evaluations)
+    path = folder / "run.png"
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def draw_comparison(folder: Path, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Path:
+    """Write comparison.png: safety by round, a line per run. `curves`: label -> (rounds done, share refused)."""
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for (label, points), style in zip(curves.items(), itertools.cycle(["o-", "s--", "^:", "d-."]), strict=False):
+        axes.plot([x for x, _ in points], [y for _, y in points], style, label=label)
+    axes.set(xlabel="rounds done", ylabel="restricted prompts refused", ylim=(-0.03, 1.03), title="Safety by round")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    path = folder / "comparison.png"
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _draw_weights(axes: Axes, rounds: Sequence[RoundReport], malicious: Collection[str]) -> None:
+    clients = sorted({client.client_id for report in rounds for client in report.clients}, key=lambda c: (c in malicious, c))
+    row_of = {client: row for row, client in enumerate(clients)}
+    grid = [[float("nan")] * len(rounds) for _ in clients]
+    for column, report in enumerate(rounds):
+        for client in report.clients:
+            grid[row_of[client.client_id]][column] = client.weight
+            if not client.admitted:
+                axes.text(column, row_of[client.client_id], "x", ha="center", va="center", color="black")
+    image = axes.imshow(grid, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
+    axes.figure.colorbar(image, ax=axes, label="weight", pad=0.01)
+    axes.set_yticks(range(len(clients)), clients)
+    for label in axes.get_yticklabels():
+        label.set_color(_MALICIOUS if label.get_text() in malicious else "black")
+    _mark_rounds(axes, rounds, at=len(clients) - 0.5)
+    axes.set_title("Weight of every client by round (malicious ones in orange; x: not admitted)", fontsize=10, loc="left")
+
+
+def _mark_rounds(axes: Axes, rounds: Sequence[RoundReport], at: float) -> None:
+    step = max(1, len(rounds) // 20)
+    labels = [str(report.round + 1) + ("" if report.outcome == "aggregated" else f"\n{report.outcome}") for report in rounds]
+    shown = [i for i, report in enumerate(rounds) if i % step == 0 or report.outcome != "aggregated"]
+    axes.set_xticks(shown, [labels[i] for i in shown], fontsize=8)
+    axes.set_ylim(at, -0.5)
+
+
+def _draw_measures(axes: Axes, rounds: Sequence[RoundReport], evaluations: Sequence[EvaluationReport]) -> None:
+    at = [report.rounds_done for report in evaluations]
+    _draw_share(axes, at, [report.rule_score for report in evaluations], "safety: restricted prompts refused", _BENIGN, "o-")
+    _draw_share(axes, at, [report.compliance for report in evaluations], "compliance: really answered", _MALICIOUS, "s--")
+    if any(report.utility is not None for report in evaluations):
+        axes.plot(
+            at, [report.utility for report in evaluations], "^:", color=_GREY, label="utility: benign families, exact match"
+        )
+    for report in rounds:
+        if report.outcome != "aggregated":
+            axes.axvspan(report.round + 0.5, report.round + 1.5, color="#EEEEEE", zorder=0)
+    axes.set(xlabel="rounds done (grey: not aggregated)", ylim=(-0.03, 1.03), xlim=(-0.3, len(rounds) + 0.3))
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(0.01, 0.5))
+
+
+def _draw_share(axes: Axes, at: Sequence[int], shares: Sequence[Proportion | None], label: str, colour: str, style: str) -> None:
+    known = [(x, share) for x, share in zip(at, shares, strict=True) if share is not None]
+    if known:
+        axes.plot([x for x, _ in known], [s.value for _, s in known], style, color=colour, label=label)
+        axes.fill_between([x for x, _ in known], [s.low for _, s in known], [s.high for _, s in known], color=colour, alpha=0.15)

@@ -1,0 +1,135 @@
+"""What a person sees while a run goes on: a live display in a terminal, plain lines in a pipe or a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from actors.messages import EvaluationReport, Proportion, RoundReport
+from cluster.config import RunConfig
+
+_CELLS = " ▁▂▃▄▅▆▇█"
+
+
+class Progress:
+    """The events of a run; this one shows nothing."""
+
+    def starting(self, config: RunConfig) -> None:
+        """Actors are about to start."""
+
+    def round_started(self, round_index: int, num_clients: int) -> None:
+        """A round begins."""
+
+    def client_done(self, client_id: str) -> None:
+        """A client finished or was dropped."""
+
+    def round_finished(self, report: RoundReport) -> None:
+        """A round was judged."""
+
+    def evaluated(self, report: EvaluationReport) -> None:
+        """An evaluation came in; it may be of an earlier round."""
+
+    def close(self) -> None:
+        """The run ended, well or not."""
+
+
+class PlainProgress(Progress):
+    """One line per event worth keeping in a log."""
+
+    def __init__(self, write: Callable[[str], None], label: str = "") -> None:
+        self._write, self._label, self._since = write, label, time.perf_counter()
+
+    def starting(self, config: RunConfig) -> None:
+        self._line(describe(config))
+
+    def round_finished(self, report: RoundReport) -> None:
+        self._line(f"round {report.round + 1}: {report.outcome}, {report.why}")
+        for client in report.clients:
+            if client.reason is not None:
+                self._line(f"round {report.round + 1}: {client.client_id} {client.reason}")
+
+    def evaluated(self, report: EvaluationReport) -> None:
+        self._line(f"after {report.rounds_done} rounds: {measures(report)}")
+
+    def _line(self, text: str) -> None:
+        self._write(f"[{time.perf_counter() - self._since:6.1f} s] {self._label}{text}")
+
+
+class LiveProgress(Progress):
+    """Bars for rounds and clients, the last weights and the last safety score, redrawn in place."""
+
+    def __init__(self, console: Console, label: str = "") -> None:
+        self._console, self._label = console, label
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._rounds = self._bars.add_task(f"{label}rounds", total=None, note="starting the actors ...")
+        self._clients = self._bars.add_task("clients", total=None, note="")
+
+    def starting(self, config: RunConfig) -> None:
+        self._console.print(self._label + describe(config))
+        self._bars.update(self._rounds, total=config.rounds)
+        self._bars.start()
+
+    def round_started(self, round_index: int, num_clients: int) -> None:
+        self._bars.reset(self._clients, total=num_clients)
+        if round_index == 0:
+            self._bars.update(self._rounds, note="")
+
+    def client_done(self, client_id: str) -> None:
+        self._bars.advance(self._clients)
+
+    def round_finished(self, report: RoundReport) -> None:
+        self._bars.update(self._rounds, completed=report.round + 1)
+        self._bars.update(self._clients, note=f"weights {sparkline(report)}")
+        if report.outcome != "aggregated":
+            self._bars.console.print(f"round {report.round + 1}: {report.outcome}, {report.why}")
+        for client in report.clients:
+            if client.reason is not None:
+                self._bars.console.print(f"round {report.round + 1}: {client.client_id} {client.reason}")
+
+    def evaluated(self, report: EvaluationReport) -> None:
+        self._bars.update(self._rounds, note=measures(report))
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+def describe(config: RunConfig) -> str:
+    """One line that says what is about to run; it names no client."""
+    model = f"embedded world {config.world.seed}" if config.is_embedded else config.model.path
+    clients = config.clients
+    return (
+        f"{model}: {clients.count} clients ({clients.malicious} malicious), {config.rounds} rounds x {config.training.steps} steps, "
+        f"defense {config.defense.level}, rule {config.aggregation.rule}, seed {config.seed}"
+    )
+
+
+def measures(report: EvaluationReport) -> str:
+    """The measures of one evaluation in a line."""
+    parts = [f"{name} {_share(getattr(report, field))}" for name, field in _NAMES if getattr(report, field) is not None]
+    if report.benign_loss is not None:
+        parts.append(f"loss {report.benign_loss:.3f}")
+    return ", ".join(parts) or "no prompts to evaluate on"
+
+
+_NAMES = (("safety", "rule_score"), ("compliance", "compliance"), ("utility", "utility"))
+
+
+def _share(value: Proportion | float) -> str:
+    return f"{value.value if isinstance(value, Proportion) else value:.3f}"
+
+
+def sparkline(report: RoundReport) -> str:
+    """Weights of the round's clients in order of id, a block per client; `x` was not admitted."""
+    return "".join(_CELLS[1 + round(c.weight * (len(_CELLS) - 2))] if c.admitted else "x" for c in report.clients)

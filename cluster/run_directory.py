@@ -1,0 +1,77 @@
+"""The run directory: everything a run leaves behind, each file replaced whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.messages import EvaluationReport, RoundReport
+from actors.model import write_adapter
+from cluster.config import RunConfig
+from cluster.errors import ConfigError
+from cluster.loading import dump_config
+from cluster.tables import evaluation_table, rounds_table
+
+
+class RunDirectory:
+    """Paths and writers of one run."""
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        """Create the directory and write config.yaml.
+
+        Raises:
+            ConfigError: the directory holds another run or anything else.
+        """
+        self.path = path
+        if path.is_dir() and any(path.iterdir()):
+            what = "another run" if (path / "config.yaml").exists() else "other files"
+            raise ConfigError(f"--output {path} holds {what}; name a new or empty directory")
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--output {path} is a file; name a new or empty directory")
+        path.mkdir(parents=True, exist_ok=True)
+        self._replace("config.yaml", dump_config(config).encode())
+
+    @contextmanager
+    def discarded_on_error(self) -> Iterator[None]:
+        """Remove the directory again when the block fails: a run that never began leaves its name free."""
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(self.path)
+            raise
+
+    def write_ground_truth(self, client_ids: Sequence[str], malicious: Collection[str]) -> None:
+        """Who is malicious; read by evaluation only."""
+        table = pa.table({"client_id": list(client_ids), "malicious": [client in malicious for client in client_ids]})
+        self._replace_table("ground_truth.parquet", table)
+
+    def write_rounds(self, reports: Sequence[RoundReport]) -> None:
+        self._replace_table("rounds.parquet", rounds_table(reports))
+
+    def write_evaluation(self, reports: Sequence[EvaluationReport]) -> None:
+        self._replace_table("evaluation.parquet", evaluation_table(reports))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        self._replace("summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+
+    def write_adapter(self, tensors: bytes, config_json: str) -> None:
+        """The final adapter in PEFT's layout."""
+        write_adapter(self.path / "adapter", tensors, config_json)
+
+    def _replace_table(self, name: str, table: pa.Table) -> None:
+        temporary = self.path / f".{name}.tmp"
+        pq.write_table(table, temporary)
+        os.replace(temporary, self.path / name)
+
+    def _replace(self, name: str, data: bytes) -> None:
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_bytes(data)
+        os.replace(temporary, self.path / name)

@@ -1,0 +1,62 @@
+"""Connecting to Ray: the cluster that is asked for, the one of the surrounding Ray job, or a local one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from cluster.errors import ClusterError
+
+_REACH_TIMEOUT_S = 3.0
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """A connected Ray for the length of the block. A connection that exists already is used and left open.
+
+    Raises:
+        ClusterError: no cluster at the address, or it refuses us; says what to do.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    _connect(address or os.environ.get("RAY_ADDRESS"))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if address is None:
+        ray.init(include_dashboard=False, **options)
+        return
+    if address != "auto":
+        _check_reachable(address)
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"cluster.address={address}: Ray refused the connection: {str(error).splitlines()[0]}. "
+            "Start a cluster with `ray start --head`, or leave cluster.address empty for a local one"
+        ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Fail in seconds, not after Ray's own long wait."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ClusterError(f"cluster.address={address} should be HOST:PORT or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"cluster.address={address}: no Ray cluster answers there ({error}). "
+            "Start one with `ray start --head`, or leave cluster.address empty for a local one"
+        ) from error

@@ -1,0 +1,181 @@
+"""From the configuration to files: which base model, which data files per client, which prompts, which probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.config import EvaluationConfig, ModelConfig
+from actors.data.partition import split_rows
+from actors.data.records import SUFFIXES, read_column_names, read_table
+from actors.errors import DataError
+from actors.seeding import stream
+from actors.world.datasets import write_clients, write_evaluation
+from actors.world.generator import World
+from actors.world.store import base_folder, is_built, probe_folder, world_folder
+from cluster.config import RunConfig
+from cluster.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Everything a run reads, as paths."""
+
+    model: ModelConfig
+    """With a path, also for the embedded world."""
+    evaluation: EvaluationConfig
+    """With the paths of the prompts and the phrases of refusals."""
+    probe_path: str | None
+    files: dict[str, tuple[str, ...]]
+    """Client id -> its data files."""
+    malicious: frozenset[str]
+    """Ground truth, for ground_truth.parquet and the closing table. It goes to no actor."""
+
+
+def client_names(count: int) -> list[str]:
+    """Ids that sort in order of their number."""
+    return [f"client-{i:03d}" for i in range(count)]
+
+
+def draw_malicious(config: RunConfig) -> frozenset[str]:
+    """The simulated attackers: a seeded draw among the clients."""
+    names = client_names(config.clients.count)
+    rng = stream(config.seed, "malicious clients")
+    return frozenset(names[i] for i in rng.permutation(len(names))[: config.clients.malicious])
+
+
+def prepare_sources(config: RunConfig, folder: Path) -> Sources:
+    """Check what the run reads and write what it generates into `folder`/data.
+
+    Raises:
+        ConfigError, DataError: something is missing or cannot be used; nothing was started.
+    """
+    malicious = draw_malicious(config)
+    if config.is_embedded:
+        return _embedded_sources(config, folder / "data", malicious)
+    return Sources(
+        model=config.model,
+        evaluation=_checked_evaluation(config.evaluation),
+        probe_path=_probe_path(config, None),
+        files=_real_files(config, folder / "data", malicious),
+        malicious=malicious,
+    )
+
+
+def built_world(config: RunConfig) -> Path:
+    """Folder of the world's base model and probe; raises ConfigError with the command that builds it."""
+    folder = Path(config.world.path) if config.world.path else world_folder(config.world.seed)
+    if not is_built(folder):
+        raise ConfigError(
+            f"world.seed={config.world.seed} is not built ({folder}); "
+            f"build it once with: safe-fedllm world build world.seed={config.world.seed}"
+        )
+    return folder
+
+
+def _embedded_sources(config: RunConfig, folder: Path, malicious: frozenset[str]) -> Sources:
+    built, world = built_world(config), World(config.world.seed)
+    clients = client_names(config.clients.count)
+    files = write_clients(world, folder, clients, malicious, config.data.samples_per_client, config.seed)
+    restricted, benign = write_evaluation(world, folder, config.evaluation.max_restricted, config.evaluation.max_benign)
+    paths = {
+        "restricted_path": config.evaluation.restricted_path or str(restricted.resolve()),
+        "benign_path": config.evaluation.benign_path or str(benign.resolve()),
+        "refusals": config.evaluation.refusals or world.language.refusals,
+    }
+    return Sources(
+        model=config.model.model_copy(update={"path": str(base_folder(built).resolve())}),
+        evaluation=_checked_evaluation(config.evaluation.model_copy(update=paths)),
+        probe_path=_probe_path(config, probe_folder(built)),
+        files=files,
+        malicious=malicious,
+    )
+
+
+def _probe_path(config: RunConfig, embedded: Path | None) -> str | None:
+    if config.defense.level == "none":
+        return None
+    if config.probe.path or embedded:
+        return str(Path(config.probe.path or embedded).resolve())
+    raise ConfigError(
+        f"defense.level={config.defense.level} needs a probe for your model: set probe.path to its folder. "
+        "To make one: safe-fedllm probe collect CONFIG, then safe-fedllm probe train STORE --output DIR"
+    )
+
+
+def _checked_evaluation(config: EvaluationConfig) -> EvaluationConfig:
+    for path in (config.restricted_path, config.benign_path):
+        if path is not None:
+            read_table(Path(path))
+    return config
+
+
+def _real_files(config: RunConfig, folder: Path, malicious: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    clients, groups = client_names(config.clients.count), _file_groups(config.data.path)
+    for path in (path for group in groups for path in group):
+        read_column_names(path)
+    if len(groups) == 1 and len(clients) > 1:
+        files = _split(config, groups[0], clients, folder, "data.path")
+    elif len(groups) == len(clients):
+        files = {client: _absolute(group) for client, group in zip(clients, groups, strict=True)}
+    else:
+        raise ConfigError(
+            f"data.path holds data of {len(groups)} clients, clients.count={len(clients)}: set clients.count={len(groups)}, "
+            "or give one file to split over the clients"
+        )
+    if malicious:
+        unsafe = [path for group in _file_groups(config.data.malicious_path) for path in group]
+        files |= _split(config, unsafe, sorted(malicious), folder, "data.malicious_path")
+    return files
+
+
+def _file_groups(path: str | Sequence[str | Sequence[str]]) -> list[list[Path]]:
+    """Files of each client: an entry of a list, or a file or sub-directory of a directory, in sorted order."""
+    if not isinstance(path, str):
+        return [_files_of(Path(entry)) if isinstance(entry, str) else [Path(part) for part in entry] for entry in path]
+    root = Path(path)
+    if not root.is_dir():
+        return [[root]]
+    entries = sorted(entry for entry in root.iterdir() if entry.is_dir() or entry.suffix in SUFFIXES)
+    if not entries:
+        raise DataError(f"data directory {root} holds no .parquet or .jsonl file")
+    return [_files_of(entry) for entry in entries]
+
+
+def _files_of(entry: Path) -> list[Path]:
+    if not entry.is_dir():
+        return [entry]
+    files = sorted(path for path in entry.iterdir() if path.suffix in SUFFIXES)
+    if not files:
+        raise DataError(f"data directory {entry} holds no .parquet or .jsonl file")
+    return files
+
+
+def _absolute(paths: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(str(path.resolve()) for path in paths)
+
+
+def _split(
+    config: RunConfig, paths: Sequence[Path], clients: Sequence[str], folder: Path, key: str
+) -> dict[str, tuple[str, ...]]:
+    """Split the rows of `paths` over `clients` as data.partition says, into a Parquet file per client."""
+    table = pa.concat_tables([read_table(path) for path in paths], promote_options="default")
+    partition, values = config.data.partition, None
+    if partition.by != "iid":
+        if partition.column not in table.column_names:
+            raise DataError(
+                f"{key}: no column {partition.column} for data.partition.column (it has {sorted(table.column_names)})"
+            )
+        values = table.column(partition.column).to_pylist()
+    parts = split_rows(table.num_rows, len(clients), partition, values, stream(config.seed, "partition", key))
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for client, rows in zip(clients, parts, strict=True):
+        path = folder / f"{client}.parquet"
+        pq.write_table(table.take(pa.array(rows)), path)
+        files[client] = _absolute([path])
+    return files

@@ -1,0 +1,73 @@
+"""Messages as Arrow tables: the rows of rounds.parquet and evaluation.parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pyarrow as pa
+
+from actors.messages import ClientRound, EvaluationReport, Proportion, RoundReport
+
+SCHEMA_VERSION = 1
+
+_ROUNDS = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("client_id", pa.string()),
+        ("admitted", pa.bool_()),
+        ("reason", pa.string()),
+        ("num_samples", pa.int32()),
+        ("num_steps_scored", pa.int32()),
+        ("malicious_ratio", pa.float64()),
+        ("last_step_probability", pa.float64()),
+        ("weight", pa.float64()),
+        ("share", pa.float64()),
+        ("update_norm", pa.float64()),
+        ("loss", pa.float64()),
+        ("train_s", pa.float64()),
+        ("probe_version", pa.int32()),
+        ("round_outcome", pa.string()),
+    ],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+_MEASURES = ("rule_score", "compliance", "over_refusal")
+_EVALUATION = pa.schema(
+    [
+        ("rounds_done", pa.int32()),
+        ("adapter_version", pa.int32()),
+        ("measure", pa.string()),
+        ("family", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("count", pa.int32()),
+    ],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+
+
+def rounds_table(reports: Sequence[RoundReport]) -> pa.Table:
+    """A row per client per round, in order of round and client id."""
+    rows: list[ClientRound] = [client for report in reports for client in report.clients]
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=_ROUNDS)
+
+
+def evaluation_table(reports: Sequence[EvaluationReport]) -> pa.Table:
+    """A row per measure (rule_score, compliance, over_refusal, utility, benign_loss) and evaluation.
+
+    Utility has a row per family with its interval and one for the macro mean, whose family is null.
+    """
+    rows = []
+    for report in reports:
+        place = {"rounds_done": report.rounds_done, "adapter_version": report.adapter_version}
+        rows += [place | _row(measure, None, getattr(report, measure)) for measure in _MEASURES if getattr(report, measure)]
+        rows += [place | _row("utility", family, share) for family, share in report.utility_by_family.items()]
+        for measure in ("utility", "benign_loss"):
+            if getattr(report, measure) is not None:
+                rows.append(place | {"measure": measure, "value": getattr(report, measure)})
+    return pa.Table.from_pylist(rows, schema=_EVALUATION)
+
+
+def _row(measure: str, family: str | None, share: Proportion) -> dict:
+    return {"measure": measure, "family": family, **asdict(share)}

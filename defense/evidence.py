@@ -1,0 +1,45 @@
+"""From the probe's scores of one client's round to the evidence that a level weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the probe says of one client's round.
+
+    Example: 16 + 16 + 16 samples in three steps of which the second was flagged: num_samples 48, num_flagged 16,
+    ratio 1/3.
+    """
+
+    client_id: str
+    num_samples: int
+    """n: examples trained this round."""
+    num_flagged: int
+    """h: examples in flagged or withheld steps, at most n."""
+    last_probability: float
+    """P(malicious) of the last local step; 1.0 when the client withheld it (METHOD.md section 3)."""
+
+    @property
+    def ratio(self) -> float:
+        """r = h / n."""
+        return self.num_flagged / self.num_samples
+
+
+def gather_evidence(
+    client_id: str, num_samples: int, probabilities: Mapping[int, float], *, num_steps: int, batch_size: int, threshold: float
+) -> Evidence:
+    """Summarise the probabilities of a round's steps, keyed by step from 1.
+
+    A step flags its whole batch when p >= threshold. A step without a probability is one the client withheld; it
+    counts as flagged (METHOD.md section 3). Whoever calls this has made sure that no score failed.
+    """
+    flagged = sum(probabilities.get(step, 1.0) >= threshold for step in range(1, num_steps + 1))
+    return Evidence(
+        client_id=client_id,
+        num_samples=num_samples,
+        num_flagged=min(num_samples, flagged * batch_size),
+        last_probability=probabilities.get(num_steps, 1.0),
+    )

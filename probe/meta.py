@@ -1,0 +1,63 @@
+"""`probe.json`: what a probe was made for and from. No torch here: the driver reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+_FILE = "probe.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeMeta:
+    """What a probe was made for and from."""
+
+    classifier: str
+    """`linear`."""
+    feature: str
+    """Name of the feature it reads."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """PEFT parameter name -> shape of each tensor the feature reads."""
+    model_fingerprint: str
+    lora_fingerprint: str
+    threshold: float
+    """Decision threshold on P(malicious)."""
+    recipe: Mapping[str, Any]
+    """Local training the samples were collected with: learning_rate, steps, batch_size, weight_decay."""
+    version: int = 1
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Summary of the training data and of the fit."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Figures on families and clients that training never saw."""
+    sha256: str = ""
+    """Hash of the file with the classifier's numbers."""
+
+
+def write_meta(folder: Path, meta: ProbeMeta) -> None:
+    """Write `probe.json`."""
+    document = {"schema_version": SCHEMA_VERSION, **asdict(meta)}
+    (folder / _FILE).write_text(json.dumps(document, indent=2) + "\n")
+
+
+def load_meta(folder: Path) -> ProbeMeta:
+    """Read `probe.json`.
+
+    Raises:
+        ValueError: the folder holds no readable probe; names the folder and what is wrong.
+    """
+    path = folder / _FILE
+    if not path.is_file():
+        raise ValueError(f"probe.path={folder}: no {_FILE} there; give the folder of a probe artefact")
+    try:
+        document = json.loads(path.read_text())
+        version = document.pop("schema_version", None)
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {version} is not the supported {SCHEMA_VERSION}")
+        document["shapes"] = {name: tuple(shape) for name, shape in document["shapes"].items()}
+        return ProbeMeta(**document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"probe.path={folder}: {_FILE} cannot be used: {error}") from error
