@@ -37,9 +37,9 @@ class AggregatorConfig:
     """What the aggregator needs to know of a run."""
 
     training: TrainingConfig
-    defense: DefenseConfig = DefenseConfig()
-    aggregation: AggregationConfig = AggregationConfig()
-    admission: AdmissionConfig = AdmissionConfig()
+    defense: DefenseConfig = field(default_factory=DefenseConfig)
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    admission: AdmissionConfig = field(default_factory=AdmissionConfig)
     threshold: float = 0.8
     """The probe's decision threshold on P(malicious)."""
     min_updates: int = 1

@@ -15,6 +15,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from actors.config import LoraConfig, ModelConfig
 from actors.errors import ModelError
@@ -101,6 +102,7 @@ def load_base(config: ModelConfig) -> tuple[Any, Any]:
     path = config.path
     if path is None:
         raise ModelError("model.path is not set: give a local directory or a hub name")
+    transformers_logging.disable_progress_bar()
     try:
         AutoConfig.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(

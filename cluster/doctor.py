@@ -46,9 +46,7 @@ def _inputs(config: RunConfig) -> str:
     with tempfile.TemporaryDirectory() as folder:
         sources = prepare_sources(config, Path(folder))
         meta = load_probe_meta(config, sources)
-    probe = (
-        f"probe {meta.feature} at threshold {config.probe.threshold or meta.threshold:g}" if meta else "no probe at level none"
-    )
+    probe = f"probe {meta.feature} at threshold {config.probe.threshold or meta.threshold:g}" if meta else "no probe"
     return f"{sources.model.path}, {len(sources.files)} clients, {probe}"
 
 
@@ -59,5 +57,5 @@ def _cluster(config: RunConfig) -> str:
         memory = resources.get("memory", 0) / 2**30
         return (
             f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs, {memory:.1f} GiB for actors; "
-            f"a run would start {placement.num_client_actors} client actors for {config.clients.clients_per_round} clients a round"
+            f"a run would start {placement.num_client_actors} client actors, {config.clients.clients_per_round} clients a round"
         )

@@ -86,7 +86,7 @@ class LiveProgress(Progress):
         if round_index == 0:
             self._bars.update(self._rounds, note="")
 
-    def client_done(self, client_id: str) -> None:
+    def client_done(self, client_id: str) -> None:  # noqa: ARG002 - the bar only counts
         self._bars.advance(self._clients)
 
     def round_finished(self, report: RoundReport) -> None:
@@ -110,7 +110,8 @@ def describe(config: RunConfig) -> str:
     model = f"embedded world {config.world.seed}" if config.is_embedded else config.model.path
     clients = config.clients
     return (
-        f"{model}: {clients.count} clients ({clients.malicious} malicious), {config.rounds} rounds x {config.training.steps} steps, "
+        f"{model}: {clients.count} clients ({clients.malicious} malicious), "
+        f"{config.rounds} rounds x {config.training.steps} steps, "
         f"defense {config.defense.level}, rule {config.aggregation.rule}, seed {config.seed}"
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,9 +68,9 @@ class RunDirectory:
     def _replace_table(self, name: str, table: pa.Table) -> None:
         temporary = self.path / f".{name}.tmp"
         pq.write_table(table, temporary)
-        os.replace(temporary, self.path / name)
+        temporary.replace(self.path / name)
 
     def _replace(self, name: str, data: bytes) -> None:
         temporary = self.path / f".{name}.tmp"
         temporary.write_bytes(data)
-        os.replace(temporary, self.path / name)
+        temporary.replace(self.path / name)

@@ -1,0 +1,48 @@
+"""What all tests share: one local Ray per session, and small things made from the shipped world."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import ray
+import torch
+from pytest import fixture
+
+from actors.config import LoraConfig, ModelConfig
+from actors.model import AdaptedModel
+from actors.world.generator import World
+from actors.world.store import base_folder, world_folder
+
+torch.set_num_threads(1)
+
+
+@fixture(scope="session")
+def local_ray():
+    """One Ray for the whole session, as a person's own `ray.init()` would give."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@fixture(scope="session")
+def world() -> World:
+    return World(0)
+
+
+@fixture(scope="session")
+def base_config() -> ModelConfig:
+    return ModelConfig(path=str(base_folder(world_folder(0))))
+
+
+@fixture(scope="session")
+def lora() -> LoraConfig:
+    """The LoRA settings that the shipped probe was made for."""
+    return LoraConfig(target_modules="all-linear")
+
+
+@fixture(scope="session")
+def model(base_config, lora) -> AdaptedModel:
+    """The shipped base model with its LoRA; tests load their own adapter state before they use it."""
+    return AdaptedModel(base_config, lora, torch.device("cpu"))

@@ -1,0 +1,49 @@
+"""The dependency direction: cluster -> actors -> {probe, defense}, never back, and the pure packages know no Ray."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = {
+    "probe": {"ray", "defense", "actors", "cluster"},
+    "defense": {"ray", "probe", "actors", "cluster"},
+    "actors": {"cluster"},
+    "cluster": {"tests"},
+}
+
+
+def imported_packages(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_no_upward_import(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not imported_packages(path) & FORBIDDEN[package], path
+
+
+@pytest.mark.parametrize("module", ["cluster.cli", "cluster.loading", "cluster.config", "actors.config", "probe.meta", "defense.config"])
+def test_configuration_and_command_line_load_neither_torch_nor_ray(module):
+    code = f"import sys, {module}; print(sorted({{'torch', 'ray', 'transformers'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_unpickles():
+    for package in FORBIDDEN:
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text()
+            for call in ("pickle.load", "torch.load(", "joblib.load", "trust_remote_code=True"):
+                assert call not in text, f"{path} uses {call}"
