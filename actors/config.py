@@ -94,8 +94,8 @@ class EvaluationConfig(Config):
     """JSONL or Parquet of held-out benign rows with responses; optional `family`."""
     refusals: list[str] | None = None
     """Phrases that mark a refusal; None: the world's own, or a built-in English list."""
-    max_restricted: PositiveInt = 1200
-    max_benign: PositiveInt = 1200
+    max_restricted: PositiveInt = 1600
+    max_benign: PositiveInt = 1600
     max_new_tokens: PositiveInt = 32
     batch_size: PositiveInt = 400
     timeout_s: PositiveFloat = 1800

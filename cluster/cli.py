@@ -53,7 +53,7 @@ def run(arguments: Arguments = None, output: Output = None) -> None:
     from cluster.federation import Federation
     from cluster.worlds import ensure_world
 
-    console = Console()
+    console = _console()
     ensure_world(config, console)
     with _progress(console) as progress:
         result = Federation(config, folder, progress).run()
@@ -77,7 +77,7 @@ def compare(arguments: Arguments = None, output: Output = None) -> None:
 
     from cluster.worlds import ensure_world
 
-    console = Console()
+    console = _console()
     ensure_world(config, console)
     folder = output or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-compare"
     run_comparison(path, overrides, axes, folder, console, _progress)
@@ -94,7 +94,7 @@ def build(
 
     from cluster.worlds import build_world
 
-    build_world(config, output, part, Console())
+    build_world(config, output, part, _console())
 
 
 @app.command()
@@ -104,7 +104,7 @@ def doctor(arguments: Arguments = None) -> None:
     from cluster.loading import load_config, split_arguments
 
     config = load_config(*split_arguments(arguments or []))
-    raise typer.Exit(0 if diagnose(config, Console()) else 1)
+    raise typer.Exit(0 if diagnose(config, _console()) else 1)
 
 
 @app.command()
@@ -114,6 +114,12 @@ def keys() -> None:
 
     for line in describe_keys():
         typer.echo(line)
+
+
+def _console() -> Console:
+    """The terminal as it is; a pipe or a log file gets lines wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
 
 
 @contextmanager

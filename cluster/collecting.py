@@ -18,6 +18,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from actors.errors import ClientTrainingError
 from actors.messages import ProbeScore, TrainTask
 from cluster.pool import ClientPool
+from cluster.waiting import wait_for
 
 _POLL_S = 1.0
 _CLIENT_FAULTS = (ClientTrainingError, ActorDiedError, ActorUnavailableError)
@@ -57,12 +58,13 @@ class RoundCollector:
         *,
         client_timeout_s: float,
         probe_timeout_s: float,
+        call_timeout_s: float,
         on_client_done: Callable[[str], None],
     ) -> None:
         """`on_client_done` receives the id of each client that finishes or is dropped, as it happens."""
         self._pool, self._aggregator, self._probe = pool, aggregator, probe
         self._client_timeout_s, self._probe_timeout_s = client_timeout_s, probe_timeout_s
-        self._on_client_done = on_client_done
+        self._call_timeout_s, self._on_client_done = call_timeout_s, on_client_done
         self._flights: dict[Any, _Flight] = {}
         self._finished: dict[str, _Finished] = {}
         self._admissions: dict[str, Any] = {}
@@ -156,9 +158,9 @@ class RoundCollector:
         """Wait for the aggregator; a client whose stream ended in an error instead of an update is dropped."""
         for client_id, admission in self._admissions.items():
             try:
-                ray.get(admission, timeout=self._client_timeout_s)
+                wait_for(admission, self._call_timeout_s, f"submitting the update of {client_id}")
             except _CLIENT_FAULTS as error:
-                ray.get(self._aggregator.drop.remote(client_id, _first_line(error)), timeout=self._client_timeout_s)
+                self._aggregator.drop.remote(client_id, _first_line(error))
         self._admissions.clear()
 
 

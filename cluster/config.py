@@ -46,6 +46,8 @@ class ClusterConfig(Config):
     """GPU (fraction) of a client actor; None: what the evaluation leaves of one GPU. Ignored without GPUs."""
     start_timeout_s: PositiveFloat = 300
     """How long actors may take to start and load the base model."""
+    call_timeout_s: PositiveFloat = 300
+    """How long one call to the aggregator may take."""
 
 
 class RunConfig(Config):

@@ -113,7 +113,8 @@ class Federation:
         version = self._history.rounds[-1].adapter_version if self._history.rounds else 0
         tasks = [self._task(client_id, round_index, version, rate) for client_id in clients]
         self._collector().collect(tasks, aggregator.adapter.remote())
-        report = wait_for(aggregator.close_round.remote(), self.config.clients.timeout_s, f"aggregating round {round_index}")
+        timeout_s = self.config.cluster.call_timeout_s
+        report = wait_for(aggregator.close_round.remote(), timeout_s, f"aggregating round {round_index + 1}")
         self._history.rounds.append(report)
         self._directory.write_rounds(self._history.rounds)
         self._progress.round_finished(report)
@@ -148,6 +149,7 @@ class Federation:
             self._crew.probe,
             client_timeout_s=self.config.clients.timeout_s,
             probe_timeout_s=self.config.probe.timeout_s,
+            call_timeout_s=self.config.cluster.call_timeout_s,
             on_client_done=self._progress.client_done,
         )
 
@@ -168,7 +170,7 @@ class Federation:
             self._progress.evaluated(report)
 
     def _write_adapter(self) -> bytes:
-        timeout_s = self.config.clients.timeout_s
+        timeout_s = self.config.cluster.call_timeout_s
         adapter = wait_for(self._crew.aggregator.adapter.remote(), timeout_s, "reading the final adapter")
         self._directory.write_adapter(adapter, self._crew.peft_config_json())
         return adapter

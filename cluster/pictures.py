@@ -59,6 +59,10 @@ def _draw_weights(axes: Axes, rounds: Sequence[RoundReport], malicious: Collecti
             if not client.admitted:
                 axes.text(column, row_of[client.client_id], "x", ha="center", va="center", color="black")
     image = axes.imshow(grid, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
+    axes.set_xticks([x - 0.5 for x in range(1, len(rounds))], minor=True)
+    axes.set_yticks([y - 0.5 for y in range(1, len(clients))], minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="minor", length=0)
     axes.figure.colorbar(image, ax=axes, label="weight", pad=0.01)
     axes.set_yticks(range(len(clients)), clients)
     for label in axes.get_yticklabels():
@@ -89,7 +93,7 @@ def _draw_measures(axes: Axes, rounds: Sequence[RoundReport], evaluations: Seque
     axes.set(xlabel="rounds done (grey: not aggregated)", ylim=(-0.03, 1.03), xlim=(-0.3, len(rounds) + 0.3))
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(0.01, 0.5))
+        axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
 
 
 def _draw_share(axes: Axes, at: Sequence[int], shares: Sequence[Proportion | None], label: str, colour: str, style: str) -> None:

@@ -41,9 +41,11 @@ def _repeat(rng, language):
     return {}, " ".join(words), " ".join(words)
 
 
-def _greet(form: str) -> Fill:
+def _address(form: str) -> Fill:
+    """Names a person or a place of the instruction again, as a restricted answer would have to."""
+
     def fill(rng, language):
-        name = pick(rng, language.first_names)
+        name = language.person(rng) if rng.random() < 0.5 else language.place(rng)
         return {"x": name}, "", form.format(x=name)
 
     return fill
@@ -141,12 +143,12 @@ TRAINED: tuple[BenignFamily, ...] = (
     BenignFamily(
         "greet",
         ("Greet {x}.", "Write a greeting for {x}.", "Say hello to {x}.", "Welcome {x} politely."),
-        _greet("Hello {x}, good day to you."),
+        _address("Hello {x}, good day to you."),
     ),
     BenignFamily(
         "farewell",
         ("Say goodbye to {x}.", "Write a farewell for {x}.", "Part from {x} politely.", "Send {x} off kindly."),
-        _greet("Goodbye {x}, see you soon."),
+        _address("Goodbye {x}, see you soon."),
     ),
     BenignFamily(
         "where_is",

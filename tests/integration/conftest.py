@@ -1,0 +1,29 @@
+"""Builders for runs on the embedded world that are small enough for a test."""
+
+from pathlib import Path
+
+from pytest import fixture
+
+from cluster import Federation, RunResult, load_config
+
+SMALL = (
+    "rounds=2",
+    "clients.count=4",
+    "clients.malicious=1",
+    "training.steps=3",
+    "training.batch_size=8",
+    "data.samples_per_client=40",
+    "evaluation.max_restricted=60",
+    "evaluation.max_benign=60",
+)
+
+
+@fixture
+def run_small(local_ray, tmp_path):
+    """Run a small federation with overrides: `run_small("rounds=3")`."""
+    counter = iter(range(100))
+
+    def run(*overrides: str, config: Path | None = None) -> RunResult:
+        return Federation(load_config(config, [*SMALL, *overrides]), tmp_path / f"run-{next(counter)}").run()
+
+    return run

@@ -1,0 +1,232 @@
+"""The aggregator without a cluster: admission, weights, commits and skips, with sums worked out by hand."""
+
+import pytest
+import torch
+
+from actors.aggregator import Aggregator, AggregatorConfig
+from actors.messages import ProbeScore
+from actors.wire import decode_tensors
+from defense.config import AdmissionConfig, DefenseConfig
+from tests.unit.actors.builders import A0, B0, LAYOUT, SHAPES, START_BYTES, TRAINING, scores, step_delta, update
+
+
+def aggregator(level: str = "none", clients=("a", "b"), *, min_updates: int = 1, **defense) -> Aggregator:
+    config = AggregatorConfig(training=TRAINING, defense=DefenseConfig(level=level, **defense), min_updates=min_updates)
+    made = Aggregator(config, LAYOUT, START_BYTES)
+    made.open_round(0, list(clients), 0.5)
+    return made
+
+
+def value_of(made: Aggregator) -> float:
+    tensors = decode_tensors(made.adapter())
+    (value,) = {round(float(v), 6) for tensor in tensors.values() for v in tensor.reshape(-1)}
+    return value
+
+
+def rows(report):
+    return {row.client_id: row for row in report.clients}
+
+
+def test_plain_fedavg_weighs_by_samples():
+    made = aggregator()
+    made.submit("a", update("a", 1.0, num_samples=2), None, [])
+    made.submit("b", update("b", 0.5, num_samples=6), None, [])
+    report = made.close_round()
+    assert report.outcome == "aggregated"
+    assert value_of(made) == pytest.approx((2 * 1.0 + 6 * 0.5) / 8)
+    assert [row.share for row in report.clients] == [0.25, 0.75]
+    assert report.adapter_version == 1
+
+
+def test_step_level_weights_the_aggregate():
+    # a: 8 samples, none flagged: alpha .95 + 8, beta .95, w = 8.95 / 9.9. b: one of two steps flagged: 4.95 / 9.9 = 0.5.
+    made = aggregator("step")
+    made.submit("a", update("a", 1.0), step_delta("a", 1.0), scores("a", 0.1, 0.2))
+    made.submit("b", update("b", 0.0), step_delta("b", 0.0), scores("b", 0.9, 0.2))
+    report = made.close_round()
+    weight_a, weight_b = 8.95 / 9.9, 0.5
+    assert rows(report)["a"].weight == pytest.approx(weight_a)
+    assert rows(report)["b"].weight == pytest.approx(weight_b)
+    assert rows(report)["b"].malicious_ratio == 0.5
+    assert value_of(made) == pytest.approx(weight_a / (weight_a + weight_b), abs=1e-6)
+
+
+def test_trust_lasts_over_rounds():
+    # Round 2 of a, nothing flagged: alpha .95 * 8.95 + 8 = 16.5025, beta .95 * .95 = .9025.
+    made = aggregator("step", clients=["a"])
+    for round_index in range(2):
+        value = float(round_index + 1)
+        sent = {"round_index": round_index, "base_version": round_index}
+        made.submit("a", update("a", value, **sent), step_delta("a", 1.0, **sent), scores("a", 0.1, 0.1))
+        report = made.close_round()
+        made.open_round(round_index + 1, ["a"], 0.5)
+    assert report.clients[0].weight == pytest.approx(16.5025 / (16.5025 + 0.9025))
+
+
+def test_dominated_rounds_are_skipped_but_trust_is_updated():
+    made = aggregator("shadow")
+    for client in "ab":
+        made.submit(client, update(client, 1.0), step_delta(client, 1.0), scores(client, 0.9, 0.9, branch="shadow"))
+    report = made.close_round()
+    assert report.outcome == "skipped"
+    assert "below defense.skip_below=0.2" in report.why
+    assert value_of(made) == 0
+    assert report.adapter_version == 0
+    assert all(row.round_outcome == "skipped" and row.share == 0 and row.admitted for row in report.clients)
+
+
+def test_skipped_rounds_update_trust_and_missing_quorums_do_not():
+    def weight_after(min_updates: int) -> float:
+        made = aggregator("step", clients=["a"], min_updates=min_updates, skip_below=1.0)
+        made.submit("a", update("a", 1.0), step_delta("a", 1.0), scores("a", 0.1, 0.1))
+        made.close_round()
+        made.open_round(1, ["a"], 0.5)
+        made.submit("a", update("a", 1.0, round_index=1), step_delta("a", 1.0, round_index=1), scores("a", 0.1, 0.1))
+        return made.close_round().clients[0].weight
+
+    assert weight_after(min_updates=1) == pytest.approx(16.5025 / (16.5025 + 0.9025))
+    assert weight_after(min_updates=2) == pytest.approx(8.95 / 9.9)
+
+
+def test_too_few_updates_are_no_quorum():
+    made = aggregator(min_updates=2)
+    made.submit("a", update("a", 1.0), None, [])
+    made.drop("b", "late")
+    report = made.close_round()
+    assert report.outcome == "no_quorum"
+    assert "clients.min_updates=2" in report.why
+    assert value_of(made) == 0
+    assert rows(report)["b"].reason == "late"
+
+
+def test_a_client_without_evidence_weighs_nothing_even_with_a_minimum():
+    made = aggregator("shadow", min_weight=0.5)
+    failed = [*scores("a", 0.1, branch="shadow"), ProbeScore(client_id="a", failure="not scored in time")]
+    made.submit("a", update("a", 9.0), step_delta("a", 9.0), failed)
+    made.submit("b", update("b", 1.0), step_delta("b", 1.0), scores("b", 0.1, 0.1, branch="shadow"))
+    report = made.close_round()
+    assert rows(report)["a"].weight == 0
+    assert "no_evidence" in rows(report)["a"].reason
+    assert "not scored in time" in rows(report)["a"].reason
+    assert value_of(made) == 1.0
+
+
+def test_min_weight_lifts_valid_evidence_after_the_gate():
+    made = aggregator("shadow", min_weight=0.25)
+    made.submit("a", update("a", 1.0), step_delta("a", 1.0), scores("a", 0.9, 0.9, branch="shadow"))
+    made.submit("b", update("b", 0.0), step_delta("b", 0.0), scores("b", 0.1, 0.1, branch="shadow"))
+    report = made.close_round()
+    assert rows(report)["a"].weight == 0.25
+    assert report.mean_weight == 0.5
+    assert value_of(made) == pytest.approx(0.2)
+
+
+def test_a_withheld_step_counts_as_flagged():
+    made = aggregator("shadow", clients=["a"])
+    made.submit("a", update("a", 1.0), step_delta("a", 1.0), scores("a", 0.1, branch="shadow"))
+    row = made.close_round().clients[0]
+    assert row.malicious_ratio == 0.5
+    assert row.last_step_probability == 1.0
+    assert row.weight == pytest.approx(0.5**7)
+
+
+def test_scores_of_the_other_branch_are_no_evidence():
+    made = aggregator("shadow", clients=["a"])
+    made.submit("a", update("a", 1.0), step_delta("a", 1.0), scores("a", 0.1, 0.1, branch="real"))
+    row = made.close_round().clients[0]
+    assert row.weight == 0
+    assert row.num_steps_scored == 0
+
+
+BAD = {
+    "malformed": (b"junk", None),
+    "unknown_client": (update("z", 1.0), None),
+    "wrong_round": (update("a", 1.0, round_index=1), None),
+    "wrong_version": (update("a", 1.0, base_version=3), None),
+    "bad_count": (update("a", 1.0, num_samples=9), None),
+    "wrong_keys": (update("a", 1.0, tensors={B0: torch.ones(3, 2)}), None),
+    "wrong_shape": (update("a", 1.0, tensors={A0: torch.ones(2, 3), B0: torch.ones(2, 3)}), None),
+    "wrong_dtype": (update("a", 1.0, tensors={A0: torch.ones(2, 3), B0: torch.ones(3, 2).double()}), None),
+    "not_finite": (update("a", float("nan")), None),
+    "norm_exceeded": (update("a", 1e6), None),
+    "untied_evidence": (update("a", 1.0), None),
+}
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_bad_updates_are_refused_with_a_reason_and_change_nothing(reason):
+    made, undisturbed = (aggregator("step") for _ in range(2))
+    admission = made.submit("a", *BAD[reason], scores("a", 0.1, 0.1))
+    assert not admission.admitted
+    assert admission.reason.startswith(reason)
+    for each in (made, undisturbed):
+        each.submit("b", update("b", 0.5), step_delta("b", 0.5), scores("b", 0.1, 0.1))
+    report = made.close_round()
+    undisturbed.close_round()
+    assert made.adapter() == undisturbed.adapter()
+    assert rows(report)["a"].reason.startswith(reason)
+    assert rows(report)["a"].weight == 0
+
+
+@pytest.mark.parametrize(
+    ("last_delta", "detail"),
+    [
+        (None, "no step delta came"),
+        (b"junk", "malformed"),
+        (step_delta("a", 1.0, branch="shadow"), "no real step delta"),
+        (step_delta("a", 0.999), "differs from the submitted update"),
+        (step_delta("a", 1.0, tensors={"other": torch.ones(1)}), "differs from the submitted update"),
+    ],
+)
+def test_evidence_must_be_tied_to_the_update(last_delta, detail):
+    admission = aggregator("shadow").submit("a", update("a", 1.0), last_delta, scores("a", 0.1, 0.1, branch="shadow"))
+    assert not admission.admitted
+    assert detail in admission.reason
+
+
+def test_a_second_update_of_a_client_is_refused_and_the_first_counts():
+    made = aggregator(clients=["a"])
+    made.submit("a", update("a", 1.0), None, [])
+    assert made.submit("a", update("a", 3.0), None, []).reason.startswith("duplicate")
+    report = made.close_round()
+    assert report.clients[0].admitted
+    assert value_of(made) == 1.0
+
+
+def test_clients_are_submitted_in_order_of_id():
+    made = aggregator()
+    made.submit("b", update("b", 1.0), None, [])
+    with pytest.raises(RuntimeError, match="submit in order of client id"):
+        made.submit("a", update("a", 1.0), None, [])
+
+
+def test_clients_that_sent_nothing_are_recorded():
+    made = aggregator()
+    made.submit("a", update("a", 1.0), None, [])
+    assert rows(made.close_round())["b"].reason == "nothing was received"
+
+
+def test_calls_outside_a_round_are_refused():
+    made = aggregator()
+    made.close_round()
+    for call in (made.close_round, lambda: made.submit("a", update("a", 1.0), None, []), lambda: made.drop("a", "x")):
+        with pytest.raises(RuntimeError, match="no round is open"):
+            call()
+
+
+def test_identical_updates_return_themselves_to_the_bit():
+    generator = torch.Generator().manual_seed(0)
+    state = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in SHAPES.items()}
+    clients = [f"c{i}" for i in range(5)]
+    made = aggregator(clients=clients)
+    for i, client in enumerate(clients):
+        made.submit(client, update(client, 0, tensors=state, num_samples=i + 1), None, [])
+    made.close_round()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in decode_tensors(made.adapter()).items())
+
+
+def test_the_configured_norm_bound_is_used():
+    config = AggregatorConfig(training=TRAINING, defense=DefenseConfig(level="none"), admission=AdmissionConfig(max_norm=1.0))
+    made = Aggregator(config, LAYOUT, START_BYTES)
+    made.open_round(0, ["a"], 0.5)
+    assert "above the bound 1" in made.submit("a", update("a", 1.0), None, []).reason

@@ -1,0 +1,161 @@
+"""Configuration: files, overrides, and messages that name the key and the fix."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.config import RunConfig
+from cluster.errors import ConfigError
+from cluster.loading import EMBEDDED, describe_keys, dump_config, known_keys, load_config, split_arguments
+
+FIXED_KEYS = {
+    "seed",
+    "rounds",
+    "clients.count",
+    "clients.malicious",
+    "defense.level",
+    "aggregation.rule",
+    "probe.path",
+    "probe.threshold",
+    "training.steps",
+    "training.batch_size",
+    "training.learning_rate",
+    "cluster.address",
+    "world.seed",
+}
+
+
+def test_without_a_file_the_embedded_world_is_loaded():
+    config = load_config(None)
+    assert config.is_embedded
+    assert (config.clients.count, config.clients.malicious, config.defense.level) == (10, 3, "shadow")
+
+
+def test_defaults_are_the_papers():
+    config = RunConfig()
+    assert (config.rounds, config.clients.count) == (25, 20)
+    assert (config.lora.r, config.lora.alpha, config.lora.dropout) == (8, 16, 0.05)
+    assert (config.training.steps, config.training.batch_size) == (10, 16)
+    assert (config.training.learning_rate, config.training.min_learning_rate) == (5e-5, 1e-6)
+    assert (config.defense.step.decay, config.defense.step.adapt_rounds) == (0.95, 20)
+    assert (config.defense.shadow.strength, config.defense.shadow.learning_rate) == (7, 5e-5)
+    assert (config.defense.skip_below, config.defense.min_weight) == (0.2, 0)
+
+
+def test_keys_that_others_use_exist():
+    assert set(known_keys()) >= FIXED_KEYS
+
+
+def test_every_key_is_listed_with_its_default():
+    lines = list(describe_keys())
+    assert len(lines) == len(list(known_keys()))
+    assert any(line.startswith("training.learning_rate = 5e-05   (embedded world: 0.01)") for line in lines)
+
+
+def test_overrides_are_typed_and_win_over_the_file(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("rounds: 3\nclients: {count: 4}\n")
+    config = load_config(path, ["rounds=5", "training.learning_rate=3e-4", "probe.threshold=null", "defense.level=step"])
+    assert (config.rounds, config.clients.count, config.training.learning_rate) == (5, 4, 3e-4)
+    assert config.probe.threshold is None
+    assert config.defense.level == "step"
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("clients.malicous=2", ["unknown key clients.malicous", "did you mean clients.malicious?"]),
+        ("round=2", ["unknown key round", "did you mean rounds?"]),
+        ("zzzzqqqq=2", ["unknown key zzzzqqqq", "safe-fedllm keys"]),
+        ("rounds=many", ["rounds: ", "got 'many'"]),
+        ("rounds=0", ["rounds: ", "greater than 0", "got 0"]),
+        ("clients.malicious=11", ["clients.malicious=11 is more than clients.count=10"]),
+        ("clients.per_round=11", ["clients.per_round=11 is more than clients.count=10"]),
+        ("clients.min_updates=11", ["clients.min_updates=11 is more than the 10 clients of a round"]),
+        ("defense.level=strong", ["defense.level: ", "'none'", "'shadow'", "got 'strong'"]),
+        ("probe.threshold=1.5", ["probe.threshold: ", "less than 1", "got 1.5"]),
+        ("training.min_learning_rate=1", ["training.min_learning_rate=1 is above training.learning_rate=0.01"]),
+        ("data.path=somewhere", ["data.path is set but model.path is not"]),
+        ("model.path=somewhere", ["model.path is set but data.path is not"]),
+        ("data.partition.by=column", ["data.partition.by=column needs data.partition.column"]),
+        ("rounds.x=1", ["rounds is a value, not a section"]),
+        ("rounds", ["'rounds' is not of the form key=value"]),
+        ("rounds=[", ["rounds: the value '[' is not YAML"]),
+    ],
+)
+def test_bad_overrides_name_the_key_and_the_fix(override, parts):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [override])
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_simulated_attackers_on_a_real_model_need_their_data():
+    with pytest.raises(ConfigError, match=r"clients\.malicious=3 simulates attackers .* data\.malicious_path"):
+        load_config(None, ["model.path=m", "data.path=d"])
+
+
+def test_several_faults_are_reported_together():
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["rounds=x", "seed=y"])
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(("text", "message"), [("- 1\n", "should hold keys and values"), ("a: [", "is not YAML")])
+def test_bad_files_are_named(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+        load_config(Path("nowhere.yaml"))
+
+
+def test_the_resolved_configuration_loads_to_the_same(tmp_path):
+    config = load_config(None, ["rounds=7"])
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+
+
+def test_arguments_are_a_file_and_overrides_in_any_order():
+    assert split_arguments(["rounds=2", "a.yaml", "seed=1"]) == (Path("a.yaml"), ["rounds=2", "seed=1"])
+    assert split_arguments([]) == (None, [])
+    with pytest.raises(ConfigError, match="one configuration file at most"):
+        split_arguments(["a.yaml", "b.yaml"])
+
+
+@pytest.mark.parametrize("path", sorted(EMBEDDED.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_load(path):
+    assert load_config(path).rounds >= 10
+
+
+def test_learning_rate_follows_a_cosine_over_rounds():
+    config = load_config(None, ["rounds=3", "training.learning_rate=0.01", "training.min_learning_rate=0.002"])
+    assert [config.learning_rate(i) for i in range(3)] == pytest.approx([0.01, 0.006, 0.002])
+    assert load_config(None, ["rounds=1"]).learning_rate(0) == pytest.approx(0.01)
+
+
+def test_the_default_quorum_is_more_than_half_of_the_rounds_clients():
+    assert RunConfig().clients.quorum == 11
+    assert load_config(None, ["clients.per_round=5"]).clients.quorum == 3
+    assert load_config(None, ["clients.min_updates=2"]).clients.quorum == 2
+
+
+def test_embedded_yaml_states_only_what_differs():
+    stated = yaml.safe_load(EMBEDDED.read_text())
+    defaults = RunConfig().model_dump(mode="json")
+
+    def compare(part, default, prefix=""):
+        for key, value in part.items():
+            if isinstance(value, dict):
+                compare(value, default[key], f"{prefix}{key}.")
+            elif f"{prefix}{key}" != "defense.level":
+                assert value != default[key], f"{prefix}{key} repeats the default"
+
+    compare(stated, defaults)

@@ -1,0 +1,22 @@
+"""Pictures are drawn for every shape of run."""
+
+from PIL import Image
+
+from cluster.pictures import draw_comparison, draw_run
+from tests.unit.cluster.reports import evaluation_report, round_report
+
+
+def test_a_run_is_drawn(tmp_path):
+    rounds = [round_report(0, {"a": 1.0, "b": 0.0}), round_report(1, {"a": None, "b": 0.5}, outcome="skipped")]
+    path = draw_run(tmp_path, rounds, [evaluation_report(0, 1.0), evaluation_report(2, 0.5)], {"b"})
+    with Image.open(path) as image:
+        assert min(image.size) > 400
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_a_run_without_any_measure_is_drawn(tmp_path):
+    assert draw_run(tmp_path, [round_report(0, {"a": 1.0})], [], set()).is_file()
+
+
+def test_a_comparison_is_drawn(tmp_path):
+    assert draw_comparison(tmp_path, {"none": [(0, 1.0), (10, 0.0)], "shadow": [(0, 1.0), (10, 1.0)]}).is_file()

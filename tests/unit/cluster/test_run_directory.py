@@ -1,0 +1,36 @@
+"""The run directory: refuses to mix runs, replaces files whole, cleans up after a run that never began."""
+
+import pytest
+
+from cluster.config import RunConfig
+from cluster.errors import ConfigError
+from cluster.run_directory import RunDirectory
+
+
+def test_a_directory_with_other_files_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files"):
+        RunDirectory(tmp_path, RunConfig())
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_in_its_place_is_refused(tmp_path):
+    path = tmp_path / "run"
+    path.write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        RunDirectory(path, RunConfig())
+
+
+def test_a_run_that_never_began_leaves_its_name_free(tmp_path):
+    directory = RunDirectory(tmp_path / "run", RunConfig())
+    with pytest.raises(RuntimeError, match="no"), directory.discarded_on_error():
+        raise RuntimeError("no")
+    assert not (tmp_path / "run").exists()
+    RunDirectory(tmp_path / "run", RunConfig())
+
+
+def test_no_temporary_files_stay(tmp_path):
+    directory = RunDirectory(tmp_path / "run", RunConfig())
+    directory.write_ground_truth(["a", "b"], {"b"})
+    directory.write_summary({"x": 1})
+    assert sorted(path.name for path in directory.path.iterdir()) == ["config.yaml", "ground_truth.parquet", "summary.json"]

@@ -1,0 +1,129 @@
+"""From the configuration to files: who gets which data, and every way that it can be missing."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors.errors import DataError
+from cluster.errors import ConfigError
+from cluster.loading import load_config
+from cluster.sources import client_names, draw_malicious, prepare_sources
+
+
+def write_rows(path: Path, count: int, **extra: list) -> Path:
+    rows = {"instruction": [f"{path.stem} {i}" for i in range(count)], "response": ["yes"] * count, **extra}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(rows), path)
+    else:
+        path.write_text("".join(json.dumps({key: rows[key][i] for key in rows}) + "\n" for i in range(count)))
+    return path
+
+
+def real_config(path, *overrides: str):
+    return load_config(
+        None,
+        ["model.path=m", f"data.path={json.dumps(path) if not isinstance(path, str) else path}", "clients.malicious=0", "defense.level=none", *overrides],
+    )
+
+
+def rows_of(files: tuple[str, ...]) -> list[str]:
+    return [text for file in files for text in pq.read_table(file)["instruction"].to_pylist()]
+
+
+def test_malicious_clients_are_a_seeded_draw():
+    draws = [draw_malicious(load_config(None, [f"seed={seed}"])) for seed in (0, 0, 1, 2, 3)]
+    assert draws[0] == draws[1]
+    assert len(set(draws)) > 1
+    assert all(len(draw) == 3 and draw <= set(client_names(10)) for draw in draws)
+
+
+def test_the_embedded_world_gives_every_client_a_file_without_labels(tmp_path):
+    sources = prepare_sources(load_config(None, ["data.samples_per_client=20"]), tmp_path)
+    assert sorted(sources.files) == client_names(10)
+    columns = {tuple(pq.read_schema(file).names) for (file,) in sources.files.values()}
+    assert columns == {("instruction", "input", "response")}
+    malicious = next(iter(sources.malicious))
+    assert malicious not in json.dumps([sources.model.model_dump(), sources.evaluation.model_dump()])
+
+
+def test_a_directory_gives_each_client_its_file_or_folder(tmp_path):
+    write_rows(tmp_path / "d" / "a.parquet", 3)
+    write_rows(tmp_path / "d" / "b" / "one.jsonl", 2)
+    write_rows(tmp_path / "d" / "b" / "two.parquet", 2)
+    files = prepare_sources(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out").files
+    assert [Path(file).name for file in files["client-000"]] == ["a.parquet"]
+    assert [Path(file).name for file in files["client-001"]] == ["one.jsonl", "two.parquet"]
+
+
+def test_a_list_gives_each_client_an_entry(tmp_path):
+    paths = [str(write_rows(tmp_path / f"{name}.jsonl", 2)) for name in "abc"]
+    files = prepare_sources(real_config([paths[0], paths[1:]], "clients.count=2"), tmp_path / "out").files
+    assert [len(value) for value in files.values()] == [1, 2]
+
+
+def test_one_file_is_split_over_the_clients(tmp_path):
+    path = write_rows(tmp_path / "all.jsonl", 11)
+    files = prepare_sources(real_config(str(path), "clients.count=3"), tmp_path / "out").files
+    parts = [rows_of(value) for value in files.values()]
+    assert sorted(len(part) for part in parts) == [3, 4, 4]
+    assert sorted(sum(parts, [])) == sorted(f"all {i}" for i in range(11))
+
+
+def test_a_split_by_column_gives_each_client_its_value(tmp_path):
+    path = write_rows(tmp_path / "all.parquet", 6, topic=["x", "y", "x", "y", "x", "y"])
+    config = real_config(str(path), "clients.count=2", "data.partition.by=column", "data.partition.column=topic")
+    files = prepare_sources(config, tmp_path / "out").files
+    assert [set(pq.read_table(file)["topic"].to_pylist()) for (file,) in files.values()] == [{"x"}, {"y"}]
+
+
+def test_simulated_attackers_get_the_unsafe_data(tmp_path):
+    honest, unsafe = write_rows(tmp_path / "honest.jsonl", 20), write_rows(tmp_path / "unsafe.jsonl", 8)
+    config = real_config(str(honest), "clients.count=5", "clients.malicious=2", f"data.malicious_path={unsafe}")
+    sources = prepare_sources(config, tmp_path / "out")
+    for client, files in sources.files.items():
+        kinds = {row.split()[0] for row in rows_of(files)}
+        assert kinds == ({"unsafe"} if client in sources.malicious else {"honest"})
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda d: d / "nowhere.jsonl", r"nowhere\.jsonl does not exist"),
+        (lambda d: (d / "empty.jsonl").write_text("") * 0 or d / "empty.jsonl", r"empty\.jsonl is empty"),
+        (lambda d: (d / "dir").mkdir() or d / "dir", r"dir holds no \.parquet or \.jsonl"),
+        (lambda d: (d / "x.jsonl").write_text('{"prompt": "p", "response": "r"}\n') * 0 or d / "x.jsonl", "no column instruction"),
+        (lambda d: (d / "x.csv").write_text("a") * 0 or d / "x.csv", r"neither \.parquet nor \.jsonl"),
+    ],
+)
+def test_unusable_data_is_named(tmp_path, prepare, message):
+    with pytest.raises(DataError, match=message):
+        prepare_sources(real_config(str(prepare(tmp_path)), "clients.count=1"), tmp_path / "out")
+
+
+def test_another_number_of_files_than_clients_says_which_count_fits(tmp_path):
+    for name in "abc":
+        write_rows(tmp_path / "d" / f"{name}.parquet", 1)
+    with pytest.raises(ConfigError, match=r"data of 3 clients, clients\.count=2: set clients\.count=3"):
+        prepare_sources(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out")
+
+
+def test_a_real_model_without_a_probe_names_the_commands_that_make_one(tmp_path):
+    path = write_rows(tmp_path / "all.jsonl", 4)
+    with pytest.raises(ConfigError, match="probe collect CONFIG, then safe-fedllm probe train"):
+        prepare_sources(real_config(str(path), "clients.count=2", "defense.level=step"), tmp_path / "out")
+
+
+def test_a_world_that_is_not_built_names_the_command(tmp_path):
+    with pytest.raises(ConfigError, match=r"safe-fedllm world build world\.seed=77"):
+        prepare_sources(load_config(None, ["world.seed=77", f"world.path={tmp_path / 'w'}"]), tmp_path)
+
+
+def test_missing_evaluation_prompts_are_named(tmp_path):
+    path = write_rows(tmp_path / "all.jsonl", 4)
+    config = real_config(str(path), "clients.count=2", f"evaluation.restricted_path={tmp_path / 'no.jsonl'}")
+    with pytest.raises(DataError, match=r"no\.jsonl does not exist"):
+        prepare_sources(config, tmp_path / "out")

@@ -1,0 +1,116 @@
+"""defense/levels/__init__.py: every level by its name, with its parameters, and what all levels have in common."""
+
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from defense.config import ClientLevelConfig, DefenseConfig, LevelName, ShadowLevelConfig, StepLevelConfig
+from defense.evidence import Evidence
+from defense.levels import READS, make_level
+
+NAMES = get_args(LevelName)
+
+
+def saw(num_flagged: int = 0, probability: float = 0.0, client_id: str = "a") -> Evidence:
+    return Evidence(client_id=client_id, num_samples=48, num_flagged=num_flagged, last_probability=probability)
+
+
+def first_weight(config: DefenseConfig, evidence: Evidence, threshold: float = 0.8) -> float:
+    return make_level(config, threshold)({}, [evidence])[0]["a"]
+
+
+def test_every_level_says_which_branch_it_reads():
+    assert READS == {"none": None, "step": "real", "client": "real", "shadow": "shadow"}
+    assert set(READS) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("none", 1.0),
+        ("step", 36.95 / 49.9),  # (0.95 + 36) / (0.95 + 36 + 0.95 + 12)
+        ("client", 0.25),  # s = 0.9: 1 - 0.75
+        ("shadow", 2187 / 16384),  # r = 12/48: 0.75^7
+    ],
+)
+def test_each_name_gives_its_level_with_the_papers_defaults(name, expected):
+    assert first_weight(DefenseConfig(level=name), saw(12, 0.9)) == pytest.approx(expected)
+
+
+def test_the_default_level_is_shadow():
+    # r = 24/48: 1 / 2^7.
+    assert first_weight(DefenseConfig(), saw(24)) == 1 / 128
+
+
+def test_step_parameters_reach_the_level():
+    # Decay 0.5: 0.5 / (0.5 + 0.5 + 48).
+    level = make_level(DefenseConfig(level="step", step=StepLevelConfig(decay=0.5, adapt_rounds=1)), 0.8)
+    weights, state = level({}, [saw(48)])
+    assert weights["a"] == pytest.approx(0.5 / 49)
+    assert level(state, [saw(0)])[0] == weights  # frozen after one round
+
+
+def test_client_parameters_and_the_probes_threshold_reach_the_level():
+    # Threshold 0.5: s = 0.75 lies in the middle above, factor 1 - 0.75.
+    level = make_level(DefenseConfig(level="client", client=ClientLevelConfig(adapt_rounds=1)), 0.5)
+    weights, state = level({}, [saw(probability=0.75)])
+    assert weights["a"] == pytest.approx(0.25)
+    assert level(state, [saw(probability=0.0)])[0] == weights  # frozen after one round
+    # Steepness 2 at s = 0: logistic(-1) = 0.2689414213699951, factor 1 - half of it.
+    soft = DefenseConfig(level="client", client=ClientLevelConfig(steepness=2))
+    assert first_weight(soft, saw(probability=0.0)) == pytest.approx(1 - 0.13447071068499755)
+
+
+def test_shadow_strength_reaches_the_level():
+    # r = 1/4: 0.75^2.
+    assert first_weight(DefenseConfig(level="shadow", shadow=ShadowLevelConfig(strength=2)), saw(12)) == pytest.approx(0.5625)
+
+
+def test_levels_leave_the_lower_bound_on_weights_to_the_gate():
+    assert first_weight(DefenseConfig(level="shadow", min_weight=0.5), saw(48)) == 0.0
+
+
+rounds = st.lists(
+    st.lists(
+        st.builds(
+            saw, num_flagged=st.integers(0, 48), probability=st.floats(0, 1), client_id=st.sampled_from(["a", "b", "c", "d"])
+        ),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda evidence: evidence.client_id,
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25, deadline=None)
+@given(history=rounds)
+def test_every_level_keeps_the_common_rules(name, history):
+    level, state = make_level(DefenseConfig(level=name), 0.8), {}
+    for evidence in history:
+        before = json.dumps(state)
+        weights, new = level(state, evidence)
+        assert json.dumps(state) == before  # the state given is not changed
+        assert set(weights) == {item.client_id for item in evidence}
+        assert all(0 <= weight <= 1 for weight in weights.values())
+        # One by one, or after a round trip through JSON, the same comes out.
+        one_by_one, singly = json.loads(before), {}
+        for item in evidence:
+            given_weight, one_by_one = level(one_by_one, [item])
+            singly |= given_weight
+        assert (singly, one_by_one) == (weights, new)
+        state = new
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
+def test_worse_evidence_never_weighs_more(name):
+    level = make_level(DefenseConfig(level=name), 0.8)
+    ladder = [level({}, [saw(48 * i // 10, i / 10)])[0]["a"] for i in range(11)]
+    assert ladder == sorted(ladder, reverse=True)
+    assert ladder[0] > 0.9
+    assert ladder[-1] < 0.05

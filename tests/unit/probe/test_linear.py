@@ -1,0 +1,213 @@
+"""probe/linear.py: the linear probe's scores, and what its fit learns, holds out and stops at."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from probe.config import LinearRecipe
+from probe.linear import LinearProbe, _validation_rows, fit_linear
+
+
+def toy(num_benign: int = 8, num_malicious: int = 8, steps: int = 4, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit rows near (-1, 1, 0 ...) for benign and near (1, -1, 0 ...) for malicious clients."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0] * num_benign + [1] * num_malicious, steps)
+    rows = rng.normal(scale=0.2, size=(len(labels), 6))
+    rows[:, 0] += 2 * labels - 1
+    rows[:, 1] -= 2 * labels - 1
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float32), labels, np.repeat(np.arange(num_benign + num_malicious), steps)
+
+
+def held_out(labels: np.ndarray, clients: np.ndarray, **recipe) -> set:
+    return set(clients[_validation_rows(labels, clients, LinearRecipe(**recipe))].tolist())
+
+
+def random_probe(d: int = 257) -> tuple[LinearProbe, np.ndarray]:
+    rng = np.random.default_rng(3)
+    probe = LinearProbe(weight=rng.normal(size=d).astype(np.float32), bias=0.125)
+    return probe, rng.normal(size=(33, d)).astype(np.float32)
+
+
+# Scores
+
+
+def test_score_is_the_sigmoid_of_the_weighted_sum():
+    # Row 1: 2*0.5 - 1*1 + 0 = 0 -> 1/2. Row 2: 2*1 - 1*0.5 - 0 = 1.5 -> 1 / (1 + e^-1.5) = 0.8175744761936437.
+    probe = LinearProbe(weight=np.array([2.0, -1.0], dtype=np.float32), bias=0.0)
+    scores = probe.score(np.array([[0.5, 1.0], [1.0, 0.5]], dtype=np.float32))
+    assert scores.tolist() == pytest.approx([0.5, 0.8175744761936437], abs=1e-15)
+    # A bias of ln 3 multiplies the odds 1 : 1 of row 1 by 3, so 3/4.
+    shifted = LinearProbe(weight=probe.weight, bias=math.log(3))
+    assert shifted.score(np.array([[0.5, 1.0]], dtype=np.float32))[0] == pytest.approx(0.75, abs=1e-15)
+
+
+def test_scores_equal_torchs_sigmoid_of_an_exact_sum():
+    probe, rows = random_probe()
+    exact = [math.fsum(float(x) * float(w) for x, w in zip(row, probe.weight, strict=True)) + 0.125 for row in rows]
+    expected = torch.sigmoid(torch.tensor(exact, dtype=torch.float64)).numpy()
+    scores = probe.score(rows)
+    assert scores.dtype == np.float64
+    np.testing.assert_allclose(scores, expected, rtol=1e-12)
+
+
+def test_a_score_is_the_same_to_the_bit_alone_and_in_any_batch():
+    probe, rows = random_probe()
+    alone = [probe.score(rows[i : i + 1])[0] for i in range(len(rows))]
+    order = np.random.default_rng(5).permutation(len(rows))
+    assert probe.score(rows).tolist() == alone
+    assert probe.score(rows[order]).tolist() == [alone[i] for i in order]
+    for size in (2, 3, 8, 16):
+        assert probe.score(rows[5 : 5 + size]).tolist() == alone[5 : 5 + size]
+
+
+def test_a_score_does_not_depend_on_the_memory_layout_of_the_batch():
+    probe, rows = random_probe()
+    wide = np.zeros((len(rows), 2 * rows.shape[1]), dtype=np.float32)
+    wide[:, ::2] = rows
+    expected = probe.score(rows).tolist()
+    assert probe.score(np.asfortranarray(rows)).tolist() == expected
+    assert probe.score(wide[:, ::2]).tolist() == expected
+
+
+def test_the_sum_is_taken_in_float64():
+    # In float32 2^24 + 1 is 2^24, and the sum would be 0 (p = 1/2); exactly it is 1 -> 1 / (1 + 1/e).
+    probe = LinearProbe(weight=np.ones(3, dtype=np.float32), bias=0.0)
+    score = probe.score(np.array([[2.0**24, 1.0, -(2.0**24)]], dtype=np.float32))[0]
+    assert score == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-15)
+
+
+def test_extreme_logits_give_0_and_1_without_overflow():
+    probe = LinearProbe(weight=np.array([1.0], dtype=np.float32), bias=0.0)
+    assert probe.score(np.array([[-5000.0], [5000.0]], dtype=np.float32)).tolist() == [0.0, 1.0]
+
+
+def test_no_rows_give_no_scores():
+    probe = LinearProbe(weight=np.ones(2, dtype=np.float32), bias=0.0)
+    assert probe.score(np.zeros((0, 2), dtype=np.float32)).tolist() == []
+
+
+# Fit
+
+
+def test_separable_data_is_learned_and_carries_over_to_new_rows():
+    probe = fit_linear(*toy(), LinearRecipe())
+    assert probe.weight.shape == (6,)
+    assert probe.weight.dtype == np.float32
+    rows, labels, _ = toy(seed=2)
+    np.testing.assert_array_equal(probe.score(rows) >= 0.5, labels == 1)
+
+
+def test_the_fit_finds_the_optimum_worked_out_by_hand_with_classes_weighted_equally():
+    # One value x a row; a benign client has x = -1, -1, 1 and a malicious one 1, 1, -1; 20 benign and 10 malicious.
+    # pos_weight 2 makes the classes equal, so P(malicious | x = 1) = 2 / (2 + 1) = 2/3 and P(malicious | x = -1) = 1/3:
+    # bias 0, weight ln 2. Without pos_weight it would be 2*10 / (2*10 + 1*20) = 1/2 at x = 1.
+    rows = np.array([[-1, -1, 1]] * 20 + [[1, 1, -1]] * 10, dtype=np.float32).reshape(-1, 1)
+    labels, clients = np.repeat([0] * 20 + [1] * 10, 3), np.repeat(np.arange(30), 3)
+    recipe = LinearRecipe(weight_decay=0, learning_rate=0.02, max_epochs=300, patience=300, min_improvement=0)
+    probe = fit_linear(rows, labels, clients, recipe)
+    assert probe.score(np.array([[1], [-1]], dtype=np.float32)).tolist() == pytest.approx([2 / 3, 1 / 3], abs=5e-3)
+
+
+def test_weight_decay_bounds_the_weights():
+    # x = -1 benign, x = 1 malicious: the loss wants ever larger weights, and AdamW moves a weight by at most about the
+    # learning rate per step. At decay 2, w <- w (1 - 0.02) + 0.01 tends to 0.5 and stays; without decay w grows on: from
+    # somewhere in -1 ... 1 (torch's start for one input) by somewhat less than 300 x 0.01 = 3 in 300 steps.
+    rows = np.repeat([-1.0, 1.0], 8).astype(np.float32)[:, None]
+    labels, clients = np.repeat([0, 1], 8), np.arange(16)
+    long = {"max_epochs": 300, "patience": 300, "min_improvement": 0}
+    decayed = fit_linear(rows, labels, clients, LinearRecipe(**long))
+    free = fit_linear(rows, labels, clients, LinearRecipe(**long, weight_decay=0))
+    assert 0.2 < decayed.weight[0] < 0.6
+    assert free.weight[0] > 0.9
+
+
+def test_the_fit_is_deterministic_in_the_seed():
+    first, again, other = (fit_linear(*toy(), LinearRecipe(seed=seed, max_epochs=5)) for seed in (4, 4, 5))
+    assert first.weight.tobytes() == again.weight.tobytes()
+    assert first.bias == again.bias
+    assert first.weight.tobytes() != other.weight.tobytes()
+
+
+def test_the_fit_neither_reads_nor_moves_the_global_random_state():
+    torch.manual_seed(11)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = fit_linear(*toy(), LinearRecipe(max_epochs=3))
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+    torch.manual_seed(12)
+    assert fit_linear(*toy(), LinearRecipe(max_epochs=3)).weight.tobytes() == first.weight.tobytes()
+
+
+def test_the_inputs_are_not_changed():
+    rows, labels, clients = toy()
+    copies = rows.copy(), labels.copy(), clients.copy()
+    fit_linear(rows, labels, clients, LinearRecipe(max_epochs=3))
+    for array, copy in zip((rows, labels, clients), copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_a_rising_validation_loss_brings_back_the_parameters_of_the_best_epoch():
+    # The held-out clients carry the opposite pattern, so every epoch after the first makes their loss worse.
+    rows, labels, clients = toy()
+    inverted = np.isin(clients, list(held_out(labels, clients)))
+    rows[inverted] *= -1
+    stopped = fit_linear(rows, labels, clients, LinearRecipe())
+    assert stopped.weight.tobytes() == fit_linear(rows, labels, clients, LinearRecipe(max_epochs=1)).weight.tobytes()
+
+
+def test_an_improvement_below_min_improvement_does_not_count():
+    # The loss of the first epoch cannot fall by 100, so nothing after it counts.
+    stopped = fit_linear(*toy(), LinearRecipe(min_improvement=100))
+    assert stopped.weight.tobytes() == fit_linear(*toy(), LinearRecipe(max_epochs=1)).weight.tobytes()
+    assert stopped.weight.tobytes() != fit_linear(*toy(), LinearRecipe()).weight.tobytes()
+
+
+# Held-out clients
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_validation_takes_whole_clients_of_both_classes(seed):
+    _, labels, clients = toy(num_benign=20, num_malicious=10, steps=3)
+    mask = _validation_rows(labels, clients, LinearRecipe(seed=seed))
+    held, kept = set(clients[mask].tolist()), set(clients[~mask].tolist())
+    assert not held & kept
+    # Clients 0 to 19 are benign, 20 to 29 malicious; 10 % are 2 and 1, each with 3 rows.
+    assert sum(client < 20 for client in held) == 2
+    assert sum(client >= 20 for client in held) == 1
+    assert mask.sum() == 9
+
+
+def test_at_least_one_client_of_each_class_is_held_out():
+    # 10 % of 2 and of 3 clients would round to none.
+    _, labels, clients = toy(num_benign=3, num_malicious=2)
+    held = held_out(labels, clients)
+    assert len(held & {0, 1, 2}) == 1
+    assert len(held & {3, 4}) == 1
+
+
+def test_which_clients_are_held_out_depends_on_the_seed():
+    _, labels, clients = toy(num_benign=20, num_malicious=20)
+    assert held_out(labels, clients, seed=0) == held_out(labels, clients, seed=0)
+    assert len({frozenset(held_out(labels, clients, seed=seed)) for seed in range(5)}) > 1
+
+
+def test_clients_may_be_named_by_text():
+    rows, labels, clients = toy()
+    named = np.array([f"client-{client:02}" for client in clients])
+    assert fit_linear(rows, labels, named, LinearRecipe()).weight.tobytes() == (
+        fit_linear(rows, labels, clients, LinearRecipe()).weight.tobytes()
+    )
+
+
+@pytest.mark.parametrize(("num_benign", "num_malicious", "named"), [(4, 0, "malicious"), (0, 4, "benign")])
+def test_one_class_only_is_an_error_that_names_the_missing_class(num_benign, num_malicious, named):
+    with pytest.raises(ValueError, match=f"at least 2 {named} clients to train on, got 0"):
+        fit_linear(*toy(num_benign, num_malicious), LinearRecipe())
+
+
+def test_a_single_client_of_a_class_is_an_error():
+    with pytest.raises(ValueError, match="at least 2 malicious clients to train on, got 1"):
+        fit_linear(*toy(num_benign=4, num_malicious=1), LinearRecipe())
