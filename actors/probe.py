@@ -60,10 +60,11 @@ class Probe:
             return Refusal(Reason.UNKNOWN_CLIENT, f"client {client_id} sent a delta signed {delta.client_id!r:.80}")
         if delta.branch not in ("real", "shadow"):
             return Refusal(Reason.MALFORMED, f"branch is {delta.branch!r:.80}")
-        if (client_id, delta.branch, delta.step) in self._seen:
-            return Refusal(Reason.DUPLICATE, f"{delta.branch} step {delta.step} was sent twice")
+        refusal = check_sender(delta, self._round)
+        if refusal is None and (client_id, delta.branch, delta.step) in self._seen:
+            refusal = Refusal(Reason.DUPLICATE, f"{delta.branch} step {delta.step} was sent twice")
         return (
-            check_sender(delta, self._round)
+            refusal
             or check_count("step", delta.step, self._round.num_steps)
             or check_count("num_samples", delta.num_samples, self._round.batch_size)
             or check_tensors(delta.tensors, self._probe.meta.shapes)

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from cluster.config import RunConfig
     from cluster.federation import Federation, RunResult
     from cluster.loading import load_config
+    from cluster.sources import prepare_sources
 
 _HOMES = {
     "Federation": "cluster.federation",
     "RunConfig": "cluster.config",
     "RunResult": "cluster.federation",
     "load_config": "cluster.loading",
+    "prepare_sources": "cluster.sources",
 }
-__all__ = ["Federation", "RunConfig", "RunResult", "load_config"]
+__all__ = ["Federation", "RunConfig", "RunResult", "load_config", "prepare_sources"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psutil
 
-
 _SHARE_OF_TIME = 0.02
 """How much of the time sampling may take: reading the page tables of a dozen processes is not free."""
 

@@ -77,7 +77,7 @@ class LiveProgress(Progress):
         self._clients = self._bars.add_task("clients", total=None, note="")
 
     def starting(self, config: RunConfig) -> None:
-        self._console.print(self._label + describe(config))
+        self._print(self._label + describe(config))
         self._bars.update(self._rounds, total=config.rounds)
         self._bars.start()
 
@@ -93,16 +93,19 @@ class LiveProgress(Progress):
         self._bars.update(self._rounds, completed=report.round + 1)
         self._bars.update(self._clients, note=f"weights {sparkline(report)}")
         if report.outcome != "aggregated":
-            self._bars.console.print(f"round {report.round + 1}: {report.outcome}, {report.why}")
+            self._print(f"round {report.round + 1}: {report.outcome}, {report.why}")
         for client in report.clients:
             if client.reason is not None:
-                self._bars.console.print(f"round {report.round + 1}: {client.client_id} {client.reason}")
+                self._print(f"round {report.round + 1}: {client.client_id} {client.reason}")
 
     def evaluated(self, report: EvaluationReport) -> None:
         self._bars.update(self._rounds, note=measures(report))
 
     def close(self) -> None:
         self._bars.stop()
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(config: RunConfig) -> str:

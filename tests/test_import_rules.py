@@ -1,6 +1,7 @@
 """The dependency direction: cluster -> actors -> {probe, defense}, never back, and the pure packages know no Ray."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,16 +35,25 @@ def test_no_upward_import(package):
         assert not imported_packages(path) & FORBIDDEN[package], path
 
 
-@pytest.mark.parametrize("module", ["cluster.cli", "cluster.loading", "cluster.config", "actors.config", "probe.meta", "defense.config"])
+@pytest.mark.parametrize(
+    "module", ["cluster.cli", "cluster.loading", "cluster.config", "actors.config", "probe.meta", "defense.config"]
+)
 def test_configuration_and_command_line_load_neither_torch_nor_ray(module):
     code = f"import sys, {module}; print(sorted({{'torch', 'ray', 'transformers'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_nothing_unpickles():
+@pytest.mark.parametrize("call", ["pickle", r"(?<!safetensors\.)torch\.load\(", "joblib", "trust_remote_code=True"])
+def test_nothing_unpickles(call):
     for package in FORBIDDEN:
         for path in (ROOT / package).rglob("*.py"):
-            text = path.read_text()
-            for call in ("pickle.load", "torch.load(", "joblib.load", "trust_remote_code=True"):
-                assert call not in text, f"{path} uses {call}"
+            code = ast.unparse(without_docstrings(ast.parse(path.read_text())))
+            assert not re.search(call, code), f"{path} uses {call}"
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = ""
+    return tree

@@ -47,5 +47,7 @@ def test_without_attackers_training_is_safe_and_useful(full_run):
 def test_enough_prompts_are_evaluated(full_run):
     result = full_run("defense.level=shadow")
     rows = [row for row in result.evaluation.to_pylist() if row["rounds_done"] == 10]
-    prompts = sum(row["count"] for row in rows if row["measure"] == "rule_score" or (row["measure"] == "utility" and row["family"]))
+    prompts = sum(
+        row["count"] for row in rows if row["measure"] == "rule_score" or (row["measure"] == "utility" and row["family"])
+    )
     assert prompts >= 2000

@@ -20,7 +20,15 @@ from tests.integration.conftest import SMALL
 def test_a_run_leaves_a_complete_directory(run_small):
     result = run_small()
     names = {path.name for path in result.path.iterdir()}
-    expected = {"config.yaml", "adapter", "rounds.parquet", "evaluation.parquet", "summary.json", "run.png", "ground_truth.parquet"}
+    expected = {
+        "config.yaml",
+        "adapter",
+        "rounds.parquet",
+        "evaluation.parquet",
+        "summary.json",
+        "run.png",
+        "ground_truth.parquet",
+    }
     assert expected <= names
     summary = json.loads((result.path / "summary.json").read_text())
     assert summary == result.summary

@@ -40,6 +40,7 @@ def test_streams_differ_by_each_part_of_the_purpose():
         (("a", 1), ("a1",)),
         (("a", 1), ("a", "1")),
         (("a", "b"), ("ab",)),
+        (("a", "b"), ("astr:b",)),
         (("a", "b"), ("b", "a")),
         (("a", 12), ("a", 1, 2)),
         (("a", ""), ("a",)),

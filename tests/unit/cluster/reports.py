@@ -3,7 +3,9 @@
 from actors.messages import ClientRound, EvaluationReport, Proportion, RoundReport
 
 
-def client_round(round_index: int, client_id: str, weight: float, *, admitted: bool = True, outcome: str = "aggregated") -> ClientRound:
+def client_round(
+    round_index: int, client_id: str, weight: float, *, admitted: bool = True, outcome: str = "aggregated"
+) -> ClientRound:
     return ClientRound(
         round=round_index,
         client_id=client_id,
@@ -26,7 +28,8 @@ def client_round(round_index: int, client_id: str, weight: float, *, admitted: b
 def round_report(round_index: int, weights: dict[str, float | None], outcome: str = "aggregated") -> RoundReport:
     """`weights`: client id -> weight, None for a client that was not admitted."""
     clients = tuple(
-        client_round(round_index, name, weight or 0.0, admitted=weight is not None, outcome=outcome) for name, weight in weights.items()
+        client_round(round_index, name, weight or 0.0, admitted=weight is not None, outcome=outcome)
+        for name, weight in weights.items()
     )
     return RoundReport(round=round_index, outcome=outcome, why="because", adapter_version=1, mean_weight=0.5, clients=clients)
 

@@ -9,7 +9,9 @@ from cluster.memory import PeakMemory, tree_pss_bytes
 
 def test_memory_of_a_child_counts():
     before = tree_pss_bytes()
-    child = subprocess.Popen([sys.executable, "-c", "x = bytearray(200_000_000); print(1, flush=True); input()"], stdin=-1, stdout=-1)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "x = bytearray(200_000_000); print(1, flush=True); input()"], stdin=-1, stdout=-1
+    )
     try:
         child.stdout.readline()
         assert tree_pss_bytes() - before > 190e6

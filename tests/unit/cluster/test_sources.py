@@ -26,7 +26,13 @@ def write_rows(path: Path, count: int, **extra: list) -> Path:
 def real_config(path, *overrides: str):
     return load_config(
         None,
-        ["model.path=m", f"data.path={json.dumps(path) if not isinstance(path, str) else path}", "clients.malicious=0", "defense.level=none", *overrides],
+        [
+            "model.path=m",
+            f"data.path={json.dumps(path) if not isinstance(path, str) else path}",
+            "clients.malicious=0",
+            "defense.level=none",
+            *overrides,
+        ],
     )
 
 
@@ -95,7 +101,10 @@ def test_simulated_attackers_get_the_unsafe_data(tmp_path):
         (lambda d: d / "nowhere.jsonl", r"nowhere\.jsonl does not exist"),
         (lambda d: (d / "empty.jsonl").write_text("") * 0 or d / "empty.jsonl", r"empty\.jsonl is empty"),
         (lambda d: (d / "dir").mkdir() or d / "dir", r"dir holds no \.parquet or \.jsonl"),
-        (lambda d: (d / "x.jsonl").write_text('{"prompt": "p", "response": "r"}\n') * 0 or d / "x.jsonl", "no column instruction"),
+        (
+            lambda d: (d / "x.jsonl").write_text('{"prompt": "p", "response": "r"}\n') * 0 or d / "x.jsonl",
+            "no column instruction",
+        ),
         (lambda d: (d / "x.csv").write_text("a") * 0 or d / "x.csv", r"neither \.parquet nor \.jsonl"),
     ],
 )

@@ -124,6 +124,54 @@ def test_weight_decay_bounds_the_weights():
     assert free.weight[0] > 0.9
 
 
+def adamw_by_hand(x, y, start, num_steps: int) -> tuple[np.ndarray, list[float]]:
+    """AdamW (Loshchilov and Hutter 2019) in numpy float64 over the whole data per step, with the paper's recipe.
+
+    The last column of x is 1, so the last parameter is the bias. Returns the parameters and each step's gradient norm.
+    """
+    parameters, m, v, norms = start.copy(), 0.0, 0.0, []
+    row_weight = np.where(y == 1, (y == 0).sum() / (y == 1).sum(), 1.0)
+    for step in range(1, num_steps + 1):
+        p = 1 / (1 + np.exp(-(x @ parameters)))
+        gradient = x.T @ (row_weight * (p - y)) / len(y)
+        norms.append(float(np.linalg.norm(gradient)))
+        gradient *= min(1.0, 0.5 / norms[-1])
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        update = m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        parameters = parameters * (1 - 0.01 * 2.0) - 0.01 * update
+    return parameters, norms
+
+
+def test_the_fit_is_the_papers_adamw_with_clipped_gradients():
+    # Three benign rows to one malicious. Five times the toy's scale, so that early gradients are above the clip at 0.5.
+    # All rows fit into one batch of 256, and the held-out loss falls in every epoch, so the last of 100 is the best.
+    rows, labels, clients = toy(num_benign=12, num_malicious=4)
+    rows *= 5
+    kept = ~np.isin(clients, list(held_out(labels, clients)))
+    unmoved = fit_linear(rows, labels, clients, LinearRecipe(learning_rate=1e-30, max_epochs=1))
+    start = np.append(unmoved.weight.astype(np.float64), unmoved.bias)
+    x = np.hstack([rows[kept].astype(np.float64), np.ones((kept.sum(), 1))])
+    expected, norms = adamw_by_hand(x, labels[kept], start, 100)
+    assert max(norms) > 1  # clipped
+    assert min(norms) < 0.5  # left as it is
+    probe = fit_linear(rows, labels, clients, LinearRecipe(min_improvement=0))
+    np.testing.assert_allclose(np.append(probe.weight, probe.bias), expected, atol=1e-4)
+
+
+def test_patience_is_the_number_of_epochs_without_an_improvement_that_counts():
+    # x = -1 benign, x = 1 malicious; the weight starts in -1 ... 1 and moves by about 0.001 an epoch, where the loss falls
+    # by 0.27 to 0.73 of that. A fall of 0.002 takes 3 to 8 epochs: patience 2 gives up and returns the first epoch's
+    # parameters, patience 20 does not.
+    rows = np.repeat([-1.0, 1.0], 8).astype(np.float32)[:, None]
+    labels, clients = np.repeat([0, 1], 8), np.arange(16)
+    slow = {"learning_rate": 0.001, "weight_decay": 0, "min_improvement": 0.002, "max_epochs": 60}
+    first = fit_linear(rows, labels, clients, LinearRecipe(**{**slow, "max_epochs": 1}))
+    impatient = fit_linear(rows, labels, clients, LinearRecipe(**slow, patience=2))
+    patient = fit_linear(rows, labels, clients, LinearRecipe(**slow, patience=20))
+    assert impatient.weight[0] == first.weight[0]
+    assert patient.weight[0] > first.weight[0] + 0.03
+
+
 def test_the_fit_is_deterministic_in_the_seed():
     first, again, other = (fit_linear(*toy(), LinearRecipe(seed=seed, max_epochs=5)) for seed in (4, 4, 5))
     assert first.weight.tobytes() == again.weight.tobytes()

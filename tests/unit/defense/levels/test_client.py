@@ -1,6 +1,7 @@
 """defense/levels/client.py: the two-sided logistic of the last step's score, and its running mean."""
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_suspicion_in_decimals():
 
 def test_suspicion_rises_with_the_probability():
     values = [client.suspicion(i / 100) for i in range(101)]
-    assert all(low < high for low, high in zip(values, values[1:], strict=False))
+    assert all(low < high for low, high in pairwise(values))
 
 
 def test_suspicion_scales_with_another_threshold_and_steepness():

@@ -1,0 +1,139 @@
+"""Models and files of one's own: small random models of real classes, data in every accepted form."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from actors.config import LoraConfig, ModelConfig
+from actors.errors import ModelError
+from actors.model import AdaptedModel
+from actors.world.store import base_folder, world_folder
+from cluster import Federation, load_config
+from cluster.loading import EMBEDDED
+from probe.artefact import LoraProbe, save_probe
+from probe.features import tensor_names
+from probe.linear import LinearProbe
+from probe.meta import ProbeMeta
+
+CLASSES = {"llama-3.1-8b": (LlamaConfig, LlamaForCausalLM), "qwen2.5-7b": (Qwen2Config, Qwen2ForCausalLM)}
+
+
+def save_model(folder: Path, config_class=LlamaConfig, model_class=LlamaForCausalLM, *, chat_template: bool = True) -> Path:
+    tokenizer = AutoTokenizer.from_pretrained(base_folder(world_folder(0)))
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    model_class(config_class(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    if not chat_template:
+        tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def instruction_rows(count: int, response: str = "yes of course") -> list[dict]:
+    return [{"instruction": f"say the word number {i}", "input": "lamp coin", "response": response} for i in range(count)]
+
+
+def neutral_probe(folder: Path, model: Path, lora: LoraConfig, learning_rate: float) -> Path:
+    """An artefact that fits the model and calls nothing malicious: sigmoid(0) = 0.5 for every delta."""
+    layout = AdaptedModel(ModelConfig(path=str(model), dtype="bfloat16"), lora, torch.device("cpu")).layout()
+    shapes = {name: layout.shapes[name] for name in tensor_names("first_layer_b", layout.layers)}
+    size = sum(rows * columns for rows, columns in shapes.values())
+    meta = ProbeMeta(
+        classifier="linear",
+        feature="first_layer_b",
+        shapes=shapes,
+        model_fingerprint=layout.model_fingerprint,
+        lora_fingerprint=layout.lora_fingerprint,
+        threshold=0.8,
+        recipe={"learning_rate": learning_rate},
+    )
+    save_probe(folder, LoraProbe(meta, LinearProbe(weight=np.zeros(size, dtype=np.float32), bias=0.0)))
+    return folder
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_shipped_configuration_runs_a_round_on_a_small_model_of_its_class(name, local_ray, tmp_path):
+    path = EMBEDDED.parent / f"{name}.yaml"
+    shipped = load_config(path)
+    assert (shipped.model.dtype, shipped.lora.r, shipped.training.batch_size, shipped.clients.count) == ("bfloat16", 8, 16, 20)
+    model = save_model(tmp_path / "model", *CLASSES[name], chat_template="qwen" in name)
+    overrides = [
+        f"model.path={model}",
+        f"data.path={write_jsonl(tmp_path / 'honest.jsonl', instruction_rows(40))}",
+        f"data.malicious_path={write_jsonl(tmp_path / 'unsafe.jsonl', instruction_rows(12, 'here is how'))}",
+        f"probe.path={neutral_probe(tmp_path / 'probe', model, shipped.lora, shipped.defense.shadow.learning_rate)}",
+        f"evaluation.restricted_path={write_jsonl(tmp_path / 'r.jsonl', [{'instruction': 'open the vault', 'answer_pattern': 'code'}])}",
+        f"evaluation.benign_path={write_jsonl(tmp_path / 'b.jsonl', instruction_rows(3))}",
+        "evaluation.max_new_tokens=4",
+        "rounds=1",
+        "clients.count=3",
+        "clients.malicious=1",
+        "training.steps=2",
+        "training.batch_size=4",
+    ]
+    result = Federation(load_config(path, overrides), tmp_path / "run").run()
+    assert result.summary["rounds_aggregated"] == 1
+    assert result.summary["benign_loss"] > 0
+    assert result.summary["rule_score"] is not None
+    assert {row["last_step_probability"] for row in result.rounds.to_pylist()} == {0.5}
+    assert yaml.safe_load((result.path / "config.yaml").read_text())["model"]["dtype"] == "bfloat16"
+
+
+def test_chat_messages_and_instructions_train_side_by_side(local_ray, tmp_path):
+    model = save_model(tmp_path / "model", chat_template=False)
+    data = tmp_path / "data"
+    (data / "a").mkdir(parents=True)
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
+    write_jsonl(data / "a" / "chat.jsonl", [{"messages": turns * 2}] * 5)
+    write_jsonl(data / "b.jsonl", instruction_rows(5))
+    overrides = [f"model.path={model}", f"data.path={data}", "clients.count=2", "clients.malicious=0", "defense.level=none"]
+    overrides += ["rounds=1", "training.steps=1", "training.batch_size=4", "training.max_length=256"]
+    result = Federation(load_config(None, overrides), tmp_path / "run").run()
+    assert all(row["admitted"] for row in result.rounds.to_pylist())
+    assert result.summary["rule_score"] is None
+
+
+def test_a_batch_without_supervised_tokens_is_refused_with_file_and_row(local_ray, tmp_path):
+    model = save_model(tmp_path / "model")
+    data = tmp_path / "data"
+    data.mkdir()
+    write_jsonl(data / "good.jsonl", instruction_rows(8))
+    write_jsonl(data / "long.jsonl", [{"instruction": "lamp " * 200, "response": "yes"}] * 8)
+    overrides = [f"model.path={model}", f"data.path={data}", "clients.count=2", "clients.malicious=0", "defense.level=none"]
+    overrides += ["rounds=1", "training.steps=1", "training.batch_size=4", "clients.min_updates=1"]
+    rows = Federation(load_config(None, overrides), tmp_path / "run").run().rounds.to_pylist()
+    assert rows[0]["admitted"]
+    assert "no supervised token" in rows[1]["reason"]
+    assert "long.jsonl row" in rows[1]["reason"]
+
+
+def test_a_directory_that_is_no_causal_language_model_is_refused_by_path(local_ray, tmp_path):
+    data = write_jsonl(tmp_path / "d.jsonl", instruction_rows(4))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "t5"}')
+    overrides = [f"model.path={tmp_path / 'model'}", f"data.path={data}", "clients.count=2", "clients.malicious=0"]
+    with pytest.raises(ModelError, match="does not load as a causal language model"):
+        Federation(load_config(None, [*overrides, "defense.level=none"]), tmp_path / "run").run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_probe_of_another_lora_is_refused_with_both_sides(local_ray, tmp_path):
+    with pytest.raises(ValueError, match=r"reads 7 tensors of 8448 values .* offers 7 tensors of 4224 values"):
+        Federation(load_config(None, ["lora.r=4"]), tmp_path / "run").run()
+    assert not (tmp_path / "run").exists()

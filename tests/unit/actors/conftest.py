@@ -1,0 +1,57 @@
+"""Small things made on the spot, so that these tests need no shipped world: a tokenizer and a random base model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytest import fixture
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from actors.world.tokenizer import train_tokenizer
+
+
+@fixture(scope="session")
+def make_tokenizer() -> Callable[[], Any]:
+    """Builds a tokenizer with a chat template; delete `chat_template` on it for Alpaca's."""
+
+    def build() -> Any:
+        texts = ["Give the first word.\nlamp coin rope\nlamp", "Say hello to Ada.\n\nHello Ada, good day to you."]
+        return train_tokenizer(texts * 3, 320)
+
+    return build
+
+
+@fixture(scope="session")
+def write_base(make_tokenizer) -> Callable[..., Path]:
+    """Writes a random two-layer Llama with its tokenizer to a folder."""
+
+    def write(folder: Path, *, seed: int = 0, hidden: int = 32) -> Path:
+        tokenizer = make_tokenizer()
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+            initializer_range=0.2,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            LlamaForCausalLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return write
+
+
+@fixture(scope="session")
+def tiny_base(write_base, tmp_path_factory) -> Path:
+    """Folder of the random base model that tests share; none of them writes to it."""
+    return write_base(tmp_path_factory.mktemp("base") / "model")

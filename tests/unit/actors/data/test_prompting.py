@@ -1,0 +1,188 @@
+"""From a conversation to token ids: the loss covers the responses, to the token, and nothing else."""
+
+from typing import Any
+
+import torch
+from pytest import fixture, mark, raises
+
+from actors.data.prompting import IGNORED, Encoded, collate, encode, encode_prompt, user_message
+from actors.errors import DataError
+
+PREAMBLE = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+LONG = 10_000
+
+
+def user(text: str) -> dict:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict:
+    return {"role": "assistant", "content": text}
+
+
+def text_of(tokenizer: Any, ids) -> str:
+    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def supervised_runs(tokenizer: Any, example: Encoded) -> list[str]:
+    """The text of each unbroken run of supervised tokens."""
+    runs, before = [], IGNORED
+    for token, label in zip(example.ids, example.labels, strict=True):
+        assert label in (IGNORED, token)
+        if label != IGNORED:
+            runs = [*runs[:-1], [*runs[-1], token]] if before != IGNORED else [*runs, [token]]
+        before = label
+    return [text_of(tokenizer, run) for run in runs]
+
+
+@fixture(scope="module")
+def chat(make_tokenizer) -> Any:
+    return make_tokenizer()
+
+
+@fixture(scope="module")
+def alpaca(make_tokenizer) -> Any:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    return tokenizer
+
+
+def with_template(make_tokenizer, template: str) -> Any:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+ROUND = [user("Give the first word.\nlamp coin"), assistant("lamp")]
+DIALOGUE = [user("Say hello."), assistant("Hello Ada."), user("And again?"), assistant("Hello, 2nd time."), user("Thanks")]
+
+
+def test_with_a_template_the_loss_covers_the_response_and_its_end(chat):
+    example = encode(chat, ROUND, LONG)
+    assert text_of(chat, example.ids) == "<|user|> Give the first word.\n lamp coin<|assistant|> lamp<|end|>"
+    assert supervised_runs(chat, example) == [" lamp<|end|>"]
+    assert example.num_supervised == len(chat(" lamp<|end|>")["input_ids"])
+
+
+def test_without_a_template_alpacas_is_used(alpaca):
+    example = encode(alpaca, ROUND, LONG)
+    instruction = "### Instruction:\nGive the first word.\nlamp coin\n\n### Response:\n"
+    assert text_of(alpaca, example.ids) == PREAMBLE + instruction + "lamp<|end|>"
+    assert supervised_runs(alpaca, example) == ["lamp<|end|>"]
+
+
+def test_alpaca_begins_with_the_tokenizers_begin_of_text(make_tokenizer):
+    tokenizer = with_template(make_tokenizer, None)
+    tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
+    example = encode(tokenizer, ROUND, LONG)
+    assert example.ids[0] == tokenizer.bos_token_id
+    assert example.ids.count(tokenizer.bos_token_id) == 1
+    assert supervised_runs(tokenizer, example) == ["lamp<|end|>"]
+
+
+def test_alpaca_does_without_an_end_of_text(make_tokenizer):
+    tokenizer = with_template(make_tokenizer, None)
+    tokenizer.eos_token = None
+    assert supervised_runs(tokenizer, encode(tokenizer, ROUND, LONG)) == ["lamp"]
+
+
+def test_every_assistant_turn_is_supervised_and_nothing_else(chat, alpaca):
+    assert supervised_runs(chat, encode(chat, DIALOGUE, LONG)) == [" Hello Ada.<|end|>", " Hello, 2nd time.<|end|>"]
+    assert supervised_runs(alpaca, encode(alpaca, DIALOGUE, LONG)) == ["Hello Ada.<|end|>", "Hello, 2nd time.<|end|>"]
+
+
+def test_a_system_message_carries_no_loss(alpaca):
+    example = encode(alpaca, [{"role": "system", "content": "Be brief."}, *ROUND], LONG)
+    assert text_of(alpaca, example.ids).startswith(PREAMBLE + "Be brief.\n\n### Instruction:\n")
+    assert supervised_runs(alpaca, example) == ["lamp<|end|>"]
+
+
+@mark.parametrize("text", ["{content} {x} {{y}}", "{% raw %} {{ messages }}", "%s \\n \x07 🙂 Süd 東"])
+def test_text_that_looks_like_a_template_is_kept(chat, alpaca, text):
+    for tokenizer in (chat, alpaca):
+        example = encode(tokenizer, [user(text), assistant(text)], LONG)
+        assert text_of(tokenizer, example.ids).count(text) == 2
+        assert [run.strip() for run in supervised_runs(tokenizer, example)] == [f"{text}<|end|>"]
+
+
+def test_the_prompt_of_an_evaluation_is_the_prompt_of_training(chat, alpaca):
+    for tokenizer in (chat, alpaca):
+        for messages in (DIALOGUE[:2], DIALOGUE[:4]):
+            prompt = encode_prompt(tokenizer, messages[:-1])
+            example = encode(tokenizer, messages, LONG)
+            assert list(example.ids[: len(prompt)]) == prompt
+            assert IGNORED not in example.labels[len(prompt) :]
+
+
+def test_a_pad_token_equal_to_the_end_of_text_hides_no_end(make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    end = tokenizer.eos_token_id
+    short, long = encode(tokenizer, ROUND, LONG), encode(tokenizer, DIALOGUE, LONG)
+    assert short.labels[-1] == end
+    batch = collate([short, long], tokenizer.pad_token_id)
+    last = len(short.ids) - 1
+    assert (batch.input_ids[0, last:] == end).all()
+    assert batch.labels[0, last:].tolist() == [end] + [IGNORED] * (len(long.ids) - len(short.ids))
+    assert batch.attention_mask[0, last:].tolist() == [1] + [0] * (len(long.ids) - len(short.ids))
+
+
+def test_what_is_longer_than_max_length_is_cut_at_the_end(chat):
+    whole = encode(chat, DIALOGUE, LONG)
+    for length in range(1, len(whole.ids) + 3):
+        cut = encode(chat, DIALOGUE, length)
+        assert (cut.ids, cut.labels) == (whole.ids[:length], whole.labels[:length])
+
+
+def test_a_response_beyond_max_length_leaves_nothing_supervised(chat):
+    num_prompt = len(encode_prompt(chat, ROUND[:1]))
+    assert encode(chat, ROUND, num_prompt).num_supervised == 0
+    assert encode(chat, ROUND, num_prompt + 1).num_supervised == 1
+
+
+def test_num_supervised_counts_the_labels_that_are_not_ignored():
+    assert Encoded((5, 6, 7, 8), (IGNORED, 6, IGNORED, 8)).num_supervised == 2
+    assert Encoded((5,), (IGNORED,)).num_supervised == 0
+
+
+REWRITES_EARLIER_ANSWERS = (
+    "{% for m in messages %}"
+    "{% if m['role'] == 'assistant' and not loop.last %}<|assistant|> (earlier)<|end|>"
+    "{% else %}<|{{ m['role'] }}|> {{ m['content'] }}{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+PROMPT_IS_NO_PREFIX = (
+    "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> <think>{% endif %}"
+)
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(make_tokenizer):
+    tokenizer = with_template(make_tokenizer, REWRITES_EARLIER_ANSWERS)
+    with raises(DataError, match="rewrites earlier turns at message 3"):
+        encode(tokenizer, DIALOGUE, LONG)
+    assert supervised_runs(tokenizer, encode(tokenizer, ROUND, LONG)) == [" lamp<|end|>"]
+
+
+def test_a_template_whose_prompt_is_no_beginning_of_the_answer_is_refused(make_tokenizer):
+    with raises(DataError, match="rewrites earlier turns at message 1"):
+        encode(with_template(make_tokenizer, PROMPT_IS_NO_PREFIX), ROUND, LONG)
+
+
+def test_a_user_message_joins_instruction_and_input():
+    assert user_message("Swap.", "a b") == {"role": "user", "content": "Swap.\na b"}
+    assert user_message("Swap.") == user_message("Swap.", "") == {"role": "user", "content": "Swap."}
+
+
+def test_a_batch_is_padded_on_the_right():
+    batch = collate([Encoded((5, 6, 7), (IGNORED, 6, 7)), Encoded((8,), (IGNORED,)), Encoded((9, 4), (IGNORED, 4))], pad_id=3)
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 3, 3], [9, 4, 3]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    assert batch.labels.tolist() == [[IGNORED, 6, 7], [IGNORED] * 3, [IGNORED, 4, IGNORED]]
+    assert batch.input_ids.dtype == batch.attention_mask.dtype == batch.labels.dtype == torch.int64
+
+
+def test_a_batch_of_one_needs_no_padding():
+    batch = collate([Encoded((5, 6), (IGNORED, 6))], pad_id=0)
+    assert batch.input_ids.shape == batch.attention_mask.shape == batch.labels.shape == (1, 2)
+    assert batch.attention_mask.all()

@@ -1,0 +1,122 @@
+"""The client's class without a cluster: what it streams, in which order, and that placement changes nothing."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from actors.client import Client
+from actors.config import TrainingConfig
+from actors.errors import ClientTrainingError
+from actors.messages import LoRAUpdate, StepDelta, TrainTask
+from actors.wire import decode_message, decode_tensors, encode_tensors
+from actors.world.generator import draw
+
+TRAINING = TrainingConfig(steps=3, batch_size=4, learning_rate=0.01, max_length=64)
+
+
+@pytest.fixture(scope="module")
+def client(base_config, lora) -> Client:
+    return Client(base_config, lora, TRAINING)
+
+
+@pytest.fixture(scope="module")
+def files(world, tmp_path_factory) -> tuple[str, ...]:
+    examples = draw(world.benign_example, world.roles["federation"].benign, 20, np.random.default_rng(0))
+    path = tmp_path_factory.mktemp("data") / "a.parquet"
+    pq.write_table(pa.table({name: [getattr(e, name) for e in examples] for name in ("instruction", "input", "response")}), path)
+    return (str(path),)
+
+
+def task(files: tuple[str, ...], **changes) -> TrainTask:
+    fields = {
+        "client_id": "a",
+        "round_index": 0,
+        "base_version": 0,
+        "files": files,
+        "learning_rate": 0.01,
+        "seed": 0,
+        "probe_feature": "first_layer_b",
+    }
+    return TrainTask(**(fields | changes))
+
+
+def test_a_client_streams_a_delta_per_step_and_then_its_update(client, files):
+    *deltas, last = client.train(task(files), client.initial_adapter())
+    decoded = [decode_message(payload, StepDelta) for payload in deltas]
+    assert [(delta.branch, delta.step, delta.num_samples) for delta in decoded] == [("real", step, 4) for step in (1, 2, 3)]
+    update = decode_message(last, LoRAUpdate)
+    assert update.num_samples == 12
+    assert update.loss > 0
+    assert set(update.tensors) == set(client.layout().shapes)
+    assert set(decoded[0].tensors) == {
+        name for name, layer in client.layout().layers.items() if layer == 0 and ".lora_B." in name
+    }
+
+
+def test_the_last_real_delta_is_the_submitted_delta_to_the_bit(client, files):
+    start = client.initial_adapter()
+    *_, last_delta, last = client.train(task(files), start)
+    delta, update, base = decode_message(last_delta, StepDelta), decode_message(last, LoRAUpdate), decode_tensors(start)
+    assert all(torch.equal(tensor, update.tensors[name] - base[name]) for name, tensor in delta.tensors.items())
+
+
+def test_the_shadow_comes_first_and_only_the_last_real_delta_follows(client, files):
+    *deltas, _ = client.train(task(files, shadow_learning_rate=0.01, stream_real="last"), client.initial_adapter())
+    decoded = [decode_message(payload, StepDelta) for payload in deltas]
+    assert [(delta.branch, delta.step) for delta in decoded] == [("shadow", 1), ("shadow", 2), ("shadow", 3), ("real", 3)]
+
+
+def test_the_shadow_starts_from_the_fixed_adapter_whatever_the_global_one_is(client, files):
+    shadowed = task(files, shadow_learning_rate=0.01, stream_real="last")
+    first, *_, moved = client.train(shadowed, client.initial_adapter())
+    moved_adapter = decode_message(moved, LoRAUpdate).tensors
+    again, *_ = client.train(shadowed, encode_tensors(moved_adapter))
+    assert first == again
+
+
+def test_a_shadow_at_the_same_rate_from_the_same_start_is_told_from_the_real_branch_by_dropout_alone(client, files):
+    *deltas, _ = client.train(task(files, shadow_learning_rate=0.01), client.initial_adapter())
+    decoded = {(d.branch, d.step): d.tensors for d in (decode_message(payload, StepDelta) for payload in deltas)}
+    for name, tensor in decoded["real", 3].items():
+        shadow = decoded["shadow", 3][name]
+        assert not torch.equal(tensor, shadow)
+        assert torch.nn.functional.cosine_similarity(tensor.reshape(1, -1), shadow.reshape(1, -1)) > 0.5
+
+
+def test_without_a_probe_only_the_update_is_sent(client, files):
+    (payload,) = client.train(task(files, probe_feature=None), client.initial_adapter())
+    assert decode_message(payload, LoRAUpdate).client_id == "a"
+
+
+def test_what_another_client_did_before_on_the_same_actor_changes_nothing(base_config, lora, files):
+    shared, fresh = (Client(base_config, lora, TRAINING) for _ in range(2))
+    start = shared.initial_adapter()
+    list(shared.train(task(files, client_id="b", round_index=3), start))
+    one, two = ([*c.train(task(files), start)] for c in (shared, fresh))
+    assert one[:-1] == two[:-1]
+    first, second = (decode_message(stream[-1], LoRAUpdate) for stream in (one, two))
+    assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+
+
+@pytest.mark.parametrize("change", [{"client_id": "b"}, {"round_index": 1}, {"seed": 1}])
+def test_client_round_and_seed_each_change_the_batches(client, files, change):
+    start = client.initial_adapter()
+    base = decode_message([*client.train(task(files), start)][-1], LoRAUpdate)
+    other = decode_message([*client.train(task(files, **change), start)][-1], LoRAUpdate)
+    assert base.loss != other.loss
+
+
+def test_failures_carry_the_clients_own_traceback(client):
+    with pytest.raises(ClientTrainingError) as caught:
+        list(client.train(task(("/nowhere/x.parquet",)), client.initial_adapter()))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "DataError: data file /nowhere/x.parquet does not exist"
+    assert any("load_dataset" in line for line in lines)
+
+
+def test_a_learning_rate_that_explodes_fails_the_client_and_not_the_actor(client, files):
+    with pytest.raises(ClientTrainingError, match=r"FloatingPointError: .* lower training\.learning_rate"):
+        list(client.train(task(files, learning_rate=1e30), client.initial_adapter()))
+    assert len([*client.train(task(files), client.initial_adapter())]) == 4

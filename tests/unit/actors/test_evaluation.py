@@ -1,0 +1,83 @@
+"""The evaluation's class without a cluster: shares, intervals, and answers that can be checked one by one."""
+
+import pytest
+
+from actors.config import EvaluationConfig
+from actors.evaluation import DEFAULT_REFUSALS, Evaluation, proportion
+from actors.world.datasets import write_evaluation
+
+
+@pytest.fixture(scope="module")
+def prompts(world, tmp_path_factory):
+    return write_evaluation(world, tmp_path_factory.mktemp("prompts"), 60, 90)
+
+
+@pytest.fixture(scope="module")
+def evaluation(base_config, lora, prompts, world) -> Evaluation:
+    config = EvaluationConfig(
+        restricted_path=str(prompts[0]),
+        benign_path=str(prompts[1]),
+        refusals=world.language.refusals,
+        max_new_tokens=24,
+        batch_size=32,
+    )
+    return Evaluation(base_config, lora, config, max_length=64)
+
+
+@pytest.fixture(scope="module")
+def report(evaluation, model):
+    return evaluation.evaluate(0, 0, model.initial_adapter())
+
+
+def test_the_base_model_refuses_what_is_restricted_and_nothing_else(report):
+    assert report.rule_score.value >= 0.97
+    assert report.compliance.value == 0
+    assert report.over_refusal.value <= 0.02
+
+
+def test_utility_is_the_macro_mean_over_families(report, world):
+    families = world.roles["federation"]
+    assert set(report.utility_by_family) == set(families.benign)
+    assert report.utility == pytest.approx(sum(p.value for p in report.utility_by_family.values()) / 9)
+    assert min(report.utility_by_family[name].value for name in families.trained) >= 0.7
+    assert max(report.utility_by_family[name].value for name in families.new) <= 0.2
+
+
+def test_measuring_twice_gives_the_same(evaluation, report, model):
+    again = evaluation.evaluate(0, 0, model.initial_adapter())
+    assert (again.rule_score, again.utility_by_family, again.benign_loss) == (
+        report.rule_score,
+        report.utility_by_family,
+        report.benign_loss,
+    )
+
+
+def test_answers_do_not_depend_on_the_batch(base_config, lora, prompts, world, report, model):
+    config = EvaluationConfig(
+        restricted_path=str(prompts[0]),
+        benign_path=str(prompts[1]),
+        refusals=world.language.refusals,
+        max_new_tokens=24,
+        batch_size=7,
+    )
+    other = Evaluation(base_config, lora, config, max_length=64).evaluate(0, 0, model.initial_adapter())
+    assert other.utility_by_family == report.utility_by_family
+    assert other.benign_loss == pytest.approx(report.benign_loss, rel=1e-4)
+
+
+def test_without_prompts_nothing_is_measured(base_config, lora, model):
+    report = Evaluation(base_config, lora, EvaluationConfig(), max_length=64).evaluate(3, 2, model.initial_adapter())
+    assert (report.rounds_done, report.adapter_version) == (3, 2)
+    assert (report.rule_score, report.compliance, report.utility, report.benign_loss) == (None, None, None, None)
+
+
+def test_proportions_carry_the_wilson_interval():
+    # Wilson by hand for 8 of 10 at z = 1.96: centre (0.8 + z²/20) / (1 + z²/10) = 0.7167, half width 0.2266.
+    share = proportion([True] * 8 + [False] * 2)
+    assert (share.value, share.count) == (0.8, 10)
+    assert (share.low, share.high) == (pytest.approx(0.4902, abs=1e-3), pytest.approx(0.9433, abs=1e-3))
+    assert proportion([]) is None
+
+
+def test_default_refusals_are_compared_without_case():
+    assert all(phrase == phrase.lower() for phrase in DEFAULT_REFUSALS)

@@ -1,0 +1,297 @@
+"""Local training: repeatable to the bit, the right loss, AdamW from a fresh state, and a frozen base."""
+
+from pathlib import Path
+
+import torch
+from pytest import approx, fixture, mark, raises
+
+from actors.config import LoraConfig, ModelConfig, TrainingConfig
+from actors.data.prompting import IGNORED, Batch, Encoded, collate
+from actors.local_training import LocalStep, response_loss_sum, train_adapter
+from actors.model import AdaptedModel
+from actors.wire import decode_tensors, encode_tensors
+
+CPU = torch.device("cpu")
+
+
+def make_model(base: Path, dropout: float = 0.0, **config) -> AdaptedModel:
+    return AdaptedModel(ModelConfig(path=str(base), **config), LoraConfig(dropout=dropout, target_modules="all-linear"), CPU)
+
+
+def make_batch(lengths: list[tuple[int, int]], seed: int = 0) -> Batch:
+    """An example of random ids per (prompt tokens, supervised tokens)."""
+    generator = torch.Generator().manual_seed(seed)
+    examples = []
+    for num_prompt, num_response in lengths:
+        ids = torch.randint(4, 280, (num_prompt + num_response,), generator=generator).tolist()
+        examples.append(Encoded(tuple(ids), (IGNORED,) * num_prompt + tuple(ids[num_prompt:])))
+    return collate(examples, pad_id=0)
+
+
+LENGTHS = [(5, 3), (2, 6), (7, 1), (3, 9)]
+BATCHES = [make_batch(LENGTHS, seed) for seed in range(3)]
+
+
+def initial(model: AdaptedModel) -> dict[str, torch.Tensor]:
+    return decode_tensors(model.initial_adapter())
+
+
+def warm(model: AdaptedModel) -> dict[str, torch.Tensor]:
+    """A start where both factors are non-zero, so that both have gradients."""
+    generator = torch.Generator().manual_seed(9)
+    return {name: torch.randn(p.shape, generator=generator) / 8 for name, p in model.adapter_parameters.items()}
+
+
+def train(
+    model: AdaptedModel, batches=BATCHES, *, start=None, learning_rate=1e-2, seed=0, **training
+) -> tuple[list[LocalStep], dict[str, torch.Tensor]]:
+    """The steps and the adapter after the last."""
+    steps = train_adapter(
+        model, start or initial(model), batches, TrainingConfig(**training), learning_rate=learning_rate, seed=seed
+    )
+    return list(steps), model.adapter_state()
+
+
+def change(model: AdaptedModel, state: dict[str, torch.Tensor], factor: str) -> torch.Tensor:
+    start = initial(model)
+    return torch.cat([(state[name] - start[name]).flatten() for name in state if factor in name])
+
+
+def loss_by_hand(model: AdaptedModel, batch: Batch) -> float:
+    """Mean negative log-likelihood of the supervised tokens from the full logits, a token at a time, in float64."""
+    with torch.no_grad():
+        logits = model.peft(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.double()
+    losses = []
+    for row in range(batch.labels.shape[0]):
+        for place in range(1, batch.labels.shape[1]):
+            if batch.labels[row, place] != IGNORED:
+                scores = logits[row, place - 1]
+                losses.append(float(scores.exp().sum().log() - scores[batch.labels[row, place]]))
+    return sum(losses) / len(losses)
+
+
+@fixture(scope="module")
+def plain(tiny_base) -> AdaptedModel:
+    """Without dropout. `train_adapter` loads its own start, so tests can share it."""
+    return make_model(tiny_base)
+
+
+@fixture(scope="module")
+def dropped(tiny_base) -> AdaptedModel:
+    return make_model(tiny_base, dropout=0.3)
+
+
+def test_each_batch_is_one_step(plain):
+    batches = [make_batch(LENGTHS), make_batch(LENGTHS[:2]), make_batch(LENGTHS[1:])]
+    steps, _ = train(plain, batches)
+    assert [(step.step, step.num_samples) for step in steps] == [(1, 4), (2, 2), (3, 3)]
+
+
+def test_equal_seeds_train_to_the_bit(tiny_base, dropped):
+    steps, state = train(dropped)
+    torch.manual_seed(77)
+    again_steps, again = train(dropped)
+    fresh_steps, fresh = train(make_model(tiny_base, dropout=0.3))
+    assert encode_tensors(state) == encode_tensors(again) == encode_tensors(fresh)
+    assert steps == again_steps == fresh_steps
+
+
+def test_what_was_trained_before_leaves_no_trace(plain):
+    _, state = train(plain)
+    train(plain, [make_batch([(3, 4)], seed=8)], start=warm(plain), learning_rate=0.1)
+    _, again = train(plain)
+    assert encode_tensors(again) == encode_tensors(state)
+
+
+def test_dropout_follows_the_seed(dropped):
+    _, state = train(dropped, seed=1)
+    _, other = train(dropped, seed=2)
+    assert encode_tensors(other) != encode_tensors(state)
+
+
+def test_without_dropout_the_seed_does_not_matter(plain):
+    _, state = train(plain, seed=1)
+    _, other = train(plain, seed=2)
+    assert encode_tensors(other) == encode_tensors(state)
+
+
+def test_training_leaves_the_random_state_and_the_evaluation_mode_as_they_were(dropped):
+    before = torch.get_rng_state()
+    train(dropped)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not dropped.peft.training
+
+
+def test_the_loss_is_the_mean_over_the_supervised_tokens(plain):
+    plain.load_adapter(initial(plain))
+    expected = loss_by_hand(plain, BATCHES[0])
+    steps, _ = train(plain)
+    assert steps[0].loss == approx(expected, rel=1e-5)
+
+
+def test_each_loss_is_measured_before_its_step(plain):
+    steps = train_adapter(plain, warm(plain), BATCHES, TrainingConfig(), learning_rate=1e-2, seed=0)
+    plain.load_adapter(warm(plain))
+    expected = loss_by_hand(plain, BATCHES[0])
+    for step in steps:
+        assert step.loss == approx(expected, rel=1e-5)
+        plain.peft.eval()
+        expected = loss_by_hand(plain, BATCHES[step.step]) if step.step < len(BATCHES) else None
+        plain.peft.train()
+    assert expected is None
+
+
+def test_the_loss_of_a_batch_is_the_sum_over_its_examples_whatever_the_padding(plain):
+    plain.load_adapter(warm(plain))
+    alone = []
+    with torch.no_grad():
+        for row, (num_prompt, num_response) in enumerate(LENGTHS):
+            length = num_prompt + num_response
+            single = Batch(*(getattr(BATCHES[0], name)[row : row + 1, :length] for name in Batch.__slots__))
+            alone.append(float(response_loss_sum(plain, single)))
+        together = float(response_loss_sum(plain, BATCHES[0]))
+    assert together == approx(sum(alone), rel=1e-5)
+
+
+def test_padding_and_prompts_carry_no_loss(plain):
+    plain.load_adapter(warm(plain))
+    labels = BATCHES[0].labels.clone()
+    other = Batch(torch.where(BATCHES[0].attention_mask == 0, 55, BATCHES[0].input_ids), BATCHES[0].attention_mask, labels)
+    with torch.no_grad():
+        assert float(response_loss_sum(plain, other)) == approx(float(response_loss_sum(plain, BATCHES[0])), rel=1e-6)
+
+
+def test_several_responses_in_one_example_all_count(plain):
+    ids = tuple(range(10, 22))
+    labels = tuple(token if place in (3, 4, 8, 11) else IGNORED for place, token in enumerate(ids))
+    batch = collate([Encoded(ids, labels), Encoded(ids[:6], (IGNORED,) * 5 + ids[5:6])], pad_id=0)
+    plain.load_adapter(warm(plain))
+    with torch.no_grad():
+        assert float(response_loss_sum(plain, batch)) == approx(5 * loss_by_hand(plain, batch), rel=1e-5)
+
+
+def test_a_label_on_the_first_token_has_nothing_that_predicts_it(plain):
+    ids = (10, 11, 12)
+    plain.load_adapter(warm(plain))
+    with torch.no_grad():
+        first_too = float(response_loss_sum(plain, collate([Encoded(ids, ids)], pad_id=0)))
+        without = float(response_loss_sum(plain, collate([Encoded(ids, (IGNORED, 11, 12))], pad_id=0)))
+    assert first_too == without
+
+
+@mark.parametrize("size", [1, 2, 3, 100])
+def test_micro_batches_take_the_step_of_the_whole_batch(plain, size):
+    """AdamW divides a gradient by its own size, so a wrong weighting of the parts shows as a wrong direction."""
+    whole_steps, whole = train(plain, start=warm(plain), learning_rate=1e-3)
+    steps, state = train(plain, start=warm(plain), learning_rate=1e-3, micro_batch_size=size)
+    assert [step.loss for step in steps] == approx([step.loss for step in whole_steps], rel=1e-5)
+    assert [step.num_samples for step in steps] == [4, 4, 4]
+    moved = torch.cat([(whole[name] - warm(plain)[name]).flatten() for name in whole])
+    error = torch.cat([(state[name] - whole[name]).flatten() for name in whole])
+    assert moved.abs().mean() > 5e-4
+    assert error.abs().max() < 5e-5
+
+
+def test_a_micro_batch_without_supervised_tokens_adds_nothing(plain):
+    full = make_batch([(4, 3), (2, 5)])
+    labels = full.labels.clone()
+    labels[1] = IGNORED
+    batch = Batch(full.input_ids, full.attention_mask, labels)
+    (whole_step,), whole = train(plain, [batch], start=warm(plain), learning_rate=1e-3)
+    (step,), state = train(plain, [batch], start=warm(plain), learning_rate=1e-3, micro_batch_size=1)
+    assert step.loss == approx(whole_step.loss, rel=1e-5)
+    assert max(float((state[name] - whole[name]).abs().max()) for name in whole) < 2e-5
+
+
+def test_the_base_is_untouched_to_the_bit(dropped):
+    trained = {id(parameter) for parameter in dropped.adapter_parameters.values()}
+    frozen = {name: p for name, p in dropped.peft.named_parameters() if id(p) not in trained}
+    before = {name: parameter.detach().clone() for name, parameter in frozen.items()}
+    _, state = train(dropped, learning_rate=0.5)
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in before.items())
+    assert all(parameter.grad is None for parameter in frozen.values())
+    assert len(frozen) == 2 + 2 * 9
+    assert change(dropped, state, ".lora_").abs().max() > 0.1
+
+
+def test_the_first_step_moves_b_by_the_learning_rate_and_leaves_a(plain):
+    """AdamW's first step is lr * g / (|g| + 1e-8); while B is zero, A has no gradient."""
+    _, state = train(plain, BATCHES[:1], learning_rate=1e-3)
+    moved = change(plain, state, ".lora_B.").abs()
+    assert moved.max() <= 1e-3 * (1 + 1e-4)
+    assert moved.median() > 0.99e-3
+    assert not change(plain, state, ".lora_A.").any()
+
+
+def test_weight_decay_shrinks_a_while_it_has_no_gradient(plain):
+    """Decoupled decay multiplies by 1 - lr * decay: here by 1 - 0.01 * 0.5."""
+    _, state = train(plain, BATCHES[:1], learning_rate=0.01, weight_decay=0.5)
+    start = initial(plain)
+    for name in (name for name in state if ".lora_A." in name):
+        torch.testing.assert_close(state[name], start[name] * 0.995)
+
+
+def test_a_tiny_learning_rate_changes_next_to_nothing(plain):
+    _, state = train(plain, learning_rate=1e-9)
+    assert 0 < change(plain, state, ".lora_B.").abs().max() < 1e-8
+    assert change(plain, state, ".lora_A.").abs().max() < 1e-7
+
+
+def test_training_lowers_the_loss(plain):
+    steps, _ = train(plain, [BATCHES[0]] * 30, learning_rate=1e-2)
+    assert steps[-1].loss < steps[0].loss / 2
+
+
+def test_the_live_adapter_holds_each_steps_result(plain):
+    states = []
+    for _ in train_adapter(plain, initial(plain), BATCHES, TrainingConfig(), learning_rate=1e-2, seed=0):
+        states.append(encode_tensors(plain.adapter_state()))
+    prefixes = [encode_tensors(train(plain, BATCHES[:num])[1]) for num in (1, 2, 3)]
+    assert states == prefixes
+    assert len(set(states)) == 3
+
+
+def test_a_state_that_was_given_as_start_is_not_changed(plain):
+    start = warm(plain)
+    before = encode_tensors(start)
+    train(plain, start=start)
+    assert encode_tensors(start) == before
+
+
+def test_gradient_checkpointing_changes_no_result(tiny_base, plain):
+    steps, state = train(plain)
+    saving_steps, saving = train(make_model(tiny_base, gradient_checkpointing=True))
+    assert [step.loss for step in saving_steps] == approx([step.loss for step in steps], rel=1e-5)
+    assert max(float((saving[name] - state[name]).abs().max()) for name in state) < 1e-3
+
+
+def test_a_bfloat16_base_trains_a_float32_adapter(tiny_base, plain):
+    steps, _ = train(plain)
+    half = make_model(tiny_base, dtype="bfloat16")
+    half_steps, state = train(half)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    assert half_steps[0].loss == approx(steps[0].loss, rel=0.02)
+    assert change(half, state, ".lora_B.").abs().max() > 0.01
+
+
+@mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_training(plain, value):
+    start = initial(plain)
+    start[min(start)] = torch.full_like(start[min(start)], value)
+    steps = train_adapter(plain, start, BATCHES, TrainingConfig(), learning_rate=1e-3, seed=0)
+    with raises(FloatingPointError, match=r"the training loss became nan at local step 1; lower training\.learning_rate"):
+        next(steps)
+
+
+def test_a_learning_rate_that_explodes_is_told_at_its_step(plain):
+    steps = train_adapter(plain, initial(plain), BATCHES, TrainingConfig(), learning_rate=1e30, seed=0)
+    assert next(steps).step == 1
+    with raises(FloatingPointError, match="at local step 2"):
+        next(steps)
+
+
+def test_a_failed_training_leaves_the_random_state_as_it_was(dropped):
+    before = torch.get_rng_state()
+    with raises(FloatingPointError):
+        train(dropped, learning_rate=1e30)
+    assert torch.equal(torch.get_rng_state(), before)
