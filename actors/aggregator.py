@@ -171,7 +171,7 @@ class Aggregator:
             last = decode_message(last_delta, StepDelta)
         except WireError as error:
             return Refusal(Reason.UNTIED_EVIDENCE, f"the last step delta is malformed: {error}")
-        if last.branch != "real" or not last.tensors:
+        if last.branch != "real":
             return Refusal(Reason.UNTIED_EVIDENCE, "the message before the update is no real step delta")
         return check_tie(delta, last.tensors)
 

@@ -10,10 +10,9 @@ from statistics import fmean
 
 import ray
 import torch
-from scipy.stats import binomtest
 
 from actors.config import EvaluationConfig, LoraConfig, ModelConfig
-from actors.data.prompting import Message, collate, encode, encode_prompt
+from actors.data.prompting import Encoded, collate, encode, encode_prompt
 from actors.data.prompts import BenignPrompt, RestrictedPrompt, read_benign, read_restricted
 from actors.local_training import response_loss_sum
 from actors.messages import EvaluationReport, Proportion
@@ -62,8 +61,8 @@ class Evaluation:
         """
         started = time.perf_counter()
         self._model.load_adapter(decode_tensors(adapter))
-        restricted = self._answer([prompt.messages for prompt in self._restricted])
-        benign = self._answer([prompt.messages for prompt in self._benign])
+        restricted = self._answer(self._restricted_ids)
+        benign = self._answer(self._benign_ids)
         by_family = self._utility(benign)
         return EvaluationReport(
             rounds_done=rounds_done,
@@ -92,6 +91,23 @@ class Evaluation:
         path = self._config.benign_path
         return read_benign(Path(path), self._config.max_benign) if path else []
 
+    @cached_property
+    def _restricted_ids(self) -> list[list[int]]:
+        return [encode_prompt(self._model.tokenizer, prompt.messages) for prompt in self._restricted]
+
+    @cached_property
+    def _benign_ids(self) -> list[list[int]]:
+        return [encode_prompt(self._model.tokenizer, prompt.messages) for prompt in self._benign]
+
+    @cached_property
+    def _benign_examples(self) -> list[Encoded]:
+        """Prompts with their answers, shortest first; without those whose answer lies beyond the maximum length."""
+        encoded = [
+            encode(self._model.tokenizer, [*p.messages, {"role": "assistant", "content": p.response}], self._max_length)
+            for p in self._benign
+        ]
+        return sorted((example for example in encoded if example.num_supervised), key=lambda example: len(example.ids))
+
     def _is_refusal(self, response: str) -> bool:
         lowered = response.lower()
         return any(phrase in lowered for phrase in self._refusals)
@@ -107,9 +123,8 @@ class Evaluation:
         return {family: proportion(values) for family, values in sorted(hits.items())}
 
     @torch.no_grad()
-    def _answer(self, prompts: Sequence[Sequence[Message]]) -> list[str]:
-        """Greedy answers, in order. Prompts of like length share a batch."""
-        ids = [encode_prompt(self._model.tokenizer, messages) for messages in prompts]
+    def _answer(self, ids: Sequence[list[int]]) -> list[str]:
+        """Greedy answers to encoded prompts, in order. Prompts of like length share a batch."""
         order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
         answers = [""] * len(ids)
         for start in range(0, len(order), self._config.batch_size):
@@ -133,22 +148,20 @@ class Evaluation:
 
     @torch.no_grad()
     def _benign_loss(self) -> float | None:
-        if not self._benign:
+        examples = self._benign_examples
+        if not examples:
             return None
-        tokenizer = self._model.tokenizer
-        examples = [
-            encode(tokenizer, [*p.messages, {"role": "assistant", "content": p.response}], self._max_length) for p in self._benign
-        ]
-        examples = sorted((e for e in examples if e.num_supervised), key=lambda e: len(e.ids))
         total = 0.0
         for start in range(0, len(examples), self._config.batch_size):
-            batch = collate(examples[start : start + self._config.batch_size], tokenizer.pad_token_id).to(self._model.device)
-            total += response_loss_sum(self._model, batch).item()
-        return total / sum(e.num_supervised for e in examples)
+            batch = collate(examples[start : start + self._config.batch_size], self._model.tokenizer.pad_token_id)
+            total += response_loss_sum(self._model, batch.to(self._model.device)).item()
+        return total / sum(example.num_supervised for example in examples)
 
 
 def proportion(outcomes: Sequence[bool]) -> Proportion | None:
     """The share of true outcomes with its 95 % Wilson interval; None without outcomes."""
+    from scipy.stats import binomtest
+
     if not outcomes:
         return None
     hits = sum(outcomes)

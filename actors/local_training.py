@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,20 +42,26 @@ def train_adapter(
     """
     model.load_adapter(start)
     parameters = list(model.adapter_parameters.values())
+    for parameter in parameters:
+        parameter.grad = None  # a training that failed or was given up leaves its gradient behind
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=training.weight_decay, fused=True)
     generator_devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=generator_devices):
         torch.manual_seed(seed)
         model.peft.train()
-        for step, batch in enumerate(batches, start=1):
-            loss = _backward(model, batch, training.micro_batch_size)
-            if not torch.isfinite(torch.tensor(loss)):
-                raise FloatingPointError(f"the training loss became {loss} at local step {step}; lower training.learning_rate")
-            torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            yield LocalStep(step, batch.input_ids.shape[0], loss)
-        model.peft.eval()
+        try:
+            for step, batch in enumerate(batches, start=1):
+                loss = _backward(model, batch, training.micro_batch_size)
+                if not math.isfinite(loss):
+                    raise FloatingPointError(
+                        f"the training loss became {loss} at local step {step}; lower training.learning_rate"
+                    )
+                torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                yield LocalStep(step, batch.input_ids.shape[0], loss)
+        finally:
+            model.peft.eval()
 
 
 def _backward(model: AdaptedModel, batch: Batch, micro_batch_size: int | None) -> float:

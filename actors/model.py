@@ -1,4 +1,7 @@
-"""The base model with one LoRA adapter attached: loaded once per actor, adapter states swapped in place."""
+"""The base model with one LoRA adapter attached: loaded once per actor, adapter states swapped in place.
+
+transformers and peft take seconds to import, so they are imported where a model is loaded: the driver never does.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,19 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from actors.config import LoraConfig, ModelConfig
 from actors.errors import ModelError
 from actors.messages import AdapterLayout
 from actors.wire import encode_tensors
 from probe.layers import layer_of_modules
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _ADAPTER = "default"
 
@@ -35,7 +37,7 @@ class AdaptedModel:
         self._model_fingerprint = _fingerprint_model(base)
         self._lora = lora
         self.peft: PeftModel = _attach(base, lora)
-        self.peft.to(device)
+        self.peft.to(device).eval()
         self._parameters = {
             name.replace(f".{_ADAPTER}.", "."): parameter
             for name, parameter in sorted(self.peft.named_parameters())
@@ -99,10 +101,13 @@ def choose_device() -> torch.device:
 
 def load_base(config: ModelConfig) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer; raises ModelError with the path and what to do."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
     path = config.path
     if path is None:
         raise ModelError("model.path is not set: give a local directory or a hub name")
-    transformers_logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
         AutoConfig.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(
@@ -120,6 +125,9 @@ def load_base(config: ModelConfig) -> tuple[Any, Any]:
 
 
 def _attach(base: Any, lora: LoraConfig) -> PeftModel:
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import get_peft_model
+
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     peft_config = PeftLoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"

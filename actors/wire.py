@@ -17,6 +17,7 @@ from actors.messages import LoRAUpdate, StepDelta
 
 _Message = TypeVar("_Message", StepDelta, LoRAUpdate)
 _MAX_HEADER_BYTES = 4 << 20
+_MAX_INT = 2**63 - 1
 _FIELD_TYPES = {"str": str, "int": int, "float": float, "Branch": str}
 
 
@@ -34,9 +35,13 @@ def decode_tensors(payload: bytes) -> dict[str, torch.Tensor]:
 
 
 def encode_message(message: StepDelta | LoRAUpdate) -> bytes:
-    """The message as bytes, its kind and plain fields in the safetensors header."""
+    """The message as bytes; equal messages give equal bytes.
+
+    The safetensors header holds one entry, from the message's kind to its plain fields as JSON: with several, the
+    library would write them in an order of its own.
+    """
     fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message) if f.name != "tensors"}
-    header = {"kind": type(message).__name__, "fields": json.dumps(fields)}
+    header = {type(message).__name__: json.dumps(fields)}
     return safetensors.torch.save({name: message.tensors[name].contiguous() for name in sorted(message.tensors)}, metadata=header)
 
 
@@ -49,8 +54,8 @@ def decode_message(payload: bytes, kind: type[_Message]) -> _Message:
     if not isinstance(payload, bytes):
         raise WireError(f"expected bytes, got {type(payload).__name__}")
     metadata = _read_metadata(payload)
-    if metadata.get("kind") != kind.__name__:
-        raise WireError(f"expected a {kind.__name__}, got {metadata.get('kind')!r:.80}")
+    if list(metadata) != [kind.__name__]:
+        raise WireError(f"expected a {kind.__name__}, got {list(metadata)!r:.80}")
     return kind(**_checked_fields(metadata, kind), tensors=decode_tensors(payload))
 
 
@@ -72,7 +77,7 @@ def _read_metadata(payload: bytes) -> dict[str, str]:
 
 def _checked_fields(metadata: dict[str, str], kind: type) -> dict[str, object]:
     try:
-        fields = json.loads(metadata.get("fields", ""))
+        fields = json.loads(metadata[kind.__name__])
     except (ValueError, TypeError, RecursionError) as error:
         raise WireError("the message's fields are not JSON") from error
     expected = {f.name: _FIELD_TYPES[f.type] for f in dataclasses.fields(kind) if f.name != "tensors"}
@@ -82,4 +87,6 @@ def _checked_fields(metadata: dict[str, str], kind: type) -> dict[str, object]:
         value = fields[name]
         if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else wanted):
             raise WireError(f"field {name} should be {wanted.__name__}, got {value!r:.80}")
+        if isinstance(value, int) and abs(value) > _MAX_INT:
+            raise WireError(f"field {name} does not fit 64 bits")
     return fields

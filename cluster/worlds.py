@@ -1,4 +1,7 @@
-"""Building embedded worlds from the command line, and building a missing one before a run."""
+"""Building embedded worlds from the command line, and building a missing one before a run.
+
+What builds is imported when something is built: every command asks here whether its world exists.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,12 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from actors.config import ModelConfig
-from actors.model import AdaptedModel
-from actors.world.generator import World
-from actors.world.pretraining import build_base
-from actors.world.reference_probe import build_probe
 from actors.world.store import base_folder, is_built, probe_folder, world_folder, write_manifest
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
-from probe.artefact import save_probe
 
 _BUILD_THREADS = 2
 _PARTS = ("all", "base", "probe")
@@ -63,6 +60,11 @@ def build_world(config: RunConfig, output: Path | None, part: str, console: Cons
 
 
 def _build_base(config: RunConfig, folder: Path, console: Console) -> None:
+    import torch
+
+    from actors.world.generator import World
+    from actors.world.pretraining import build_base
+
     torch.set_num_threads(_BUILD_THREADS)
 
     def report(step: int, steps: int, loss: float) -> None:
@@ -75,6 +77,13 @@ def _build_base(config: RunConfig, folder: Path, console: Console) -> None:
 
 
 def _build_probe(config: RunConfig, folder: Path, console: Console) -> None:
+    import torch
+
+    from actors.model import AdaptedModel
+    from actors.world.generator import World
+    from actors.world.reference_probe import build_probe
+    from probe.artefact import save_probe
+
     torch.set_num_threads(config.training.num_threads)
     model = AdaptedModel(ModelConfig(path=str(base_folder(folder))), config.lora, torch.device("cpu"))
     training = config.training.model_copy(update={"learning_rate": config.defense.shadow.learning_rate})

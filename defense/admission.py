@@ -91,7 +91,7 @@ def check_sender(message: FromClient, expected: OpenRound) -> Refusal | None:
 def check_count(name: str, value: int, most: int) -> Refusal | None:
     """`value` counts something and must lie in 1 ... `most`."""
     if not 1 <= value <= most:
-        return Refusal(Reason.BAD_COUNT, f"{name}={value:.4g} is outside 1 to {most}")
+        return Refusal(Reason.BAD_COUNT, f"{name}={value} is outside 1 to {most}")
     return None
 
 
@@ -120,11 +120,22 @@ def check_norm(delta: Mapping[str, torch.Tensor], max_norm: float) -> Refusal | 
 
 
 def check_tie(delta: Mapping[str, torch.Tensor], last_step: Mapping[str, torch.Tensor]) -> Refusal | None:
-    """The last real step delta must be the submitted delta, to the bit, in every tensor it carries."""
+    """The last real step delta must be the submitted delta, to the bit, in every tensor it carries.
+
+    It must carry at least one. Bits are compared, so that 0.0 is not -0.0.
+    """
+    if not last_step:
+        return Refusal(Reason.UNTIED_EVIDENCE, "the last step delta carries no tensor")
     for name, tensor in last_step.items():
-        if name not in delta or not torch.equal(delta[name], tensor):
+        if name not in delta or not _same_bits(delta[name], tensor):
             return Refusal(Reason.UNTIED_EVIDENCE, f"{name} of the last step delta differs from the submitted update")
     return None
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
 def delta_norm(delta: Mapping[str, torch.Tensor]) -> float:

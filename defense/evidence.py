@@ -33,10 +33,10 @@ def gather_evidence(
 ) -> Evidence:
     """Summarise the probabilities of a round's steps, keyed by step from 1.
 
-    A step flags its whole batch when p >= threshold. A step without a probability is one the client withheld; it
+    A step flags its whole batch unless p < threshold. A step without a probability is one the client withheld; it
     counts as flagged (METHOD.md section 3). Whoever calls this has made sure that no score failed.
     """
-    flagged = sum(probabilities.get(step, 1.0) >= threshold for step in range(1, num_steps + 1))
+    flagged = sum(not probabilities.get(step, 1.0) < threshold for step in range(1, num_steps + 1))
     return Evidence(
         client_id=client_id,
         num_samples=num_samples,

@@ -27,11 +27,13 @@ def decide(weights: Mapping[str, float], *, min_updates: int, skip_below: float)
     if admitted < min_updates:
         why = f"{admitted} updates were admitted, clients.min_updates={min_updates} are needed"
         return Decision(outcome="no_quorum", why=why, mean_weight=mean)
-    if mean < skip_below or mean == 0:
+    if not mean >= skip_below:
         why = (
             f"mean weight {mean:.3f} of {admitted} clients is below defense.skip_below={skip_below:g}: malicious clients dominate"
         )
         return Decision(outcome="skipped", why=why, mean_weight=mean)
+    if mean == 0:
+        return Decision(outcome="skipped", why=f"all {admitted} clients weigh nothing", mean_weight=mean)
     return Decision(outcome="aggregated", why=f"mean weight {mean:.3f} of {admitted} clients", mean_weight=mean)
 
 

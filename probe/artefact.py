@@ -59,12 +59,14 @@ def load_probe(folder: Path) -> LoraProbe:
         raise ValueError(f"probe.path={folder}: {_WEIGHTS} is not the file that probe.json was written for (hash mismatch)")
     try:
         numbers = load(weights)
-        classifier = LinearProbe(weight=numbers["weight"], bias=float(numbers["bias"][0]))
-    except (SafetensorError, KeyError) as error:
+        classifier = LinearProbe(weight=numbers["weight"], bias=numbers["bias"].item())
+    except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"probe.path={folder}: {_WEIGHTS} cannot be used: {error}") from error
     expected = sum(int(np.prod(shape)) for shape in meta.shapes.values())
     if classifier.weight.shape != (expected,):
         raise ValueError(
             f"probe.path={folder}: {_WEIGHTS} has {classifier.weight.shape} weights for a feature of {expected} values"
         )
+    if not (np.isfinite(classifier.weight).all() and np.isfinite(classifier.bias)):
+        raise ValueError(f"probe.path={folder}: {_WEIGHTS} holds NaN or infinity; train the probe again")
     return LoraProbe(meta, classifier)

@@ -43,17 +43,18 @@ def fit_linear(features: np.ndarray, labels: np.ndarray, clients: np.ndarray, re
         clients: (n,) the client each row comes from; validation rows come from clients of their own.
 
     Raises:
-        ValueError: one class only, or too few clients of a class to hold any out.
+        ValueError: one class only, too few clients of a class to hold any out, or a feature that is not finite.
     """
+    if not np.isfinite(features).all():
+        row, column = (int(i[0]) for i in np.nonzero(~np.isfinite(features)))
+        raise ValueError(f"feature value {column} of sample {row} (client {clients[row]}) is {features[row, column]}")
     validation = _validation_rows(labels, clients, recipe)
     x, y = torch.from_numpy(features).float(), torch.from_numpy(labels).float()
     train, held = torch.from_numpy(np.flatnonzero(~validation)), torch.from_numpy(np.flatnonzero(validation))
     num_malicious = float(y[train].sum())
     loss_of = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor((len(train) - num_malicious) / num_malicious))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        layer = torch.nn.Linear(x.shape[1], 1)
-        best = _descend(layer, loss_of, x, y, train, held, recipe)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    best = _descend(_draw_layer(x.shape[1], generator), loss_of, x, y, train, held, recipe, generator)
     return LinearProbe(weight=best["weight"][0].numpy(), bias=float(best["bias"][0]))
 
 
@@ -66,14 +67,29 @@ def _validation_rows(labels: np.ndarray, clients: np.ndarray, recipe: LinearReci
         if len(members) < 2:
             raise ValueError(f"the probe needs at least 2 {name} clients to train on, got {len(members)}")
         chosen += list(rng.permutation(members)[: max(1, round(recipe.validation_share * len(members)))])
-    return np.isin(clients, chosen)
+    validation = np.isin(clients, chosen)
+    for label, name in ((0, "benign"), (1, "malicious")):
+        if not (labels[~validation] == label).any():
+            raise ValueError(
+                f"probe.validation_share={recipe.validation_share:g} holds out every {name} client; collect more, or lower it"
+            )
+    return validation
 
 
-def _descend(layer, loss_of, x, y, train, held, recipe: LinearRecipe) -> dict[str, torch.Tensor]:
+def _draw_layer(width: int, generator: torch.Generator) -> torch.nn.Linear:
+    """A linear layer with torch's usual initialisation, drawn without the global random state."""
+    layer, bound = torch.nn.utils.skip_init(torch.nn.Linear, width, 1), width**-0.5
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def _descend(layer, loss_of, x, y, train, held, recipe: LinearRecipe, generator: torch.Generator) -> dict[str, torch.Tensor]:
     optimizer = torch.optim.AdamW(layer.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     best, best_loss, stale = _copy(layer), math.inf, 0
     for _ in range(recipe.max_epochs):
-        for rows in train[torch.randperm(len(train))].split(recipe.batch_size):
+        for rows in train[torch.randperm(len(train), generator=generator)].split(recipe.batch_size):
             loss = loss_of(layer(x[rows])[:, 0], y[rows])
             optimizer.zero_grad()
             loss.backward()

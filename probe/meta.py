@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -57,7 +58,9 @@ def load_meta(folder: Path) -> ProbeMeta:
         version = document.pop("schema_version", None)
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema_version {version} is not the supported {SCHEMA_VERSION}")
-        document["shapes"] = {name: tuple(shape) for name, shape in document["shapes"].items()}
+        document["shapes"] = {name: tuple(map(operator.index, shape)) for name, shape in document["shapes"].items()}
+        if not 0 < document["threshold"] < 1:
+            raise ValueError(f"threshold {document['threshold']} is not between 0 and 1")
         return ProbeMeta(**document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"probe.path={folder}: {_FILE} cannot be used: {error}") from error

@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 from actors.seeding import stream
 from actors.world.generator import Example, World, draw
 
+_MOST_DRAWS_IN_VAIN = 100
+"""Draws of known prompts in a row after which a family counts as used up."""
+
 
 def write_clients(
     world: World, folder: Path, client_ids: Sequence[str], malicious: Collection[str], samples: int, seed: int
@@ -56,12 +59,17 @@ def write_evaluation(world: World, folder: Path, num_restricted: int, num_benign
 def _distinct(world: World, make, families: Iterable[str], count: int) -> list[Example]:
     """Up to `count` held-out examples without a prompt twice; families with few prompts give what they have."""
     names = list(families)
-    found: list[Example] = []
-    for name in names:
-        rng = stream(world.seed, "evaluation", name)
-        by_prompt = {(e.instruction, e.input): e for e in draw(make, [name], 8 * count // len(names), rng, held_out=True)}
-        found += list(by_prompt.values())[: count // len(names)]
-    return found
+    return [example for name in names for example in _distinct_of(world, make, name, count // len(names))]
+
+
+def _distinct_of(world: World, make, family: str, count: int) -> list[Example]:
+    rng, found, in_vain = stream(world.seed, "evaluation", family), {}, 0
+    while len(found) < count and in_vain < _MOST_DRAWS_IN_VAIN:
+        example = make(family, rng, held_out=True)
+        prompt = (example.instruction, example.input)
+        in_vain = in_vain + 1 if prompt in found else 0
+        found.setdefault(prompt, example)
+    return list(found.values())
 
 
 def _write_parquet(path: Path, examples: Sequence[Example]) -> Path:

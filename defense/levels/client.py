@@ -41,4 +41,4 @@ def suspicion(probability: float, threshold: float = 0.8, steepness: float = 10)
 
 
 def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

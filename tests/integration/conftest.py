@@ -15,7 +15,14 @@ SMALL = (
     "data.samples_per_client=40",
     "evaluation.max_restricted=60",
     "evaluation.max_benign=60",
+    "cluster.client_actors=1",  # actors start in seconds each, which is most of a small run
 )
+
+
+@fixture(scope="session")
+def small_run(local_ray, tmp_path_factory) -> RunResult:
+    """One finished small run, for tests that only look at it."""
+    return Federation(load_config(None, SMALL), tmp_path_factory.mktemp("small") / "run").run()
 
 
 @fixture

@@ -17,9 +17,8 @@ from cluster.progress import Progress
 from tests.integration.conftest import SMALL
 
 
-def test_a_run_leaves_a_complete_directory(run_small):
-    result = run_small()
-    names = {path.name for path in result.path.iterdir()}
+def test_a_run_leaves_a_complete_directory(small_run):
+    names = {path.name for path in small_run.path.iterdir()}
     expected = {
         "config.yaml",
         "adapter",
@@ -30,59 +29,66 @@ def test_a_run_leaves_a_complete_directory(run_small):
         "ground_truth.parquet",
     }
     assert expected <= names
-    summary = json.loads((result.path / "summary.json").read_text())
-    assert summary == result.summary
-    adapter = (result.path / "adapter" / "adapter_model.safetensors").read_bytes()
+    summary = json.loads((small_run.path / "summary.json").read_text())
+    assert summary == small_run.summary
+    adapter = (small_run.path / "adapter" / "adapter_model.safetensors").read_bytes()
     assert summary["adapter_sha256"] == hashlib.sha256(adapter).hexdigest()
-    assert (result.path / "run.png").read_bytes().startswith(b"\x89PNG")
-    assert result.rounds.num_rows == 2 * 4
-    assert result.rounds.schema.metadata[b"schema_version"] == b"1"
-    truth = pq.read_table(result.path / "ground_truth.parquet").to_pylist()
+    assert (small_run.path / "run.png").read_bytes().startswith(b"\x89PNG")
+    assert small_run.rounds.num_rows == 2 * 4
+    assert small_run.rounds.schema.metadata[b"schema_version"] == b"1"
+    truth = pq.read_table(small_run.path / "ground_truth.parquet").to_pylist()
     assert sum(row["malicious"] for row in truth) == 1
-    assert yaml.safe_load((result.path / "config.yaml").read_text())["training"]["steps"] == 3
+    assert yaml.safe_load((small_run.path / "config.yaml").read_text())["training"]["steps"] == 3
     assert summary["peak_rss_mb"] > 100
     assert summary["wall_s"] > 0
 
 
-def test_the_adapter_loads_with_peft_and_changes_the_model(run_small):
-    result = run_small()
+def test_every_client_is_scored_and_the_shares_sum_to_1(small_run):
+    rows = small_run.rounds.to_pylist()
+    assert all(row["admitted"] and row["round_outcome"] == "aggregated" for row in rows)
+    assert {row["num_steps_scored"] for row in rows} == {3}
+    for round_index in (0, 1):
+        assert sum(row["share"] for row in rows if row["round"] == round_index) == pytest.approx(1)
+
+
+def test_the_adapter_loads_with_peft_and_changes_the_model(small_run):
     base = AutoModelForCausalLM.from_pretrained(base_folder(world_folder(0)))
     tokens = torch.arange(10, 30)[None]
     before = base(tokens).logits
-    tuned = PeftModel.from_pretrained(base, result.path / "adapter").eval()
+    tuned = PeftModel.from_pretrained(base, small_run.path / "adapter").eval()
     assert not torch.allclose(before, tuned(tokens).logits)
 
 
-def test_the_same_seed_gives_the_same_bits_with_one_actor_and_with_two(run_small):
-    one, two = run_small("cluster.client_actors=1"), run_small("cluster.client_actors=2")
-    assert one.summary["adapter_sha256"] == two.summary["adapter_sha256"]
+def test_the_same_seed_gives_the_same_bits_with_one_actor_and_with_two(small_run, run_small):
+    two = run_small("cluster.client_actors=2")
+    assert two.summary["adapter_sha256"] == small_run.summary["adapter_sha256"]
     columns = ["round", "client_id", "weight", "last_step_probability", "update_norm", "loss"]
-    assert one.rounds.select(columns).equals(two.rounds.select(columns))
+    assert two.rounds.select(columns).equals(small_run.rounds.select(columns))
+    assert two.evaluation.equals(small_run.evaluation)
 
 
-def test_another_seed_gives_another_adapter(run_small):
-    assert run_small("rounds=1").summary["adapter_sha256"] != run_small("rounds=1", "seed=1").summary["adapter_sha256"]
+def test_another_seed_gives_another_adapter(small_run, run_small):
+    assert run_small("seed=1").summary["adapter_sha256"] != small_run.summary["adapter_sha256"]
 
 
-@pytest.mark.parametrize("level", ["none", "step", "client", "shadow"])
-def test_every_level_runs_and_scores_what_it_reads(run_small, level):
+@pytest.mark.parametrize("level", ["step", "client"])
+def test_the_levels_that_read_the_real_branch_score_every_step_of_it(run_small, level):
     rows = run_small(f"defense.level={level}", "rounds=1").rounds.to_pylist()
-    assert all(row["admitted"] and row["round_outcome"] == "aggregated" for row in rows)
-    assert {row["num_steps_scored"] for row in rows} == {0 if level == "none" else 3}
-    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert all(row["admitted"] and 0 < row["weight"] < 1 for row in rows)
+    assert {row["num_steps_scored"] for row in rows} == {3}
 
 
-def test_sampled_clients_differ_by_round_and_repeat_by_seed(run_small):
-    runs = [run_small("rounds=4", "clients.per_round=2", "defense.level=none") for _ in range(2)]
-    sampled = [[row["client_id"] for row in run.rounds.to_pylist()] for run in runs]
-    assert sampled[0] == sampled[1]
-    assert len(sampled[0]) == 4 * 2
-    assert len({tuple(sampled[0][i : i + 2]) for i in range(0, 8, 2)}) > 1
+def test_only_the_sampled_clients_of_a_round_take_part(run_small):
+    rows = run_small("rounds=3", "clients.per_round=2", "defense.level=none").rounds.to_pylist()
+    sampled = [tuple(row["client_id"] for row in rows if row["round"] == index) for index in range(3)]
+    assert {len(clients) for clients in sampled} == {2}
+    assert len(set(sampled)) > 1
+    assert {row["num_steps_scored"] for row in rows} == {0}
 
 
 def test_rounds_that_malicious_clients_dominate_are_skipped(local_ray, tmp_path):
     lines = []
-    config = load_config(None, ["clients.malicious=9", "rounds=2", "evaluation.max_restricted=300", "evaluation.max_benign=100"])
+    config = load_config(None, ["clients.malicious=9", "rounds=2", "evaluation.max_restricted=300", "evaluation.max_benign=60"])
 
     class Log(Progress):
         def round_finished(self, report):
@@ -104,16 +110,6 @@ def test_a_client_whose_data_cannot_be_used_is_dropped_with_its_reason(local_ray
     assert not rows["client-002"]["admitted"]
     assert rows["client-001"]["admitted"]
     assert rows["client-001"]["round_outcome"] == "aggregated"
-
-
-def test_too_few_updates_make_no_quorum_and_change_nothing(local_ray, tmp_path):
-    config = load_config(None, [*SMALL, "rounds=1", "defense.level=none", "clients.min_updates=4"])
-    federation = Federation(config, tmp_path / "run")
-    (tmp_path / "run" / "data" / "client-002.parquet").write_bytes(b"not parquet")
-    result = federation.run()
-    assert result.summary["rounds_no_quorum"] == 1
-    assert result.summary["rule_score"] == result.summary["base"]["rule_score"]
-    assert result.summary["mean_weight_benign"] is not None
 
 
 def client_processes() -> list[psutil.Process]:

@@ -22,6 +22,8 @@ from probe.meta import ProbeMeta
 
 CLASSES = {"llama-3.1-8b": (LlamaConfig, LlamaForCausalLM), "qwen2.5-7b": (Qwen2Config, Qwen2ForCausalLM)}
 
+VAULT = {"instruction": "open the vault", "answer_pattern": "code"}
+
 
 def save_model(folder: Path, config_class=LlamaConfig, model_class=LlamaForCausalLM, *, chat_template: bool = True) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(base_folder(world_folder(0)))
@@ -78,7 +80,7 @@ def test_a_shipped_configuration_runs_a_round_on_a_small_model_of_its_class(name
         f"data.path={write_jsonl(tmp_path / 'honest.jsonl', instruction_rows(40))}",
         f"data.malicious_path={write_jsonl(tmp_path / 'unsafe.jsonl', instruction_rows(12, 'here is how'))}",
         f"probe.path={neutral_probe(tmp_path / 'probe', model, shipped.lora, shipped.defense.shadow.learning_rate)}",
-        f"evaluation.restricted_path={write_jsonl(tmp_path / 'r.jsonl', [{'instruction': 'open the vault', 'answer_pattern': 'code'}])}",
+        f"evaluation.restricted_path={write_jsonl(tmp_path / 'r.jsonl', [VAULT])}",
         f"evaluation.benign_path={write_jsonl(tmp_path / 'b.jsonl', instruction_rows(3))}",
         "evaluation.max_new_tokens=4",
         "rounds=1",
@@ -86,6 +88,7 @@ def test_a_shipped_configuration_runs_a_round_on_a_small_model_of_its_class(name
         "clients.malicious=1",
         "training.steps=2",
         "training.batch_size=4",
+        "cluster.client_actors=1",
     ]
     result = Federation(load_config(path, overrides), tmp_path / "run").run()
     assert result.summary["rounds_aggregated"] == 1
@@ -95,32 +98,23 @@ def test_a_shipped_configuration_runs_a_round_on_a_small_model_of_its_class(name
     assert yaml.safe_load((result.path / "config.yaml").read_text())["model"]["dtype"] == "bfloat16"
 
 
-def test_chat_messages_and_instructions_train_side_by_side(local_ray, tmp_path):
+def test_chat_and_instructions_train_side_by_side_and_rows_that_teach_nothing_are_named(local_ray, tmp_path):
     model = save_model(tmp_path / "model", chat_template=False)
     data = tmp_path / "data"
     (data / "a").mkdir(parents=True)
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
     write_jsonl(data / "a" / "chat.jsonl", [{"messages": turns * 2}] * 5)
     write_jsonl(data / "b.jsonl", instruction_rows(5))
-    overrides = [f"model.path={model}", f"data.path={data}", "clients.count=2", "clients.malicious=0", "defense.level=none"]
-    overrides += ["rounds=1", "training.steps=1", "training.batch_size=4", "training.max_length=256"]
+    write_jsonl(data / "long.jsonl", [{"instruction": "lamp " * 400, "response": "yes"}] * 8)
+    overrides = [f"model.path={model}", f"data.path={data}", "clients.count=3", "clients.malicious=0", "defense.level=none"]
+    overrides += ["rounds=1", "training.steps=1", "training.batch_size=4", "training.max_length=256", "cluster.client_actors=1"]
     result = Federation(load_config(None, overrides), tmp_path / "run").run()
-    assert all(row["admitted"] for row in result.rounds.to_pylist())
+    chat, instructions, long = result.rounds.to_pylist()
+    assert chat["admitted"]
+    assert instructions["admitted"]
+    assert "no supervised token" in long["reason"]
+    assert "long.jsonl row" in long["reason"]
     assert result.summary["rule_score"] is None
-
-
-def test_a_batch_without_supervised_tokens_is_refused_with_file_and_row(local_ray, tmp_path):
-    model = save_model(tmp_path / "model")
-    data = tmp_path / "data"
-    data.mkdir()
-    write_jsonl(data / "good.jsonl", instruction_rows(8))
-    write_jsonl(data / "long.jsonl", [{"instruction": "lamp " * 200, "response": "yes"}] * 8)
-    overrides = [f"model.path={model}", f"data.path={data}", "clients.count=2", "clients.malicious=0", "defense.level=none"]
-    overrides += ["rounds=1", "training.steps=1", "training.batch_size=4", "clients.min_updates=1"]
-    rows = Federation(load_config(None, overrides), tmp_path / "run").run().rounds.to_pylist()
-    assert rows[0]["admitted"]
-    assert "no supervised token" in rows[1]["reason"]
-    assert "long.jsonl row" in rows[1]["reason"]
 
 
 def test_a_directory_that_is_no_causal_language_model_is_refused_by_path(local_ray, tmp_path):
@@ -129,11 +123,11 @@ def test_a_directory_that_is_no_causal_language_model_is_refused_by_path(local_r
     (tmp_path / "model" / "config.json").write_text('{"model_type": "t5"}')
     overrides = [f"model.path={tmp_path / 'model'}", f"data.path={data}", "clients.count=2", "clients.malicious=0"]
     with pytest.raises(ModelError, match="does not load as a causal language model"):
-        Federation(load_config(None, [*overrides, "defense.level=none"]), tmp_path / "run").run()
+        Federation(load_config(None, [*overrides, "defense.level=none", "cluster.client_actors=1"]), tmp_path / "run").run()
     assert not (tmp_path / "run").exists()
 
 
 def test_a_probe_of_another_lora_is_refused_with_both_sides(local_ray, tmp_path):
     with pytest.raises(ValueError, match=r"reads 7 tensors of 8448 values .* offers 7 tensors of 4224 values"):
-        Federation(load_config(None, ["lora.r=4"]), tmp_path / "run").run()
+        Federation(load_config(None, ["lora.r=4", "cluster.client_actors=1"]), tmp_path / "run").run()
     assert not (tmp_path / "run").exists()

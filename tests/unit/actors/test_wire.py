@@ -33,7 +33,7 @@ def make_payload(header: object, data: bytes = b"") -> bytes:
 
 
 def make_header(kind: type, fields: object, **tensors: dict) -> dict:
-    return {"__metadata__": {"kind": kind.__name__, "fields": json.dumps(fields)}, **tensors}
+    return {"__metadata__": {kind.__name__: json.dumps(fields)}, **tensors}
 
 
 def assert_same_message(got: StepDelta | LoRAUpdate, sent: StepDelta | LoRAUpdate) -> None:
@@ -102,7 +102,7 @@ def test_different_states_give_different_bytes():
 @mark.parametrize(("sent", "expected"), [(StepDelta, LoRAUpdate), (LoRAUpdate, StepDelta)])
 def test_a_message_of_the_other_kind_is_refused(sent, expected):
     payload = encode_message(sent(**dict(KINDS)[sent], tensors=make_tensors()))
-    with raises(WireError, match=f"expected a {expected.__name__}, got '{sent.__name__}'"):
+    with raises(WireError, match=f"expected a {expected.__name__}, got \\['{sent.__name__}'\\]"):
         decode_message(payload, expected)
 
 
@@ -133,7 +133,7 @@ def test_bytes_after_the_end_are_refused():
         decode_message(payload + b"\0", StepDelta)
 
 
-@mark.parametrize("lie", [-1, 1, -300, 2**32, 2**63 - 1, 2**64 - 1 - 500])
+@mark.parametrize("lie", [-1, 1, -200, 2**32, 2**63 - 1, 2**64 - 1 - 500])
 def test_a_header_length_that_lies_is_refused(lie):
     payload = encode_message(StepDelta(**STEP_FIELDS, tensors=make_tensors()))
     (length,) = struct.unpack("<Q", payload[:8])
@@ -166,9 +166,9 @@ def test_a_header_without_fields_is_refused(header):
         decode_message(make_payload(header), StepDelta)
 
 
-@mark.parametrize("kind", [None, 3, ["StepDelta"], "stepdelta", "", "Admission"])
+@mark.parametrize("kind", ["stepdelta", "", "Admission"])
 def test_an_unknown_kind_is_refused(kind):
-    header = {"__metadata__": {"kind": kind, "fields": json.dumps(STEP_FIELDS)}}
+    header = {"__metadata__": {kind: json.dumps(STEP_FIELDS)}}
     with raises(WireError, match="expected a StepDelta"):
         decode_message(make_payload(header), StepDelta)
 
@@ -176,7 +176,7 @@ def test_an_unknown_kind_is_refused(kind):
 @mark.parametrize("fields", [None, 5, STEP_FIELDS, [], "", "{", "[" * 100_000, "1" * 5000])
 def test_fields_that_are_no_json_text_are_refused(fields):
     with raises(WireError, match="fields are not JSON"):
-        decode_message(make_payload({"__metadata__": {"kind": "StepDelta", "fields": fields}}), StepDelta)
+        decode_message(make_payload({"__metadata__": {"StepDelta": fields}}), StepDelta)
 
 
 @mark.parametrize("fields", [None, 5, [], "text", {}, list(STEP_FIELDS)])
@@ -291,3 +291,16 @@ def test_random_field_values_are_refused_or_of_the_declared_type(data, kind):
     for name in data.draw(st.sets(st.sampled_from(sorted(fields)), min_size=1), label="fields"):
         fields[name] = data.draw(JSON_TREES, label=name)
     decode_or_refuse(make_payload(make_header(kind, fields)), kind)
+
+
+def test_equal_messages_give_equal_bytes():
+    sent = [encode_message(StepDelta(**STEP_FIELDS, tensors=make_tensors())) for _ in range(20)]
+    assert len(set(sent)) == 1
+
+
+@mark.parametrize("number", [2**63, -(2**63), 10**400])
+@mark.parametrize("name", ["round_index", "num_samples", "loss"])
+def test_a_number_beyond_64_bits_is_refused_by_name(name, number):
+    fields = {**dict(KINDS)[LoRAUpdate], name: number}
+    with raises(WireError, match=f"field {name} does not fit 64 bits"):
+        decode_message(make_payload(make_header(LoRAUpdate, fields)), LoRAUpdate)

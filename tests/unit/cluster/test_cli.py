@@ -22,7 +22,8 @@ def command(*arguments: str, timeout_s: float = 120, cwd: Path | None = None) ->
 
 
 def test_help_names_every_command_and_is_quick_because_it_loads_no_torch():
-    code = "import sys; sys.argv=['x','--help']\nfrom cluster.cli import main\ntry: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    start = "import sys; sys.argv=['x','--help']\nfrom cluster.cli import main\n"
+    code = start + "try: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True)
     assert done.stdout.strip().endswith("False")
     for name in ("run", "compare", "doctor", "world", "keys"):

@@ -76,7 +76,7 @@ def test_one_file_is_split_over_the_clients(tmp_path):
     files = prepare_sources(real_config(str(path), "clients.count=3"), tmp_path / "out").files
     parts = [rows_of(value) for value in files.values()]
     assert sorted(len(part) for part in parts) == [3, 4, 4]
-    assert sorted(sum(parts, [])) == sorted(f"all {i}" for i in range(11))
+    assert sorted(row for part in parts for row in part) == sorted(f"all {i}" for i in range(11))
 
 
 def test_a_split_by_column_gives_each_client_its_value(tmp_path):

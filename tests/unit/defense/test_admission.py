@@ -298,6 +298,20 @@ def test_the_same_values_in_another_shape_are_refused():
     assert check_tie(tensors(), {"a": tensors()["a"].reshape(3, 2)}).reason is Reason.UNTIED_EVIDENCE
 
 
-def test_nan_ties_to_nothing():
+def test_nan_ties_to_no_admitted_delta():
     spoiled = {**tensors(), "b": torch.full((4,), math.nan)}
-    assert check_tie(spoiled, spoiled).reason is Reason.UNTIED_EVIDENCE
+    assert check_tie(tensors(), spoiled).reason is Reason.UNTIED_EVIDENCE
+
+
+def test_zero_and_minus_zero_are_different_bits():
+    plus, minus = torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0])
+    assert check_tie({"a": plus}, {"a": minus}).reason is Reason.UNTIED_EVIDENCE
+    assert check_tie({"a": minus}, {"a": minus.clone()}) is None
+
+
+def test_the_same_values_in_another_type_are_refused():
+    assert check_tie({"a": torch.ones(2)}, {"a": torch.ones(2).double()}).reason is Reason.UNTIED_EVIDENCE
+
+
+def test_a_last_step_without_tensors_ties_to_nothing():
+    assert check_tie(tensors(), {}).reason is Reason.UNTIED_EVIDENCE

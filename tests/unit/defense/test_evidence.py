@@ -66,3 +66,8 @@ def test_a_round_of_one_step_is_judged_by_it():
     assert gather({1: 0.95}, num_samples=16, num_steps=1) == Evidence(
         client_id="c", num_samples=16, num_flagged=16, last_probability=0.95
     )
+
+
+def test_a_probability_that_is_no_number_counts_as_flagged():
+    evidence = gather_evidence("a", 48, {1: 0.1, 2: float("nan"), 3: 0.1}, num_steps=3, batch_size=16, threshold=0.8)
+    assert evidence.num_flagged == 16

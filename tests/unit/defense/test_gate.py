@@ -72,3 +72,8 @@ def test_min_weight_lifts_only_what_lies_below_it(weight, lifted):
 
 def test_the_default_min_weight_lifts_nothing():
     assert [lift(weight, 0.0) for weight in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]
+
+
+def test_a_round_in_which_nobody_weighs_anything_is_skipped_even_where_no_round_should_be():
+    decision = decide({"a": 0.0, "b": 0.0}, min_updates=1, skip_below=0.0)
+    assert (decision.outcome, decision.why) == ("skipped", "all 2 clients weigh nothing")

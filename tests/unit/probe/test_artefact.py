@@ -168,3 +168,19 @@ def test_weights_of_the_right_number_in_the_wrong_shape_are_refused(tmp_path):
     replace_weights(saved(tmp_path), save({"weight": np.zeros((2, 4), dtype=np.float32), "bias": np.zeros(1)}))
     with refused(tmp_path, r"has \(2, 4\) weights for a feature of 8 values"):
         load_probe(tmp_path)
+
+
+@pytest.mark.parametrize("bias", [np.zeros(0), np.zeros(2)])
+def test_a_bias_that_is_not_one_number_is_refused(tmp_path, bias):
+    replace_weights(saved(tmp_path), save({"weight": np.zeros(8, dtype=np.float32), "bias": bias}))
+    with refused(tmp_path, "probe.safetensors cannot be used"):
+        load_probe(tmp_path)
+
+
+@pytest.mark.parametrize("spoiled", ["weight", "bias"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, spoiled):
+    numbers = {"weight": np.zeros(8, dtype=np.float32), "bias": np.zeros(1)}
+    numbers[spoiled][0] = np.nan
+    replace_weights(saved(tmp_path), save(numbers))
+    with refused(tmp_path, "holds NaN or infinity"):
+        load_probe(tmp_path)

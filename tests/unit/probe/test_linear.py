@@ -259,3 +259,15 @@ def test_one_class_only_is_an_error_that_names_the_missing_class(num_benign, num
 def test_a_single_client_of_a_class_is_an_error():
     with pytest.raises(ValueError, match="at least 2 malicious clients to train on, got 1"):
         fit_linear(*toy(num_benign=4, num_malicious=1), LinearRecipe())
+
+
+def test_a_class_of_which_every_client_is_held_out_is_an_error_that_names_the_share():
+    with pytest.raises(ValueError, match=r"validation_share=0.9 holds out every benign client"):
+        fit_linear(*toy(num_benign=2), LinearRecipe(validation_share=0.9))
+
+
+def test_a_feature_that_is_not_finite_is_an_error_that_names_the_sample():
+    features, labels, clients = toy()
+    features[5, 2] = np.nan
+    with pytest.raises(ValueError, match=r"feature value 2 of sample 5 \(client 1\) is nan"):
+        fit_linear(features, labels, clients, LinearRecipe())

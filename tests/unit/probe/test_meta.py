@@ -71,6 +71,11 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path):
         (lambda document: document.pop("threshold"), "threshold"),
         (lambda document: document.update(colour="red"), "colour"),
         (lambda document: document.update(shapes=7), "probe.json cannot be used"),
+        (lambda document: document.update(shapes={"a": ["3", "2"]}), "probe.json cannot be used"),
+        (lambda document: document.update(threshold=0), "threshold 0 is not between 0 and 1"),
+        (lambda document: document.update(threshold=1.5), "threshold 1.5 is not between 0 and 1"),
+        (lambda document: document.update(threshold=float("nan")), "threshold nan is not between 0 and 1"),
+        (lambda document: document.update(threshold="high"), "probe.json cannot be used"),
     ],
 )
 def test_a_document_that_is_not_this_schema_is_refused(tmp_path, edit, problem):

@@ -118,3 +118,8 @@ def test_a_state_that_went_through_json_gives_the_same_results():
     _, state = play([0.3, 0.77, 0.95])
     again = json.loads(json.dumps(state))
     assert client.weigh(again, [saw(0.6), saw(0.1, "b")]) == client.weigh(state, [saw(0.6), saw(0.1, "b")])
+
+
+def test_suspicion_of_any_steepness_stays_within_0_and_1():
+    values = [client.suspicion(p, 0.8, 5000.0) for p in (0.0, 0.4, 0.8, 0.9, 1.0)]
+    assert values == [0.0, 0.25, 0.5, 0.75, 1.0]
