@@ -14,10 +14,10 @@ class BaseModelConfig(BaseModel):
     layers: PositiveInt = 3
     heads: PositiveInt = 4
     vocabulary: PositiveInt = 960
-    steps: PositiveInt = 1800
+    steps: PositiveInt = 1500
     batch_size: PositiveInt = 64
     learning_rate: float = 4e-3
-    num_examples: PositiveInt = 60_000
+    num_examples: PositiveInt = 48_000
 
 
 class WorldConfig(BaseModel):
