@@ -119,7 +119,7 @@ def keys() -> None:
 def _console() -> Console:
     """The terminal as it is; a pipe or a log file gets lines wide enough for the tables."""
     console = Console()
-    return console if console.is_terminal else Console(width=120)
+    return console if console.is_terminal else Console(width=130)
 
 
 @contextmanager

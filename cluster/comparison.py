@@ -21,6 +21,7 @@ from cluster.session import ray_session
 
 AXES = {"defenses": "defense.level", "malicious": "clients.malicious", "seeds": "seed"}
 """Axis on the command line -> the key it varies."""
+_LABELS = {"defenses": "{}", "malicious": "{} malicious", "seeds": "seed {}"}
 
 
 def split_axes(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -47,11 +48,12 @@ def run_comparison(
     cells = []
     for values in itertools.product(*axes.values()):
         keys = [f"{AXES[axis]}={value}" for axis, value in zip(axes, values, strict=True)]
-        cells.append((" ".join(values if len(axes) == 1 else keys), load_config(config_path, [*overrides, *keys])))
+        label = ", ".join(_LABELS[axis].format(value) for axis, value in zip(axes, values, strict=True))
+        cells.append((label, load_config(config_path, [*overrides, *keys])))
     results = []
     with ray_session(cells[0][1].cluster.address):
         for label, config in cells:
-            name = label.replace(" ", "_").replace("=", "-")
+            name = label.replace(", ", "_").replace(" ", "-")
             with progress(console, f"{label}: ") as shown:
                 results.append((label, Federation(config, folder / name, shown).run()))
     for label, result in results:
