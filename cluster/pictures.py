@@ -81,12 +81,10 @@ def _mark_rounds(axes: Axes, rounds: Sequence[RoundReport], at: float) -> None:
 
 def _draw_measures(axes: Axes, rounds: Sequence[RoundReport], evaluations: Sequence[EvaluationReport]) -> None:
     at = [report.rounds_done for report in evaluations]
-    _draw_share(axes, at, [report.rule_score for report in evaluations], "safety: restricted prompts refused", _BENIGN, "o-")
-    _draw_share(axes, at, [report.compliance for report in evaluations], "compliance: really answered", _MALICIOUS, "s--")
+    _draw_share(axes, at, [report.rule_score for report in evaluations], "safety (refused)", _BENIGN, "o-")
+    _draw_share(axes, at, [report.compliance for report in evaluations], "compliance (answered)", _MALICIOUS, "s--")
     if any(report.utility is not None for report in evaluations):
-        axes.plot(
-            at, [report.utility for report in evaluations], "^:", color=_GREY, label="utility: benign families, exact match"
-        )
+        axes.plot(at, [report.utility for report in evaluations], "^:", color=_GREY, label="utility (exact match)")
     for report in rounds:
         if report.outcome != "aggregated":
             axes.axvspan(report.round + 0.5, report.round + 1.5, color="#EEEEEE", zorder=0)
