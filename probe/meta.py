@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,30 @@ class ProbeMeta:
     """What a probe was made for and from."""
 
     classifier: str
-    """`linear`."""
+    """`linear`, `layerwise` or `xgboost`."""
     feature: str
     """Name of the feature it reads."""
     shapes: Mapping[str, tuple[int, ...]]
     """PEFT parameter name -> shape of each tensor the feature reads."""
+    layers: Mapping[str, int]
+    """PEFT parameter name -> transformer layer of each of them."""
     model_fingerprint: str
     lora_fingerprint: str
     threshold: float
     """Decision threshold on P(malicious)."""
     recipe: Mapping[str, Any]
     """Local training the samples were collected with: learning_rate, steps, batch_size, weight_decay."""
+    calibration: Mapping[str, float] | None = None
+    """`slope` and `intercept` of Platt scaling; None: scores are taken as they are."""
     version: int = 1
     training: Mapping[str, Any] = field(default_factory=dict)
     """Summary of the training data and of the fit."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Figures on families and clients that training never saw."""
-    sha256: str = ""
-    """Hash of the file with the classifier's numbers."""
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """`benign` and `malicious` -> quantiles of held-out scores, which a run's scores are watched against."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> sha256 of each file with the classifier's numbers."""
 
 
 def write_meta(folder: Path, meta: ProbeMeta) -> None:
