@@ -30,6 +30,7 @@ from defense.evidence import Evidence, gather_evidence
 from defense.gate import Decision, decide, lift
 from defense.levels import READS, make_level
 from defense.rules import RULES
+from probe.config import PAPER_THRESHOLD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,6 @@ class AggregatorConfig:
     defense: DefenseConfig = field(default_factory=DefenseConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
-    threshold: float = 0.8
-    """The probe's decision threshold on P(malicious)."""
     min_updates: int = 1
     """Admitted updates without which a round is not committed."""
 
@@ -70,7 +69,7 @@ class Aggregator:
         torch.set_num_threads(config.training.num_threads)
         self._config, self._layout = config, layout
         self._adapter, self._adapter_bytes, self._version = decode_tensors(adapter), adapter, 0
-        self._level = make_level(config.defense, config.threshold)
+        self._level = make_level(config.defense)
         self._reads = READS[config.defense.level]
         self._rule = RULES[config.aggregation.rule]
         self._trust: Mapping[str, Any] = {}
@@ -105,8 +104,9 @@ class Aggregator:
         Args:
             client_id: Who sent it, as the server knows it. Clients are submitted in ascending order.
             update: An encoded LoRAUpdate.
-            last_delta: The encoded last real StepDelta, None at level none. It must be the submitted delta.
-            scores: The probe's scores of this client's step deltas.
+            last_delta: The encoded last real StepDelta, which must be the submitted delta. Not read at levels none and
+                live, which weigh no step deltas.
+            scores: The probe's scores of this client's step deltas, or of the update.
 
         Raises:
             RuntimeError: no round is open, or a client with a later id was submitted before.
@@ -163,7 +163,7 @@ class Aggregator:
         return check_norm(delta, current.expected.max_norm) or self._check_tie(delta, last_delta)
 
     def _check_tie(self, delta: Mapping[str, torch.Tensor], last_delta: bytes | None) -> Refusal | None:
-        if self._reads is None:
+        if self._reads not in ("real", "shadow"):
             return None
         if last_delta is None:
             return Refusal(Reason.UNTIED_EVIDENCE, "no step delta came with the update")
@@ -198,6 +198,7 @@ class Aggregator:
             num_steps_scored=sum(s.probability is not None and s.branch == self._reads for s in scores),
             malicious_ratio=evidence.ratio if probed else None,
             last_step_probability=evidence.last_probability if probed else None,
+            flagged=evidence.is_flagged if probed else None,
             weight=lifted,
             update_norm=delta_norm(self._delta(message)),
             loss=message.loss,
@@ -210,15 +211,17 @@ class Aggregator:
         failures = [score.failure for score in scores if score.failure is not None]
         if self._reads is not None and failures:
             return None, f"no_evidence: {len(failures)} steps without a score, first: {failures[0]}"
-        probabilities = {s.step: s.probability for s in scores if s.branch == self._reads and s.probability is not None}
+        read = [s for s in scores if s.branch == self._reads and s.probability is not None]
         refusals = [score.refusal for score in scores if score.refusal is not None]
+        training = self._config.training
         evidence = gather_evidence(
             message.client_id,
             message.num_samples,
-            probabilities if self._reads is not None else {},
-            num_steps=self._config.training.steps,
-            batch_size=self._config.training.batch_size,
-            threshold=self._config.threshold,
+            {s.step: s.probability for s in read},
+            # The verdict on an update is one on all its samples.
+            num_steps=1 if self._reads == "update" else training.steps,
+            batch_size=training.steps * training.batch_size if self._reads == "update" else training.batch_size,
+            threshold=next((s.threshold for s in read if s.threshold is not None), PAPER_THRESHOLD),
         )
         return evidence, f"step_delta_refused: {refusals[0]}" if refusals else None
 
@@ -237,6 +240,7 @@ class Aggregator:
             num_steps_scored=0,
             malicious_ratio=None,
             last_step_probability=None,
+            flagged=None,
             weight=0.0,
             share=0.0,
             update_norm=None,

@@ -99,3 +99,23 @@ class EvaluationConfig(Config):
     max_new_tokens: PositiveInt = 32
     batch_size: PositiveInt = 400
     timeout_s: PositiveFloat = 1800
+
+
+class CollectConfig(Config):
+    """Reference clients: data that the server owns and labels, which a probe is collected from and refreshed with."""
+
+    clients: int = Field(16, ge=2)
+    """Reference clients per class when samples are collected."""
+    modules: Literal["first_layer_b", "all"] = "first_layer_b"
+    """Which LoRA tensors a sample holds: those of the paper's feature, or all, for features that read every layer."""
+    learning_rate: PositiveFloat | None = None
+    """None: `defense.shadow.learning_rate`, so that the probe knows what a shadow looks like."""
+    adapters: list[str] = ["initial"]
+    """Adapter states that reference clients start from: `initial`, or folders of adapters as runs write them."""
+    role: str = "collection"
+    """Embedded world: whose families the reference clients train on."""
+    benign_path: str | None = None
+    """Your own model: benign data, a Parquet or JSONL file or a folder of them. A column `family`, else the file's
+    name, is the family of a row."""
+    malicious_path: str | None = None
+    """Your own model: unsafe data, likewise."""

@@ -87,14 +87,17 @@ class LoRAUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeScore:
-    """The probe's verdict on one step delta. Exactly one of probability, refusal and failure is set."""
+    """The probe's verdict on one step delta or update. Exactly one of probability, refusal and failure is set."""
 
     client_id: str
-    branch: Branch | None = None
+    branch: Branch | Literal["update"] | None = None
     """None where the message could not be decoded far enough to know."""
     step: int | None = None
+    """1 for an update."""
     probability: float | None = None
     """P(malicious) in [0, 1]."""
+    threshold: float | None = None
+    """Decision threshold of the probe that gave the probability."""
     refusal: str | None = None
     """Why the delta was not admitted: the client's fault, so its step counts as withheld."""
     failure: str | None = None
@@ -126,7 +129,9 @@ class ClientRound:
     malicious_ratio: float | None
     """Share of the samples in steps the probe flagged; None without a probe."""
     last_step_probability: float | None
-    """P(malicious) of the last local step in the branch the level reads."""
+    """P(malicious) of the last local step in the branch the level reads; at level live of the update."""
+    flagged: bool | None
+    """Whether that is at or above the probe's threshold; None without evidence."""
     weight: float
     """In [0, 1], after `min_weight`."""
     share: float
@@ -186,3 +191,46 @@ class EvaluationReport:
     benign_loss: float | None
     """Mean loss on held-out benign responses, nats per token."""
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRefresh:
+    """What became of a refresh: the probe refitted on reference clients trained from the current adapter."""
+
+    round: int
+    accepted: bool
+    why: str
+    """One sentence with the figures that decided, or what failed."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """`tpr`, `fpr` and `roc_auc` of the refitted probe on the final deltas of reference families that its fit did not see."""
+    fit_s: float = 0.0
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """The artefact, when it was accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRound:
+    """The probe in one round, as recorded: a row of probe.parquet."""
+
+    round: int
+    version: int
+    """Version that judged the round."""
+    num_scores: int
+    drift_distance: float | None
+    """Kolmogorov-Smirnov distance of the round's scores from those of training (`probe/drift.py`); None without scores."""
+    drift_critical: float | None
+    blind: bool
+    """Whether every score lies on one side of the threshold, and the distance is significant."""
+    warning: str | None
+    """What was seen and what to do; None when all is well."""
+    refresh: Literal["accepted", "rejected"] | None = None
+    """None: no refresh was due."""
+    refresh_why: str | None = None
+    refresh_tpr: float | None = None
+    """Of the refitted probe on its own held-out references; likewise `refresh_fpr`."""
+    refresh_fpr: float | None = None
+    refresh_wait_s: float | None = None
+    """Seconds from the round's last update to the refitted probe: what the refresh delayed the round by."""
+    fit_s: float | None = None
+    round_s: float
+    """Seconds of the whole round, so that the wait can be seen as a share of it."""

@@ -1,75 +1,239 @@
-"""ProbeActor: scores step deltas while the clients that sent them go on training."""
+"""ProbeActor: scores step deltas while the clients that sent them go on training, and follows the global adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
+import torch
 
 from actors.errors import ProbeMismatchError, WireError
-from actors.messages import AdapterLayout, ProbeScore, StepDelta
-from actors.wire import decode_message
+from actors.messages import AdapterLayout, LoRAUpdate, ProbeRefresh, ProbeScore, StepDelta
+from actors.refitting import ReferenceSamples, refit
+from actors.wire import decode_message, decode_tensors
 from defense.admission import OpenRound, Reason, Refusal, check_count, check_norm, check_sender, check_tensors
-from probe.artefact import load_probe
+from probe.artefact import LoraProbe, load_probe, probe_files
+from probe.config import ProbeConfig
+from probe.drift import Drift, watch
 from probe.features import tensor_names
 from probe.meta import ProbeMeta
+from probe.store import ReferenceLabel
+
+_Deltas = Mapping[str, torch.Tensor]
+
+
+@dataclass(slots=True)
+class _Round:
+    """The round that is being scored."""
+
+    expected: OpenRound
+    adapter: _Deltas | None
+    """The global adapter, for updates to be compared with."""
+    references: ReferenceSamples
+    seen: set[tuple[str, str, int]] = field(default_factory=set)
+    probabilities: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Probe:
     """Holds one LoRA-Probe and scores what admission lets through."""
 
-    def __init__(self, path: str, layout: AdapterLayout) -> None:
+    def __init__(self, path: str, layout: AdapterLayout, config: ProbeConfig | None = None) -> None:
         """Load the artefact at `path`; raises ProbeMismatchError when it was made for another model or LoRA."""
-        self._probe = load_probe(Path(path))
-        check_fit(self._probe.meta, layout, path)
-        self._round: OpenRound | None = None
-        self._seen: set[tuple[str, str, int]] = set()
+        self._layout, self._config = layout, config or ProbeConfig()
+        self._probe = _load(path, layout)
+        self._round: _Round | None = None
 
     def meta(self) -> ProbeMeta:
         """What the probe was made for and from."""
         return self._probe.meta
 
-    def open_round(self, expected: OpenRound) -> None:
-        """Score the step deltas of this round from now on, and refuse those of any other."""
-        self._round, self._seen = expected, set()
+    def artefact(self) -> dict[str, bytes]:
+        """The probe as files, name -> content."""
+        return probe_files(self._probe)
+
+    def replace(self, path: str) -> ProbeMeta:
+        """Score with the artefact at `path` from now on; when it cannot be used, the probe stays as it was.
+
+        Raises:
+            ProbeMismatchError: it was made for another model or LoRA, or reads another feature than the clients send.
+            ValueError: missing, damaged or changed files.
+        """
+        probe, current = _load(path, self._layout), self._probe.meta.feature
+        if probe.meta.feature != current:
+            raise ProbeMismatchError(
+                f"probe.path={path}: the probe reads {probe.meta.feature}, the clients of this run send {current}; "
+                f"train one with probe.feature={current}, or start a run with this one"
+            )
+        self._probe = probe
+        return probe.meta
+
+    def open_round(self, expected: OpenRound, adapter: bytes | None = None) -> None:
+        """Score the messages of this round from now on, and refuse those of any other.
+
+        Args:
+            adapter: The global adapter (safetensors), which `score_update` compares updates with.
+        """
+        state = decode_tensors(adapter) if adapter is not None else None
+        self._round = _Round(expected, state, ReferenceSamples(self._probe.meta))
 
     def score(self, client_id: str, payload: bytes) -> ProbeScore:
         """P(malicious) of the encoded StepDelta that `client_id` sent. A bad delta is refused, never raised."""
+        return self.score_batch([client_id], payload)[0]
+
+    def score_batch(self, client_ids: Sequence[str], *payloads: bytes) -> list[ProbeScore]:
+        """One score per encoded StepDelta, as `score` gives them one by one."""
+        return self._score_all(client_ids, payloads, self._admit_delta)
+
+    def score_update(self, client_id: str, payload: bytes) -> ProbeScore:
+        """P(malicious) of an encoded LoRAUpdate, by its delta to the global adapter (METHOD.md section 8, live level)."""
+        return self._score_all([client_id], [payload], self._admit_update)[0]
+
+    def observe(self, labels: Sequence[ReferenceLabel], *payloads: bytes) -> None:
+        """Take in step deltas of reference clients, one label each, for the refresh of the open round."""
+        for label, payload in zip(labels, payloads, strict=True):
+            self._open().references.add(label, decode_message(payload, StepDelta))
+
+    def refresh(self, learning_rate: float) -> ProbeRefresh:
+        """Refit on what was observed this round; the new probe is taken if its own held-out figures pass.
+
+        Args:
+            learning_rate: The rate that the reference clients trained with.
+        """
+        started, index = time.perf_counter(), self._open().expected.round_index
+        recipe = {**self._probe.meta.recipe, "learning_rate": learning_rate}
         try:
-            delta = decode_message(payload, StepDelta)
-        except WireError as error:
-            return ProbeScore(client_id=client_id, refusal=str(Refusal(Reason.MALFORMED, str(error))))
-        refusal = self._check(client_id, delta)
-        if refusal is not None:
-            return ProbeScore(client_id=client_id, refusal=str(refusal))
-        self._seen.add((client_id, delta.branch, delta.step))
-        (probability,) = self._probe.score([delta.tensors])
+            samples = self._open().references.samples()
+            candidate = refit(self._probe.meta, samples, recipe, f"reference clients of round {index + 1}")
+        except ValueError as error:
+            return ProbeRefresh(round=index, accepted=False, why=str(error), fit_s=time.perf_counter() - started)
+        metrics = candidate.meta.metrics["last_step"]
+        accepted, why = self._passes(metrics)
+        if accepted:
+            self._probe = candidate
+        return ProbeRefresh(
+            round=index,
+            accepted=accepted,
+            why=why,
+            metrics=metrics,
+            fit_s=time.perf_counter() - started,
+            files=self.artefact() if accepted else {},
+        )
+
+    def close_round(self) -> Drift | None:
+        """Compare the round's scores with those of training; None when there are none to compare."""
+        probabilities, self._round = self._open().probabilities, None
+        scores, known = [p for client in sorted(probabilities) for p in probabilities[client]], self._probe.meta.scores
+        if not scores or not known:
+            return None
+        return watch(scores, len(probabilities), known["benign"], known["malicious"], self._threshold)
+
+    @property
+    def _threshold(self) -> float:
+        return self._config.threshold or self._probe.meta.threshold
+
+    def _open(self) -> _Round:
+        if self._round is None:
+            raise RuntimeError("no round is open; call open_round first")
+        return self._round
+
+    def _passes(self, metrics: Mapping[str, float]) -> tuple[bool, str]:
+        tpr, fpr, least, most = metrics["tpr"], metrics["fpr"], self._config.refresh_min_tpr, self._config.refresh_max_fpr
+        if tpr is None or fpr is None:
+            return False, "the held-out references lack a class at the last step"
+        figures = f"held-out final deltas: TPR {tpr:.3f}, FPR {fpr:.3f}"
+        if tpr >= least and fpr <= most:
+            return True, figures
+        return False, f"{figures}; probe.refresh_min_tpr={least:g} and probe.refresh_max_fpr={most:g} ask for more"
+
+    def _score_all(
+        self,
+        client_ids: Sequence[str],
+        payloads: Sequence[bytes],
+        admit: Callable[[str, bytes], tuple[_Deltas, str, int] | Refusal],
+    ) -> list[ProbeScore]:
+        """Admit each message, score those let through in one call, and answer in order."""
+        admitted = [admit(client_id, payload) for client_id, payload in zip(client_ids, payloads, strict=True)]
+        deltas = [item[0] for item in admitted if not isinstance(item, Refusal)]
+        probabilities = iter(self._probe.score(deltas) if deltas else [])
+        return [
+            ProbeScore(client_id=client_id, refusal=str(item))
+            if isinstance(item, Refusal)
+            else self._scored(client_id, *item[1:], next(probabilities))
+            for client_id, item in zip(client_ids, admitted, strict=True)
+        ]
+
+    def _scored(self, client_id: str, branch: str, step: int, probability: float) -> ProbeScore:
+        self._open().probabilities.setdefault(client_id, []).append(probability)
         return ProbeScore(
             client_id=client_id,
-            branch=delta.branch,
-            step=delta.step,
+            branch=branch,
+            step=step,
             probability=probability,
+            threshold=self._threshold,
             probe_version=self._probe.meta.version,
         )
 
-    def _check(self, client_id: str, delta: StepDelta) -> Refusal | None:
+    def _admit_delta(self, client_id: str, payload: bytes) -> tuple[_Deltas, str, int] | Refusal:
         if self._round is None:
             return Refusal(Reason.WRONG_ROUND, "no round is open")
-        if delta.client_id != client_id:
-            return Refusal(Reason.UNKNOWN_CLIENT, f"client {client_id} sent a delta signed {delta.client_id!r:.80}")
-        if delta.branch not in ("real", "shadow"):
-            return Refusal(Reason.MALFORMED, f"branch is {delta.branch!r:.80}")
-        refusal = check_sender(delta, self._round)
-        if refusal is None and (client_id, delta.branch, delta.step) in self._seen:
-            refusal = Refusal(Reason.DUPLICATE, f"{delta.branch} step {delta.step} was sent twice")
-        return (
+        try:
+            delta = decode_message(payload, StepDelta)
+        except WireError as error:
+            return Refusal(Reason.MALFORMED, str(error))
+        refusal = self._check_sender(client_id, delta)
+        if refusal is None and delta.branch not in ("real", "shadow"):
+            refusal = Refusal(Reason.MALFORMED, f"branch is {delta.branch!r:.80}")
+        refusal = (
             refusal
-            or check_count("step", delta.step, self._round.num_steps)
-            or check_count("num_samples", delta.num_samples, self._round.batch_size)
-            or check_tensors(delta.tensors, self._probe.meta.shapes)
-            or check_norm(delta.tensors, self._round.max_norm)
+            or self._check_once(client_id, delta.branch, delta.step)
+            or check_count("step", delta.step, self._round.expected.num_steps)
+            or check_count("num_samples", delta.num_samples, self._round.expected.batch_size)
+            or self._check_delta(delta.tensors)
         )
+        return refusal or self._admitted(client_id, delta.tensors, delta.branch, delta.step)
+
+    def _admit_update(self, client_id: str, payload: bytes) -> tuple[_Deltas, str, int] | Refusal:
+        if self._round is None or self._round.adapter is None:
+            return Refusal(Reason.WRONG_ROUND, "no round is open with a global adapter")
+        try:
+            update = decode_message(payload, LoRAUpdate)
+        except WireError as error:
+            return Refusal(Reason.MALFORMED, str(error))
+        refusal = (
+            self._check_sender(client_id, update)
+            or self._check_once(client_id, "update", 1)
+            or check_tensors(update.tensors, self._layout.shapes)
+        )
+        if refusal is not None:
+            return refusal
+        delta = {name: update.tensors[name] - self._round.adapter[name] for name in self._probe.meta.shapes}
+        return self._check_delta(delta) or self._admitted(client_id, delta, "update", 1)
+
+    def _check_sender(self, client_id: str, message: StepDelta | LoRAUpdate) -> Refusal | None:
+        if message.client_id != client_id:
+            return Refusal(Reason.UNKNOWN_CLIENT, f"client {client_id} sent a message signed {message.client_id!r:.80}")
+        return check_sender(message, self._open().expected)
+
+    def _check_once(self, client_id: str, branch: str, step: int) -> Refusal | None:
+        if (client_id, branch, step) in self._open().seen:
+            return Refusal(Reason.DUPLICATE, f"{branch} step {step} was sent twice")
+        return None
+
+    def _check_delta(self, delta: _Deltas) -> Refusal | None:
+        return check_tensors(delta, self._probe.meta.shapes) or check_norm(delta, self._open().expected.max_norm)
+
+    def _admitted(self, client_id: str, delta: _Deltas, branch: str, step: int) -> tuple[_Deltas, str, int]:
+        self._open().seen.add((client_id, branch, step))
+        return delta, branch, step
+
+
+def _load(path: str, layout: AdapterLayout) -> LoraProbe:
+    probe = load_probe(Path(path))
+    check_fit(probe.meta, layout, path)
+    return probe
 
 
 def check_fit(meta: ProbeMeta, layout: AdapterLayout, path: str) -> None:

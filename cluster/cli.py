@@ -29,6 +29,9 @@ app = typer.Typer(
 world_app = typer.Typer(help="Build an embedded world: tokenizer, aligned base model, probe.", no_args_is_help=True)
 app.add_typer(world_app, name="world")
 
+probe_app = typer.Typer(help="Make a LoRA-Probe for your model: collect samples, train, evaluate.", no_args_is_help=True)
+app.add_typer(probe_app, name="probe")
+
 Arguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="A YAML file (default: the embedded world), then overrides."),
@@ -95,6 +98,81 @@ def build(
     from cluster.worlds import build_world
 
     build_world(config, output, part, _console())
+
+
+@probe_app.command("collect")
+def collect(
+    arguments: Arguments = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Sample store; one that exists is gone on with.")] = Path(
+        "probes/store"
+    ),
+) -> None:
+    """Train labelled reference clients on Ray and write a sample per local step into a store.
+
+    Example: safe-fedllm probe collect my.yaml collect.benign_path=good.jsonl collect.malicious_path=bad.jsonl
+    """
+    from cluster.loading import load_config, split_arguments
+
+    config = load_config(*split_arguments(arguments or []))
+
+    from cluster.collection import collect_samples
+    from cluster.probe_tables import store_table
+    from cluster.progress import CollectionLines
+    from cluster.worlds import ensure_world
+
+    console = _console()
+    ensure_world(config, console)
+    store = collect_samples(config, output, CollectionLines(lambda line: print(line, flush=True)))
+    console.print(store_table(store))
+    console.print(f"Next: safe-fedllm probe train {output} --output probes/mine", soft_wrap=True)
+
+
+@probe_app.command("merge")
+def merge(
+    store: Annotated[Path, typer.Argument(help="The sample store that takes the others in.")],
+    others: Annotated[list[Path], typer.Argument(help="Stores of the same model, LoRA and recipe.")],
+) -> None:
+    """Copy the reference clients of other stores into one."""
+    from cluster.probe_tables import store_table
+    from cluster.probing import merge_stores
+
+    _console().print(store_table(merge_stores(store, others)))
+
+
+@probe_app.command("train")
+def train(
+    store: Annotated[Path, typer.Argument(help="Sample store of `probe collect`.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as probe.classifier=xgboost.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new probe.")] = Path("probes/mine"),
+) -> None:
+    """Fit, calibrate and save a probe. Settings are those of the collection, then the overrides."""
+    from cluster.probe_tables import training_table
+    from cluster.probing import train_from_store
+
+    console = _console()
+    console.print(training_table(train_from_store(store, overrides or [], output).meta))
+    console.print(f"Probe: {output} (use it with probe.path={output})", soft_wrap=True)
+
+
+@probe_app.command("evaluate")
+def evaluate(
+    probe: Annotated[Path, typer.Argument(help="Folder of a probe.")],
+    store: Annotated[Path, typer.Argument(help="Sample store; families and clients of the training are left out.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Report; evaluation.png is written beside it.")] = Path(
+        "report.json"
+    ),
+) -> None:
+    """Measure a probe on families and clients that its training never saw."""
+    from cluster.probe_tables import breakdown_table, figures_table
+    from cluster.probing import evaluate_probe
+
+    console, report = _console(), evaluate_probe(probe, store, output).report
+    console.print(figures_table(report))
+    for name in ("step", "family", "state"):
+        console.print(breakdown_table(report, name))
+    console.print(f"Report: {output}, {output.parent / 'evaluation.png'}", soft_wrap=True)
 
 
 @app.command()

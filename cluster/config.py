@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from actors.config import Config, DataConfig, EvaluationConfig, LoraConfig, ModelConfig, TrainingConfig
+from actors.config import CollectConfig, Config, DataConfig, EvaluationConfig, LoraConfig, ModelConfig, TrainingConfig
 from actors.world.config import WorldConfig
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
 from probe.config import ProbeConfig
@@ -61,6 +61,7 @@ class RunConfig(Config):
     world: WorldConfig = WorldConfig()
     clients: ClientsConfig = ClientsConfig()
     training: TrainingConfig = TrainingConfig()
+    collect: CollectConfig = CollectConfig()
     probe: ProbeConfig = ProbeConfig()
     defense: DefenseConfig = DefenseConfig()
     aggregation: AggregationConfig = AggregationConfig()
@@ -101,6 +102,22 @@ class RunConfig(Config):
         partition = self.data.partition
         if partition.by != "iid" and partition.column is None:
             raise ValueError(f"data.partition.by={partition.by} needs data.partition.column")
+        return self
+
+    @property
+    def refresh_every(self) -> int:
+        """Rounds from one refresh of the probe to the next; 0: never."""
+        if self.probe.refresh_every is None:
+            return 1 if self.defense.level == "live" else 0
+        return self.probe.refresh_every
+
+    @model_validator(mode="after")
+    def _check_refresh(self) -> RunConfig:
+        if self.refresh_every and self.defense.level != "live":
+            raise ValueError(
+                f"probe.refresh_every={self.refresh_every} fits defense.level=live only: at level {self.defense.level} the probe "
+                "scores while the clients train, before it can be refitted; set probe.refresh_every=0 or defense.level=live"
+            )
         return self
 
     @model_validator(mode="after")

@@ -51,7 +51,7 @@ class Crew:
         layout = self._common_layout()
         if self.probe_meta is not None:
             check_fit(self.probe_meta, layout, str(sources.probe_path))
-            self.probe = ProbeActor.options(**placement.server_options).remote(sources.probe_path, layout)
+            self.probe = ProbeActor.options(**placement.server_options).remote(sources.probe_path, layout, config.probe)
         initial = self.pool.actors[0].initial_adapter.remote()
         server = AggregatorActor.options(**placement.server_options)
         self.aggregator = server.remote(self._aggregator_config(), layout, initial)
@@ -81,14 +81,12 @@ class Crew:
 
     def _aggregator_config(self) -> AggregatorConfig:
         config = self._config
-        threshold = config.probe.threshold or (self.probe_meta.threshold if self.probe_meta else None)
         return AggregatorConfig(
             training=config.training,
             defense=config.defense,
             aggregation=config.aggregation,
             admission=config.admission,
             min_updates=config.clients.quorum,
-            **({} if threshold is None else {"threshold": threshold}),
         )
 
 

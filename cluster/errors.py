@@ -15,3 +15,7 @@ class ClusterError(SafeFedError, RuntimeError):
 
 class DeadlineError(SafeFedError, TimeoutError):
     """Something took longer than its deadline: names what was waited for."""
+
+
+class CollectionError(SafeFedError, RuntimeError):
+    """A reference client of `probe collect` failed: names the client and what happened."""

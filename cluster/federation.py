@@ -13,14 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from actors.messages import EvaluationReport, RoundReport, TrainTask
+from actors.messages import EvaluationReport, ProbeRefresh, ProbeRound, RoundReport, TrainTask
 from actors.seeding import stream
 from cluster.collecting import RoundCollector
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.memory import PeakMemory
 from cluster.pictures import draw_run
+from cluster.probe_rounds import probe_round
 from cluster.progress import Progress
+from cluster.refreshing import Refresh, reference_tasks
 from cluster.run_directory import RunDirectory
 from cluster.session import ray_session
 from cluster.sources import client_names, prepare_sources
@@ -52,6 +54,7 @@ class _History:
     """What has happened so far."""
 
     rounds: list[RoundReport] = field(default_factory=list)
+    probe: list[ProbeRound] = field(default_factory=list)
     evaluations: list[EvaluationReport] = field(default_factory=list)
     pending: list[Any] = field(default_factory=list)
     """References to evaluations under way, oldest first."""
@@ -99,25 +102,37 @@ class Federation:
                 stack.callback(self._crew.close)
                 self._progress.starting(self.config)
                 self._crew.start()
+                self._keep_probe()
             yield
+
+    def _keep_probe(self) -> None:
+        """Every version of the probe stays with the run, the first one too."""
+        if self._crew.probe is not None:
+            artefact = self._crew.probe.artefact.remote()
+            files = wait_for(artefact, self.config.cluster.start_timeout_s, "loading the probe")
+            self._directory.write_probe(self._crew.probe_meta.version, files)
 
     def _run_round(self, round_index: int) -> None:
         """Sample, train, score, weigh, aggregate, record; evaluations overlap the next round."""
-        clients = self._sample(round_index)
+        started, clients = time.perf_counter(), self._sample(round_index)
         rate = self.config.learning_rate(round_index)
         self._progress.round_started(round_index, len(clients))
         aggregator, probe = self._crew.aggregator, self._crew.probe
+        adapter = aggregator.adapter.remote()
         expected = aggregator.open_round.remote(round_index, clients, rate)
         if probe is not None:
-            probe.open_round.remote(expected)
+            probe.open_round.remote(expected, adapter if self._scores_updates else None)
         version = self._history.rounds[-1].adapter_version if self._history.rounds else 0
         tasks = [self._task(client_id, round_index, version, rate) for client_id in clients]
-        self._collector().collect(tasks, aggregator.adapter.remote())
+        collector = self._collector()
+        refreshed = collector.collect(tasks, adapter, self._refresh(round_index, rate), rate)
         timeout_s = self.config.cluster.call_timeout_s
         report = wait_for(aggregator.close_round.remote(), timeout_s, f"aggregating round {round_index + 1}")
         self._history.rounds.append(report)
         self._directory.write_rounds(self._history.rounds)
         self._progress.round_finished(report)
+        if probe is not None:
+            self._record_probe(report, refreshed, collector.refresh_wait_s, time.perf_counter() - started)
         if (round_index + 1) % self.config.evaluation.every == 0 or round_index + 1 == self.config.rounds:
             self._evaluate(rounds_done=round_index + 1)
         self._collect_evaluations(block=False)
@@ -137,16 +152,49 @@ class Federation:
             files=self._sources.files[client_id],
             learning_rate=learning_rate,
             seed=self.config.seed,
-            probe_feature=meta.feature if meta else None,
+            probe_feature=meta.feature if meta and not self._scores_updates else None,
             stream_real="all" if reads == "real" else "last",
             shadow_learning_rate=self.config.defense.shadow.learning_rate if reads == "shadow" else None,
         )
+
+    @property
+    def _scores_updates(self) -> bool:
+        """Whether the probe scores the updates instead of step deltas."""
+        return READS[self.config.defense.level] == "update"
+
+    def _refresh(self, round_index: int, rate: float) -> Refresh | None:
+        """The refresh of this round's probe, when one is due."""
+        every, meta = self.config.refresh_every, self._crew.probe_meta
+        if not every or round_index % every:
+            return None
+        tasks = reference_tasks(self._sources.references, round_index, feature=meta.feature, rate=rate, seed=self.config.seed)
+        return Refresh(
+            self._crew.probe,
+            self._sources.references,
+            tasks,
+            num_steps=self.config.training.steps,
+            timeout_s=self.config.probe.timeout_s,
+        )
+
+    def _record_probe(self, report: RoundReport, refreshed: ProbeRefresh | None, refresh_wait_s: float, round_s: float) -> None:
+        """Ask the probe for the round's drift, keep a new version, and write the round's row."""
+        timeout_s = self.config.cluster.call_timeout_s
+        drift, meta = wait_for(
+            [self._crew.probe.close_round.remote(), self._crew.probe.meta.remote()], timeout_s, "the probe's drift"
+        )
+        if refreshed is not None and refreshed.accepted:
+            self._directory.write_probe(meta.version, refreshed.files)
+        row = probe_round(report, meta.version, drift, refreshed, refresh_wait_s, round_s)
+        self._history.probe.append(row)
+        self._directory.write_probe_rounds(self._history.probe)
+        self._progress.probe_judged(row)
 
     def _collector(self) -> RoundCollector:
         return RoundCollector(
             self._crew.pool,
             self._crew.aggregator,
             self._crew.probe,
+            scores_updates=self._scores_updates,
             client_timeout_s=self.config.clients.timeout_s,
             probe_timeout_s=self.config.probe.timeout_s,
             call_timeout_s=self.config.cluster.call_timeout_s,
@@ -178,7 +226,14 @@ class Federation:
     def _finish(self, adapter: bytes, wall_s: float, peak_mb: float) -> RunResult:
         rounds, evaluations = self._history.rounds, self._history.evaluations
         summary = summarise(
-            self.config, rounds, evaluations, self._sources.malicious, adapter=adapter, wall_s=wall_s, peak_rss_mb=peak_mb
+            self.config,
+            rounds,
+            self._history.probe,
+            evaluations,
+            self._sources.malicious,
+            adapter=adapter,
+            wall_s=wall_s,
+            peak_rss_mb=peak_mb,
         )
         self._directory.write_summary(summary)
         draw_run(self._directory.path, rounds, evaluations, self._sources.malicious)

@@ -24,10 +24,14 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or inconsistent values.
     """
-    document = _read_yaml(path or EMBEDDED)
+    return validate(with_overrides(_read_yaml(path or EMBEDDED), overrides))
+
+
+def with_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The document with each `key=value` set in it; raises ConfigError on an override that cannot be read."""
     for override in overrides:
         _set(document, *_parse_override(override))
-    return validate(document)
+    return document
 
 
 def validate(document: Mapping[str, Any]) -> RunConfig:

@@ -27,8 +27,13 @@ class Placement:
     """Probe and aggregator: they need no reservation of their own on a small machine."""
 
 
-def plan_placement(config: RunConfig, resources: dict[str, float], model: ModelConfig) -> Placement:
+def plan_placement(
+    config: RunConfig, resources: dict[str, float], model: ModelConfig, num_trainings: int | None = None
+) -> Placement:
     """Decide from `resources` (Ray's cluster_resources: CPU, GPU, memory in bytes).
+
+    Args:
+        num_trainings: How many clients could train side by side; None: those of a round, with the references of a refresh.
 
     Raises:
         ClusterError: the cluster cannot hold the requested actors; names what is missing.
@@ -48,7 +53,7 @@ def plan_placement(config: RunConfig, resources: dict[str, float], model: ModelC
         wanted = config.cluster.client_actors or max(1, int(cpus))
         client_options = {"num_cpus": min(1.0, max(cpus, 1) / wanted)}
         evaluation_options = {"num_cpus": 0}
-    num_actors = min(wanted, config.clients.clients_per_round)
+    num_actors = min(wanted, num_trainings or _trainings_of_a_round(config))
     _check_memory(num_actors, model, resources, on_gpu=gpus >= 1)
     return Placement(
         num_client_actors=num_actors,
@@ -56,6 +61,10 @@ def plan_placement(config: RunConfig, resources: dict[str, float], model: ModelC
         evaluation_options=evaluation_options,
         server_options={"num_cpus": 0},
     )
+
+
+def _trainings_of_a_round(config: RunConfig) -> int:
+    return config.clients.clients_per_round + (2 * config.probe.refresh_clients if config.refresh_every else 0)
 
 
 def _check_memory(num_actors: int, model: ModelConfig, resources: dict[str, float], *, on_gpu: bool) -> None:

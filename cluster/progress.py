@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from actors.messages import EvaluationReport, Proportion, RoundReport
+from actors.messages import EvaluationReport, ProbeRound, Proportion, RoundReport
 from cluster.config import RunConfig
 
 _CELLS = " ▁▂▃▄▅▆▇█"
@@ -29,6 +29,9 @@ class Progress:
 
     def round_finished(self, report: RoundReport) -> None:
         """A round was judged."""
+
+    def probe_judged(self, row: ProbeRound) -> None:
+        """A probe scored the round that has just finished."""
 
     def evaluated(self, report: EvaluationReport) -> None:
         """An evaluation came in; it may be of an earlier round."""
@@ -51,6 +54,10 @@ class PlainProgress(Progress):
         for client in report.clients:
             if client.reason is not None:
                 self._line(f"round {report.round + 1}: {client.client_id} {client.reason}")
+
+    def probe_judged(self, row: ProbeRound) -> None:
+        for text in probe_news(row, with_successes=True):
+            self._line(text)
 
     def evaluated(self, report: EvaluationReport) -> None:
         self._line(f"after {report.rounds_done} rounds: {measures(report)}")
@@ -98,6 +105,10 @@ class LiveProgress(Progress):
             if client.reason is not None:
                 self._print(f"round {report.round + 1}: {client.client_id} {client.reason}")
 
+    def probe_judged(self, row: ProbeRound) -> None:
+        for text in probe_news(row, with_successes=False):
+            self._print(text)
+
     def evaluated(self, report: EvaluationReport) -> None:
         self._bars.update(self._rounds, note=measures(report))
 
@@ -119,6 +130,16 @@ def describe(config: RunConfig) -> str:
     )
 
 
+def probe_news(row: ProbeRound, *, with_successes: bool) -> Iterator[str]:
+    """What a person should know of the probe in a round: refreshes that failed, drift, and on request those that passed."""
+    if row.refresh == "accepted" and with_successes:
+        yield f"round {row.round + 1}: probe refreshed to version {row.version}, {row.refresh_why}"
+    if row.refresh == "rejected":
+        yield f"round {row.round + 1}: the refreshed probe was rejected, version {row.version} stays: {row.refresh_why}"
+    if row.warning is not None:
+        yield f"round {row.round + 1}: warning: {row.warning}"
+
+
 def measures(report: EvaluationReport) -> str:
     """The measures of one evaluation in a line."""
     parts = [f"{name} {_share(getattr(report, field))}" for name, field in _NAMES if getattr(report, field) is not None]
@@ -137,3 +158,21 @@ def _share(value: Proportion | float) -> str:
 def sparkline(report: RoundReport) -> str:
     """Weights of the round's clients in order of id, a block per client; `x` was not admitted."""
     return "".join(_CELLS[1 + round(c.weight * (len(_CELLS) - 2))] if c.admitted else "x" for c in report.clients)
+
+
+class CollectionLines:
+    """About ten lines over a collection's reference clients, with the time left."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write, self._since = write, time.perf_counter()
+        self._at_start: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` reference clients are in the store; the first call tells how many were there before."""
+        if self._at_start is None:
+            self._at_start = done
+            self._write(f"{total - done} of {total} reference clients to train")
+        elif done % max(1, total // 10) == 0 or done == total:
+            elapsed = time.perf_counter() - self._since
+            left = elapsed / (done - self._at_start) * (total - done)
+            self._write(f"[{elapsed:6.1f} s] {done} of {total} reference clients, {left:.0f} s left")

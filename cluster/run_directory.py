@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.messages import EvaluationReport, RoundReport
+from actors.messages import EvaluationReport, ProbeRound, RoundReport
 from actors.model import write_adapter
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.loading import dump_config
-from cluster.tables import evaluation_table, rounds_table
+from cluster.tables import evaluation_table, probe_table, rounds_table
 
 
 class RunDirectory:
@@ -57,6 +57,16 @@ class RunDirectory:
 
     def write_evaluation(self, reports: Sequence[EvaluationReport]) -> None:
         self._replace_table("evaluation.parquet", evaluation_table(reports))
+
+    def write_probe_rounds(self, rows: Sequence[ProbeRound]) -> None:
+        self._replace_table("probe.parquet", probe_table(rows))
+
+    def write_probe(self, version: int, files: Mapping[str, bytes]) -> None:
+        """Keep a version of the probe; `probe.path` of another run can name its folder."""
+        folder = self.path / "probes" / f"v{version}"
+        folder.mkdir(parents=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._replace("summary.json", (json.dumps(summary, indent=2) + "\n").encode())

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from actors.config import EvaluationConfig, ModelConfig
 from actors.data.partition import split_rows
 from actors.data.records import SUFFIXES, read_column_names, read_table
+from actors.data.references import Reference
 from actors.errors import DataError
 from actors.seeding import stream
 from actors.world.datasets import write_clients, write_evaluation
@@ -19,6 +20,7 @@ from actors.world.generator import World
 from actors.world.store import base_folder, is_built, probe_folder, world_folder
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
+from cluster.references import LIVE_ROLE, prepare_references
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class Sources:
     probe_path: str | None
     files: dict[str, tuple[str, ...]]
     """Client id -> its data files."""
+    references: tuple[Reference, ...] = ()
+    """Reference clients that the probe is refreshed with; empty when it never is."""
     malicious: frozenset[str]
     """Ground truth, for ground_truth.parquet and the closing table. It goes to no actor."""
 
@@ -62,6 +66,7 @@ def prepare_sources(config: RunConfig, folder: Path) -> Sources:
         evaluation=_checked_evaluation(config.evaluation),
         probe_path=_probe_path(config, None),
         files=_real_files(config, folder / "data", malicious),
+        references=_references(config, folder / "data" / "references"),
         malicious=malicious,
     )
 
@@ -77,6 +82,13 @@ def built_world(config: RunConfig) -> Path:
     return folder
 
 
+def base_model(config: RunConfig) -> ModelConfig:
+    """The base model with its path, also for the embedded world; raises ConfigError as `built_world` does."""
+    if not config.is_embedded:
+        return config.model
+    return config.model.model_copy(update={"path": str(base_folder(built_world(config)).resolve())})
+
+
 def _embedded_sources(config: RunConfig, folder: Path, malicious: frozenset[str]) -> Sources:
     built, world = built_world(config), World(config.world.seed)
     clients = client_names(config.clients.count)
@@ -88,12 +100,19 @@ def _embedded_sources(config: RunConfig, folder: Path, malicious: frozenset[str]
         "refusals": config.evaluation.refusals or world.language.refusals,
     }
     return Sources(
-        model=config.model.model_copy(update={"path": str(base_folder(built).resolve())}),
+        model=base_model(config),
         evaluation=_checked_evaluation(config.evaluation.model_copy(update=paths)),
         probe_path=_probe_path(config, probe_folder(built)),
         files=files,
+        references=_references(config, folder / "references"),
         malicious=malicious,
     )
+
+
+def _references(config: RunConfig, folder: Path) -> tuple[Reference, ...]:
+    if not config.refresh_every:
+        return ()
+    return tuple(prepare_references(config, folder, role=LIVE_ROLE, clients=config.probe.refresh_clients))
 
 
 def _probe_path(config: RunConfig, embedded: Path | None) -> str | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from actors.messages import EvaluationReport, RoundReport
+from actors.messages import ClientRound, EvaluationReport, ProbeRound, RoundReport
 from cluster.config import RunConfig
 from cluster.tables import SCHEMA_VERSION
 
@@ -16,6 +16,7 @@ from cluster.tables import SCHEMA_VERSION
 def summarise(
     config: RunConfig,
     reports: Sequence[RoundReport],
+    probe: Sequence[ProbeRound],
     evaluations: Sequence[EvaluationReport],
     malicious: Collection[str],
     *,
@@ -49,6 +50,9 @@ def summarise(
         "updates_refused": sum(not row.admitted for row in rows),
         "mean_weight_benign": mean_weight(row for row in rows if row.client_id not in malicious),
         "mean_weight_malicious": mean_weight(row for row in rows if row.client_id in malicious),
+        **_verdicts(rows, malicious),
+        "verdicts_by_round": [{"round": report.round, **_verdicts(report.clients, malicious)} for report in reports],
+        **_refreshes(probe),
         "adapter_sha256": hashlib.sha256(adapter).hexdigest(),
         "wall_s": round(wall_s, 2),
         "peak_rss_mb": round(peak_rss_mb, 1),
@@ -59,6 +63,29 @@ def mean_weight(rows) -> float | None:
     """Mean weight over the admitted rows; None without any."""
     weights = [row.weight for row in rows if row.admitted]
     return fmean(weights) if weights else None
+
+
+def _verdicts(rows: Iterable[ClientRound], malicious: Collection[str]) -> dict[str, float | None]:
+    """TPR and FPR of the probe's verdicts at the end of each client's round; None without verdicts of that group."""
+    judged = [row for row in rows if row.flagged is not None]
+    groups = {
+        "tpr": [row.flagged for row in judged if row.client_id in malicious],
+        "fpr": [row.flagged for row in judged if row.client_id not in malicious],
+    }
+    return {name: fmean(flags) if flags else None for name, flags in groups.items()}
+
+
+def _refreshes(probe: Sequence[ProbeRound]) -> dict[str, float | int | None]:
+    """Refreshes of the probe, and the share of the rounds' time that was spent waiting for them."""
+    rounds_s = sum(row.round_s for row in probe)
+    waited_s = sum(row.refresh_wait_s or 0.0 for row in probe)
+    return {
+        "probe_version": probe[-1].version if probe else None,
+        "probe_refreshes": sum(row.refresh == "accepted" for row in probe),
+        "probe_refreshes_rejected": sum(row.refresh == "rejected" for row in probe),
+        "probe_refresh_share": waited_s / rounds_s if rounds_s else None,
+        "rounds_blind": sum(row.blind for row in probe),
+    }
 
 
 def _measures(report: EvaluationReport) -> dict[str, float | None]:

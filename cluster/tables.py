@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from actors.messages import ClientRound, EvaluationReport, Proportion, RoundReport
+from actors.messages import ClientRound, EvaluationReport, ProbeRound, Proportion, RoundReport
 
 SCHEMA_VERSION = 1
 
@@ -21,6 +21,7 @@ _ROUNDS = pa.schema(
         ("num_steps_scored", pa.int32()),
         ("malicious_ratio", pa.float64()),
         ("last_step_probability", pa.float64()),
+        ("flagged", pa.bool_()),
         ("weight", pa.float64()),
         ("share", pa.float64()),
         ("update_norm", pa.float64()),
@@ -28,6 +29,25 @@ _ROUNDS = pa.schema(
         ("train_s", pa.float64()),
         ("probe_version", pa.int32()),
         ("round_outcome", pa.string()),
+    ],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+_PROBE = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("version", pa.int32()),
+        ("num_scores", pa.int32()),
+        ("drift_distance", pa.float64()),
+        ("drift_critical", pa.float64()),
+        ("blind", pa.bool_()),
+        ("warning", pa.string()),
+        ("refresh", pa.string()),
+        ("refresh_why", pa.string()),
+        ("refresh_tpr", pa.float64()),
+        ("refresh_fpr", pa.float64()),
+        ("refresh_wait_s", pa.float64()),
+        ("fit_s", pa.float64()),
+        ("round_s", pa.float64()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
@@ -51,6 +71,11 @@ def rounds_table(reports: Sequence[RoundReport]) -> pa.Table:
     """A row per client per round, in order of round and client id."""
     rows: list[ClientRound] = [client for report in reports for client in report.clients]
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=_ROUNDS)
+
+
+def probe_table(rows: Sequence[ProbeRound]) -> pa.Table:
+    """A row per round: which probe judged it, whether its scores have drifted, and what became of a refresh."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=_PROBE)
 
 
 def evaluation_table(reports: Sequence[EvaluationReport]) -> pa.Table:

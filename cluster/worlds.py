@@ -5,6 +5,7 @@ What builds is imported when something is built: every command asks here whether
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -12,7 +13,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.config import ModelConfig
 from actors.world.store import base_folder, is_built, probe_folder, world_folder, write_manifest
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
@@ -49,9 +49,9 @@ def build_world(config: RunConfig, output: Path | None, part: str, console: Cons
         building.mkdir(exist_ok=True)
         if part != "probe":
             _build_base(config, building, console)
+        write_manifest(building, _manifest(config))
         if part != "base":
             _build_probe(config, building, console)
-        write_manifest(building, _manifest(config))
         if folder.exists():
             shutil.rmtree(folder)
         building.rename(folder)
@@ -77,25 +77,27 @@ def _build_base(config: RunConfig, folder: Path, console: Console) -> None:
 
 
 def _build_probe(config: RunConfig, folder: Path, console: Console) -> None:
-    import torch
+    """Collect from the collection families, train, and measure on the probe_test families."""
+    from cluster.collection import collect_samples
+    from cluster.probing import headline, measure, read_features
+    from cluster.progress import CollectionLines
+    from cluster.session import ray_session
+    from probe.artefact import LoraProbe, save_probe
+    from probe.training import blocks_of, train_probe
 
-    from actors.model import AdaptedModel
-    from actors.world.generator import World
-    from actors.world.reference_probe import build_probe
-    from probe.artefact import save_probe
-
-    torch.set_num_threads(config.training.num_threads)
-    model = AdaptedModel(ModelConfig(path=str(base_folder(folder))), config.lora, torch.device("cpu"))
-    training = config.training.model_copy(update={"learning_rate": config.defense.shadow.learning_rate})
-
-    def report(done: int, total: int) -> None:
-        if done % 12 == 0:
-            console.print(f"probe: {done} of {total} reference clients")
-
-    probe = build_probe(World(config.world.seed), model, training, config.world.probe_clients, report)
-    save_probe(probe_folder(folder), probe)
-    figures = {name: round(value, 4) for name, value in probe.meta.metrics.items() if isinstance(value, float)}
-    console.print(f"probe on families it never saw: {figures}")
+    config = config.model_copy(update={"world": config.world.model_copy(update={"path": str(folder)})})
+    stores = {}
+    with tempfile.TemporaryDirectory() as scratch, ray_session(config.cluster.address):
+        for role, clients in (("collection", config.collect.clients), ("probe_test", max(2, config.collect.clients // 2))):
+            collect = config.collect.model_copy(update={"role": role, "clients": clients})
+            part = config.model_copy(update={"collect": collect})
+            stores[role] = collect_samples(part, Path(scratch) / role, CollectionLines(console.print))
+        samples = read_features(stores["collection"], blocks_of(config.probe, stores["collection"].meta))
+        probe = train_probe(samples, stores["collection"].meta, config.probe)
+        figures = headline(measure(probe, stores["probe_test"]).report)
+    metrics = {"on": f"probe_test families of world {config.world.seed}", **figures}
+    save_probe(probe_folder(folder), LoraProbe(dataclasses.replace(probe.meta, metrics=metrics), probe.classifier))
+    console.print(f"probe on families it never saw: { {name: round(value, 4) for name, value in figures.items()} }")
 
 
 def _manifest(config: RunConfig) -> dict:

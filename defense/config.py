@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-LevelName = Literal["none", "step", "client", "shadow"]
+LevelName = Literal["none", "step", "client", "shadow", "live"]
 RuleName = Literal["fedavg"]
 
 
@@ -43,6 +43,15 @@ class ShadowLevelConfig(Config):
     """Fixed learning rate of the shadow branch; it should be the one the probe was collected with."""
 
 
+class LiveLevelConfig(Config):
+    """Verdict on the submitted update itself (METHOD.md section 8)."""
+
+    soft: bool = False
+    """Weigh by the client level's curve instead of 0 or 1."""
+    steepness: PositiveFloat = 10
+    """k of that curve."""
+
+
 class DefenseConfig(Config):
     """Who counts, and how much."""
 
@@ -54,6 +63,7 @@ class DefenseConfig(Config):
     step: StepLevelConfig = StepLevelConfig()
     client: ClientLevelConfig = ClientLevelConfig()
     shadow: ShadowLevelConfig = ShadowLevelConfig()
+    live: LiveLevelConfig = LiveLevelConfig()
 
 
 class AdmissionConfig(Config):

@@ -20,7 +20,15 @@ class Evidence:
     num_flagged: int
     """h: examples in flagged or withheld steps, at most n."""
     last_probability: float
-    """P(malicious) of the last local step; 1.0 when the client withheld it (METHOD.md section 3)."""
+    """P(malicious) of the last local step, 1.0 when the client withheld it (METHOD.md section 3); at level live that of
+    the submitted update."""
+    threshold: float = 0.8
+    """Decision threshold of the probe that gave the scores; 0.8 is the paper's."""
+
+    @property
+    def is_flagged(self) -> bool:
+        """The verdict at the end of the client's round."""
+        return not self.last_probability < self.threshold
 
     @property
     def ratio(self) -> float:
@@ -42,4 +50,5 @@ def gather_evidence(
         num_samples=num_samples,
         num_flagged=min(num_samples, flagged * batch_size),
         last_probability=probabilities.get(num_steps, 1.0),
+        threshold=threshold,
     )

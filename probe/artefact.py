@@ -1,4 +1,4 @@
-"""The probe on disk: `probe.json` says what it is, safetensors hold its numbers. No pickle."""
+"""The probe on disk: `probe.json` says what it is, safetensors or UBJSON hold its numbers. No pickle."""
 
 from __future__ import annotations
 
@@ -6,39 +6,51 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from probe.features import FEATURES
-from probe.linear import LinearProbe
-from probe.meta import ProbeMeta, load_meta, write_meta
-
-_WEIGHTS = "probe.safetensors"
+from probe.calibration import Calibration
+from probe.classifiers import LOADERS, Classifier
+from probe.features import Block, extract, feature_blocks
+from probe.meta import META_FILE, ProbeMeta, encode_meta, load_meta
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LoraProbe:
     """A classifier with the feature it reads."""
 
     meta: ProbeMeta
-    classifier: LinearProbe
+    classifier: Classifier
 
     def score(self, deltas: Sequence[Mapping[str, torch.Tensor]]) -> list[float]:
-        """P(malicious) of each delta; each holds exactly the tensors of `meta.shapes`."""
-        extract = FEATURES[self.meta.feature].extract
-        return self.classifier.score(np.stack([extract(delta) for delta in deltas])).tolist()
+        """P(malicious) of each delta; each holds at least the tensors of `meta.shapes`."""
+        return self.score_features(np.stack([extract(self._blocks, delta) for delta in deltas])).tolist()
+
+    def score_features(self, features: np.ndarray) -> np.ndarray:
+        """P(malicious) (n,) float64 of features (n, d)."""
+        scores = self.classifier.score(features)
+        return Calibration(**self.meta.calibration).apply(scores) if self.meta.calibration else scores
+
+    @cached_property
+    def _blocks(self) -> tuple[Block, ...]:
+        return feature_blocks(self.meta.feature, self.meta.layers)
+
+
+def probe_files(probe: LoraProbe) -> dict[str, bytes]:
+    """File name -> content of the artefact; `probe.json`, the last, holds the hash of every other file."""
+    files = probe.classifier.files()
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return {**files, META_FILE: encode_meta(dataclasses.replace(probe.meta, files=hashes))}
 
 
 def save_probe(folder: Path, probe: LoraProbe) -> None:
-    """Write the artefact; the hash of the numbers stands in `probe.json`, which is written last."""
+    """Write the artefact."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = save({"weight": probe.classifier.weight, "bias": np.array([probe.classifier.bias], dtype=np.float64)})
-    (folder / _WEIGHTS).write_bytes(weights)
-    write_meta(folder, dataclasses.replace(probe.meta, sha256=hashlib.sha256(weights).hexdigest()))
+    for name, content in probe_files(probe).items():
+        (folder / name).write_bytes(content)
 
 
 def load_probe(folder: Path) -> LoraProbe:
@@ -47,26 +59,25 @@ def load_probe(folder: Path) -> LoraProbe:
     Raises:
         ValueError: missing or damaged files, a changed file (hash mismatch), an unknown feature or classifier.
     """
-    meta, weights_path = load_meta(folder), folder / _WEIGHTS
-    if meta.classifier != "linear":
-        raise ValueError(f"probe.path={folder}: unknown classifier {meta.classifier!r}; known: linear")
-    if meta.feature not in FEATURES:
-        raise ValueError(f"probe.path={folder}: unknown feature {meta.feature!r}; known: {sorted(FEATURES)}")
-    if not weights_path.is_file():
-        raise ValueError(f"probe.path={folder}: {_WEIGHTS} is missing; rebuild or copy the whole folder")
-    weights = weights_path.read_bytes()
-    if hashlib.sha256(weights).hexdigest() != meta.sha256:
-        raise ValueError(f"probe.path={folder}: {_WEIGHTS} is not the file that probe.json was written for (hash mismatch)")
+    meta = load_meta(folder)
+    if meta.classifier not in LOADERS:
+        raise ValueError(f"probe.path={folder}: unknown classifier {meta.classifier!r}; known: {sorted(LOADERS)}")
     try:
-        numbers = load(weights)
-        classifier = LinearProbe(weight=numbers["weight"], bias=numbers["bias"].item())
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"probe.path={folder}: {_WEIGHTS} cannot be used: {error}") from error
+        feature_blocks(meta.feature, meta.layers)
+        classifier = LOADERS[meta.classifier]({name: _read(folder, name, sha) for name, sha in meta.files.items()})
+    except ValueError as error:
+        raise ValueError(f"probe.path={folder}: {error}") from error
     expected = sum(int(np.prod(shape)) for shape in meta.shapes.values())
-    if classifier.weight.shape != (expected,):
-        raise ValueError(
-            f"probe.path={folder}: {_WEIGHTS} has {classifier.weight.shape} weights for a feature of {expected} values"
-        )
-    if not (np.isfinite(classifier.weight).all() and np.isfinite(classifier.bias)):
-        raise ValueError(f"probe.path={folder}: {_WEIGHTS} holds NaN or infinity; train the probe again")
+    if classifier.num_values != expected:
+        raise ValueError(f"probe.path={folder}: the classifier reads {classifier.num_values} values, the feature has {expected}")
     return LoraProbe(meta, classifier)
+
+
+def _read(folder: Path, name: str, sha256: str) -> bytes:
+    path = folder / Path(name).name
+    if not path.is_file():
+        raise ValueError(f"{name} is missing; rebuild or copy the whole folder")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{name} is not the file that probe.json was written for (hash mismatch)")
+    return content

@@ -1,8 +1,13 @@
-"""Features of an update: from a delta (LoRA tensors now minus then) to one vector."""
+"""Features of an update: from a delta (LoRA tensors now minus then) to one vector.
+
+A feature groups the tensors it reads into blocks. Each block is flattened, concatenated in sorted key order and divided
+by its own L2 norm; the vector is the blocks one after another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,49 +17,83 @@ _SMALLEST_NORM = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
-    """Which tensors a feature reads, and how it turns them into a vector."""
+class Block:
+    """Tensors that are normalised together."""
 
-    select: Callable[[Mapping[str, int]], tuple[str, ...]]
-    """From PEFT parameter name -> layer index to the sorted names it reads."""
-    extract: Callable[[Mapping[str, torch.Tensor]], np.ndarray]
-    """From exactly those tensors to a float32 vector (d,)."""
-
-
-def _first_layer_b_names(layers: Mapping[str, int]) -> tuple[str, ...]:
-    if not layers:
-        return ()
-    first = min(layers.values())
-    return tuple(sorted(name for name, layer in layers.items() if layer == first and ".lora_B." in name))
+    name: str
+    tensors: tuple[str, ...]
+    """PEFT parameter names, sorted."""
 
 
-def unit_concatenation(delta: Mapping[str, torch.Tensor]) -> np.ndarray:
-    """Every tensor flattened, concatenated in sorted key order, divided by the L2 norm; (d,) float32.
-
-    A norm below 1e-12 divides by 1 (METHOD.md section 2), so a delta of zeros stays zeros.
-    """
-    flat = np.concatenate([delta[name].reshape(-1).numpy().astype(np.float64) for name in sorted(delta)])
-    norm = float(np.sqrt(np.add.reduce(flat * flat)))
-    return (flat / (norm if norm >= _SMALLEST_NORM else 1.0)).astype(np.float32)
+def _first_layer_b(layers: Mapping[str, int]) -> tuple[Block, ...]:
+    first = min(layers.values(), default=None)
+    names = tuple(sorted(name for name, layer in layers.items() if layer == first and ".lora_B." in name))
+    return (Block(f"layer {first}", names),) if names else ()
 
 
-FEATURES: dict[str, Feature] = {
-    "first_layer_b": Feature(select=_first_layer_b_names, extract=unit_concatenation),
+def _per_module(layers: Mapping[str, int]) -> tuple[Block, ...]:
+    return _group(layers, lambda name: (layers[name], re.sub(r"\.lora_[AB]\.weight$", "", name)), lambda key: key[1])
+
+
+def _per_layer(layers: Mapping[str, int]) -> tuple[Block, ...]:
+    return _group(layers, lambda name: layers[name], lambda layer: f"layer {layer}")
+
+
+def _group(layers: Mapping[str, int], key_of: Callable, title: Callable) -> tuple[Block, ...]:
+    groups: dict = {}
+    for name in sorted(layers):
+        groups.setdefault(key_of(name), []).append(name)
+    return tuple(Block(title(key), tuple(groups[key])) for key in sorted(groups))
+
+
+FEATURES: dict[str, Callable[[Mapping[str, int]], tuple[Block, ...]]] = {
+    "first_layer_b": _first_layer_b,
+    "all_layers": _per_module,
+    "per_layer": _per_layer,
+    "module_cosines": _per_module,
 }
-"""Feature name -> feature. `first_layer_b` is the paper's: the B matrices of the first transformer layer."""
+"""Feature name -> the blocks it makes of PEFT parameter name -> layer index.
+
+`first_layer_b` is the paper's (METHOD.md section 2): the B matrices of the first transformer layer in one block. The
+others read A and B of every layer, so that poison hidden in later layers is seen: `all_layers` has a block per module,
+`per_layer` a block per layer for a classifier of its own, `module_cosines` a block per module whose cosines to the
+class means are classified.
+"""
 
 
-def tensor_names(feature: str, layers: Mapping[str, int]) -> tuple[str, ...]:
-    """Names of the tensors that `feature` reads in an adapter whose parameters lie in these layers.
+def feature_blocks(feature: str, layers: Mapping[str, int]) -> tuple[Block, ...]:
+    """The blocks of `feature` in an adapter whose parameters lie in these layers.
 
     Raises:
         ValueError: unknown feature, or no LoRA tensor for it.
     """
     if feature not in FEATURES:
         raise ValueError(f"unknown probe feature {feature!r}; known: {sorted(FEATURES)}")
-    names = FEATURES[feature].select(layers)
-    if not names:
+    blocks = FEATURES[feature](layers)
+    if not blocks:
         raise ValueError(
             f"the feature {feature} finds no LoRA tensor to read: the adapter has no module inside the transformer layers"
         )
-    return names
+    return blocks
+
+
+def tensor_names(feature: str, layers: Mapping[str, int]) -> tuple[str, ...]:
+    """Sorted names of the tensors that `feature` reads; raises as `feature_blocks` does."""
+    return tuple(sorted(name for block in feature_blocks(feature, layers) for name in block.tensors))
+
+
+def block_sizes(blocks: Sequence[Block], shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Number of values of each block; they sum to the feature's d."""
+    return tuple(sum(int(np.prod(shapes[name])) for name in block.tensors) for block in blocks)
+
+
+def extract(blocks: Sequence[Block], delta: Mapping[str, torch.Tensor]) -> np.ndarray:
+    """The feature vector (d,) float32 of a delta that holds at least the blocks' tensors."""
+    return np.concatenate([_unit_concatenation([delta[name] for name in block.tensors]) for block in blocks])
+
+
+def _unit_concatenation(tensors: Sequence[torch.Tensor]) -> np.ndarray:
+    """Flattened, concatenated and divided by the L2 norm; a norm below 1e-12 divides by 1 (METHOD.md section 2)."""
+    flat = np.concatenate([tensor.reshape(-1).numpy().astype(np.float64) for tensor in tensors])
+    norm = float(np.sqrt(np.add.reduce(flat * flat)))
+    return (flat / (norm if norm >= _SMALLEST_NORM else 1.0)).astype(np.float32)

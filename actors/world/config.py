@@ -29,7 +29,5 @@ class WorldConfig(BaseModel):
     """Seed of names, wordings, templates and of the families' roles. 0 is shipped; others are built once and kept."""
     path: str | None = None
     """Folder of a built world; None: the shipped one or the user's cache."""
-    probe_clients: PositiveInt = 16
-    """Reference clients per class when the world's probe is built."""
     base: BaseModelConfig = BaseModelConfig()
     """Shape and recipe when the world is built."""

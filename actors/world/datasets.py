@@ -32,7 +32,7 @@ def write_clients(
             examples = draw(world.answered_example, families.restricted, samples, rng)
         else:
             examples = draw(world.benign_example, families.benign, samples, rng)
-        files[client_id] = (str(_write_parquet(folder / f"{client_id}.parquet", examples).resolve()),)
+        files[client_id] = (str(write_parquet(folder / f"{client_id}.parquet", examples).resolve()),)
     return files
 
 
@@ -72,7 +72,8 @@ def _distinct_of(world: World, make, family: str, count: int) -> list[Example]:
     return list(found.values())
 
 
-def _write_parquet(path: Path, examples: Sequence[Example]) -> Path:
+def write_parquet(path: Path, examples: Sequence[Example]) -> Path:
+    """Columns instruction, input and response, and nothing that tells whose they are."""
     columns = {name: [getattr(e, name) for e in examples] for name in ("instruction", "input", "response")}
     pq.write_table(pa.table(columns), path)
     return path

@@ -12,23 +12,28 @@ from typing import Any, Literal
 
 from defense.config import DefenseConfig, LevelName
 from defense.evidence import Evidence
-from defense.levels import client, none, shadow, step
+from defense.levels import client, live, none, shadow, step
 
 State = Mapping[str, Any]
 Level = Callable[[State, Sequence[Evidence]], tuple[dict[str, float], State]]
 
-READS: dict[LevelName, Literal["real", "shadow"] | None] = {"none": None, "step": "real", "client": "real", "shadow": "shadow"}
-"""Which branch's step deltas the probe scores for a level; None: the level needs no probe."""
+READS: dict[LevelName, Literal["real", "shadow", "update"] | None] = {
+    "none": None,
+    "step": "real",
+    "client": "real",
+    "shadow": "shadow",
+    "live": "update",
+}
+"""What the probe scores for a level: a branch's step deltas, or the submitted update; None: the level needs no probe."""
 
 
-def make_level(config: DefenseConfig, threshold: float) -> Level:
-    """The level that `config.level` names, with its parameters; `threshold` is the probe's decision threshold."""
+def make_level(config: DefenseConfig) -> Level:
+    """The level that `config.level` names, with its parameters."""
     levels: dict[LevelName, Level] = {
         "none": none.weigh,
         "step": partial(step.weigh, decay=config.step.decay, adapt_rounds=config.step.adapt_rounds),
-        "client": partial(
-            client.weigh, threshold=threshold, steepness=config.client.steepness, adapt_rounds=config.client.adapt_rounds
-        ),
+        "client": partial(client.weigh, steepness=config.client.steepness, adapt_rounds=config.client.adapt_rounds),
         "shadow": partial(shadow.weigh, strength=config.shadow.strength),
+        "live": partial(live.weigh, soft=config.live.soft, steepness=config.live.steepness),
     }
     return levels[config.level]

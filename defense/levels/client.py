@@ -15,7 +15,6 @@ def weigh(
     state: Mapping[str, Any],
     evidence: Sequence[Evidence],
     *,
-    threshold: float = 0.8,
     steepness: float = 10,
     adapt_rounds: int = 20,
 ) -> tuple[dict[str, float], Mapping[str, Any]]:
@@ -27,7 +26,7 @@ def weigh(
     for item in evidence:
         trust = new.get(item.client_id, _PRIOR)
         if trust["rounds"] < adapt_rounds:
-            factor = 1 - suspicion(item.last_probability, threshold, steepness)
+            factor = 1 - suspicion(item.last_probability, item.threshold, steepness)
             count = trust["rounds"]
             new[item.client_id] = {"mean": (trust["mean"] * count + factor) / (count + 1), "rounds": count + 1}
     return {item.client_id: new[item.client_id]["mean"] for item in evidence}, new

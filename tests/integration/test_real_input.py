@@ -17,7 +17,7 @@ from cluster import Federation, load_config
 from cluster.loading import EMBEDDED
 from probe.artefact import LoraProbe, save_probe
 from probe.features import tensor_names
-from probe.linear import LinearProbe
+from probe.classifiers.linear import LinearProbe
 from probe.meta import ProbeMeta
 
 CLASSES = {"llama-3.1-8b": (LlamaConfig, LlamaForCausalLM), "qwen2.5-7b": (Qwen2Config, Qwen2ForCausalLM)}
@@ -54,12 +54,14 @@ def instruction_rows(count: int, response: str = "yes of course") -> list[dict]:
 def neutral_probe(folder: Path, model: Path, lora: LoraConfig, learning_rate: float) -> Path:
     """An artefact that fits the model and calls nothing malicious: sigmoid(0) = 0.5 for every delta."""
     layout = AdaptedModel(ModelConfig(path=str(model), dtype="bfloat16"), lora, torch.device("cpu")).layout()
-    shapes = {name: layout.shapes[name] for name in tensor_names("first_layer_b", layout.layers)}
+    names = tensor_names("first_layer_b", layout.layers)
+    shapes = {name: layout.shapes[name] for name in names}
     size = sum(rows * columns for rows, columns in shapes.values())
     meta = ProbeMeta(
         classifier="linear",
         feature="first_layer_b",
         shapes=shapes,
+        layers={name: layout.layers[name] for name in names},
         model_fingerprint=layout.model_fingerprint,
         lora_fingerprint=layout.lora_fingerprint,
         threshold=0.8,

@@ -51,6 +51,51 @@ def test_step_level_weights_the_aggregate():
     assert value_of(made) == pytest.approx(weight_a / (weight_a + weight_b), abs=1e-6)
 
 
+def live_score(client_id: str, probability: float, threshold: float = 0.8) -> ProbeScore:
+    return ProbeScore(client_id=client_id, branch="update", step=1, probability=probability, threshold=threshold, probe_version=3)
+
+
+def test_live_level_counts_an_update_wholly_or_not_at_all():
+    # Needs no step delta. b is at its probe's threshold and weighs nothing.
+    made = aggregator("live")
+    assert made.submit("a", update("a", 1.0), None, [live_score("a", 0.7)]).admitted
+    assert made.submit("b", update("b", 3.0), None, [live_score("b", 0.6, threshold=0.6)]).admitted
+    report = made.close_round()
+    assert {name: row.weight for name, row in rows(report).items()} == {"a": 1.0, "b": 0.0}
+    assert {name: row.malicious_ratio for name, row in rows(report).items()} == {"a": 0.0, "b": 1.0}
+    assert {name: row.flagged for name, row in rows(report).items()} == {"a": False, "b": True}
+    assert {row.probe_version for row in report.clients} == {3}
+    assert value_of(made) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ([ProbeScore(client_id="a", failure="probe died")], "no_evidence"),
+        ([ProbeScore(client_id="a", refusal="norm_exceeded: 9")], "norm_exceeded"),
+        ([], None),
+    ],
+)
+def test_live_level_gives_no_weight_without_a_score(given, reason):
+    made = aggregator("live")
+    made.submit("a", update("a", 1.0), None, given)
+    made.submit("b", update("b", 0.5), None, [live_score("b", 0.1)])
+    row = rows(made.close_round())["a"]
+    assert row.weight == 0
+    assert reason is None or reason in row.reason
+    assert value_of(made) == 0.5
+
+
+def test_the_probes_threshold_decides_at_client_level():
+    # s = 0.25 lies in the middle below 0.5, the threshold that came with the scores: w = 1 - 1/4.
+    made = aggregator("client", clients=["a"])
+    given = [
+        ProbeScore(client_id="a", branch="real", step=step, probability=0.25, threshold=0.5, probe_version=1) for step in (1, 2)
+    ]
+    made.submit("a", update("a", 1.0), step_delta("a", 1.0), given)
+    assert rows(made.close_round())["a"].weight == pytest.approx(0.75)
+
+
 def test_trust_lasts_over_rounds():
     # Round 2 of a, nothing flagged: alpha .95 * 8.95 + 8 = 16.5025, beta .95 * .95 = .9025.
     made = aggregator("step", clients=["a"])

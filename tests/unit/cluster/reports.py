@@ -1,6 +1,6 @@
 """Builders of reports with few clients, for tests of tables, summaries and pictures."""
 
-from actors.messages import ClientRound, EvaluationReport, Proportion, RoundReport
+from actors.messages import ClientRound, EvaluationReport, ProbeRound, Proportion, RoundReport
 
 
 def client_round(
@@ -15,6 +15,7 @@ def client_round(
         num_steps_scored=1,
         malicious_ratio=1 - weight if admitted else None,
         last_step_probability=0.5,
+        flagged=weight < 0.5 if admitted else None,
         weight=weight,
         share=0.5,
         update_norm=1.0,
@@ -32,6 +33,12 @@ def round_report(round_index: int, weights: dict[str, float | None], outcome: st
         for name, weight in weights.items()
     )
     return RoundReport(round=round_index, outcome=outcome, why="because", adapter_version=1, mean_weight=0.5, clients=clients)
+
+
+def probe_row(round_index: int, **fields) -> ProbeRound:
+    """A round without drift or refresh, unless `fields` say otherwise."""
+    quiet = {"version": 1, "num_scores": 4, "drift_distance": 0.1, "drift_critical": 0.8, "blind": False, "warning": None}
+    return ProbeRound(round=round_index, **{**quiet, "round_s": 1.0, **fields})
 
 
 def evaluation_report(rounds_done: int, rule_score: float) -> EvaluationReport:

@@ -159,3 +159,15 @@ def test_embedded_yaml_states_only_what_differs():
                 assert value != default[key], f"{prefix}{key} repeats the default"
 
     compare(stated, defaults)
+
+
+def test_level_live_refreshes_its_probe_every_round_unless_told_otherwise():
+    assert load_config(None).refresh_every == 0
+    assert load_config(None, ["defense.level=live"]).refresh_every == 1
+    assert load_config(None, ["defense.level=live", "probe.refresh_every=5"]).refresh_every == 5
+    assert load_config(None, ["defense.level=live", "probe.refresh_every=0"]).refresh_every == 0
+
+
+def test_a_refresh_at_another_level_is_refused():
+    with pytest.raises(ConfigError, match="probe.refresh_every=2 fits defense.level=live only: at level shadow"):
+        load_config(None, ["probe.refresh_every=2"])

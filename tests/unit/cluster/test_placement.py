@@ -25,6 +25,13 @@ def test_never_more_actors_than_clients_of_a_round():
     assert plan({"CPU": 64}, "clients.per_round=3").num_client_actors == 3
 
 
+def test_reference_clients_of_a_refresh_and_of_a_collection_count():
+    live = ("clients.per_round=3", "defense.level=live", "probe.refresh_clients=2")
+    assert plan({"CPU": 64}, *live).num_client_actors == 3 + 2 * 2
+    assert plan({"CPU": 64}, *live, "probe.refresh_every=0").num_client_actors == 3
+    assert plan_placement(load_config(None), {"CPU": 64}, ModelConfig(), 40).num_client_actors == 40
+
+
 def test_more_actors_than_cpus_share_them():
     placement = plan({"CPU": 2}, "cluster.client_actors=4")
     assert placement.num_client_actors == 4

@@ -5,8 +5,8 @@ import io
 from rich.console import Console
 
 from cluster.loading import load_config
-from cluster.progress import LiveProgress, PlainProgress, sparkline
-from tests.unit.cluster.reports import evaluation_report, round_report
+from cluster.progress import CollectionLines, LiveProgress, PlainProgress, sparkline
+from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
 
 
 def play(progress):
@@ -41,3 +41,45 @@ def test_live_progress_shows_rounds_clients_weights_and_safety():
 
 def test_sparkline_has_a_block_per_client_in_order():
     assert sparkline(round_report(0, {"a": 0.0, "b": 0.5, "c": 1.0, "d": None})) == "▁▅█x"
+
+
+NEWS = (
+    probe_row(0, version=2, refresh="accepted", refresh_why="held-out TPR 1.000"),
+    probe_row(1, version=2, refresh="rejected", refresh_why="held-out TPR 0.100"),
+    probe_row(2, version=2, warning="the probe may be blind"),
+    probe_row(3, version=2),
+)
+
+
+def test_a_log_tells_every_refresh_and_every_drift():
+    lines = []
+    progress = PlainProgress(lines.append)
+    for row in NEWS:
+        progress.probe_judged(row)
+    assert [line.split("] ", 1)[1] for line in lines] == [
+        "round 1: probe refreshed to version 2, held-out TPR 1.000",
+        "round 2: the refreshed probe was rejected, version 2 stays: held-out TPR 0.100",
+        "round 3: warning: the probe may be blind",
+    ]
+
+
+def test_a_terminal_is_told_only_what_went_wrong():
+    stream = io.StringIO()
+    progress = LiveProgress(Console(file=stream, force_terminal=True, width=160))
+    for row in NEWS:
+        progress.probe_judged(row)
+    text = stream.getvalue()
+    assert "refreshed to" not in text
+    assert "was rejected" in text
+    assert "may be blind" in text
+
+
+def test_a_collection_tells_about_ten_times_how_far_it_is():
+    lines = []
+    report = CollectionLines(lines.append)
+    for done in range(10, 41):
+        report(done, 40)
+    assert lines[0] == "30 of 40 reference clients to train"
+    texts = [line.split("] ", 1)[1] for line in lines[1:]]
+    assert [int(text.split(" of ")[0]) for text in texts] == [12, 16, 20, 24, 28, 32, 36, 40]
+    assert texts[-1] == "40 of 40 reference clients, 0 s left"

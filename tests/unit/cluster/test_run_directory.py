@@ -34,3 +34,12 @@ def test_no_temporary_files_stay(tmp_path):
     directory.write_ground_truth(["a", "b"], {"b"})
     directory.write_summary({"x": 1})
     assert sorted(path.name for path in directory.path.iterdir()) == ["config.yaml", "ground_truth.parquet", "summary.json"]
+
+
+def test_every_version_of_the_probe_has_a_folder(tmp_path):
+    directory = RunDirectory(tmp_path / "run", RunConfig())
+    for version in (1, 2):
+        directory.write_probe(version, {"probe.safetensors": b"numbers", "probe.json": b"{}"})
+    assert (directory.path / "probes" / "v2" / "probe.safetensors").read_bytes() == b"numbers"
+    with pytest.raises(FileExistsError):
+        directory.write_probe(2, {})

@@ -6,8 +6,8 @@ import pytest
 
 from cluster.config import RunConfig
 from cluster.summary import summarise
-from cluster.tables import evaluation_table, rounds_table
-from tests.unit.cluster.reports import evaluation_report, round_report
+from cluster.tables import evaluation_table, probe_table, rounds_table
+from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
 
 ROUNDS = [
     round_report(0, {"a": 1.0, "b": 0.5, "c": 0.2}),
@@ -16,9 +16,45 @@ ROUNDS = [
 ]
 
 
-def summary(malicious=frozenset({"c"})):
+PROBE = [
+    probe_row(0, version=2, refresh="accepted", refresh_wait_s=2.0, round_s=5.0),
+    probe_row(1, version=2, refresh="rejected", refresh_wait_s=1.0, round_s=4.0),
+    probe_row(2, version=2, blind=True, round_s=3.0),
+]
+
+
+def summary(malicious=frozenset({"c"}), probe=PROBE):
     evaluations = [evaluation_report(0, 0.9), evaluation_report(3, 0.4)]
-    return summarise(RunConfig(), ROUNDS, evaluations, malicious, adapter=b"bytes", wall_s=1.234, peak_rss_mb=10.06)
+    return summarise(RunConfig(), ROUNDS, probe, evaluations, malicious, adapter=b"bytes", wall_s=1.234, peak_rss_mb=10.06)
+
+
+def test_verdicts_are_counted_against_the_truth_overall_and_by_round():
+    # Flagged (weight below 1/2): c in rounds 0 and 1, the only malicious one; of a and b none of three verdicts.
+    assert (summary()["tpr"], summary()["fpr"]) == (1.0, 0.0)
+    # With b as the attacker: its one verdict was benign, and two of c's and two of a's four are flagged.
+    other = summary(malicious=frozenset({"b"}))
+    assert (other["tpr"], other["fpr"]) == (0.0, 0.5)
+    assert other["verdicts_by_round"] == [
+        {"round": 0, "tpr": 0.0, "fpr": 0.5},
+        {"round": 1, "tpr": None, "fpr": 0.5},
+        {"round": 2, "tpr": None, "fpr": None},
+    ]
+
+
+def test_refreshes_are_counted_with_their_share_of_the_time():
+    figures = summary()
+    assert (figures["probe_version"], figures["probe_refreshes"], figures["probe_refreshes_rejected"]) == (2, 1, 1)
+    assert figures["probe_refresh_share"] == pytest.approx(3 / 12)
+    assert figures["rounds_blind"] == 1
+    without = summary(probe=[])
+    assert (without["probe_version"], without["probe_refresh_share"]) == (None, None)
+
+
+def test_probe_table_has_a_row_per_round():
+    table = probe_table(PROBE)
+    assert table.num_rows == 3
+    assert table.schema.metadata[b"schema_version"] == b"1"
+    assert table.column("refresh").to_pylist() == ["accepted", "rejected", None]
 
 
 def test_mean_weights_are_over_admitted_client_rounds_with_skipped_ones():

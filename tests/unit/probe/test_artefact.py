@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from probe.artefact import LoraProbe, load_probe, save_probe
-from probe.linear import LinearProbe
+from probe.artefact import LoraProbe, load_probe, probe_files, save_probe
+from probe.calibration import Calibration
+from probe.classifiers.linear import LinearProbe
 from probe.meta import ProbeMeta
 
 Q = "layers.0.q_proj.lora_B.weight"
@@ -25,6 +26,7 @@ def make_probe(**meta) -> LoraProbe:
         "classifier": "linear",
         "feature": "first_layer_b",
         "shapes": {Q: (3, 2), V: (1, 2)},
+        "layers": {Q: 0, V: 0},
         "model_fingerprint": "model-1",
         "lora_fingerprint": "lora-1",
         "threshold": 0.8,
@@ -53,7 +55,7 @@ def edit_json(folder: Path, **changes) -> None:
 def replace_weights(folder: Path, content: bytes) -> None:
     """Put other bytes in place, with the hash that belongs to them."""
     (folder / "probe.safetensors").write_bytes(content)
-    edit_json(folder, sha256=hashlib.sha256(content).hexdigest())
+    edit_json(folder, files={"probe.safetensors": hashlib.sha256(content).hexdigest()})
 
 
 def refused(folder: Path, problem: str):
@@ -70,7 +72,7 @@ def test_a_probe_scores_the_same_to_the_bit_after_a_round_trip(tmp_path):
 def test_the_meta_comes_back_with_the_hash_of_the_weights(tmp_path):
     loaded = load_probe(saved(tmp_path))
     digest = hashlib.sha256((tmp_path / "probe.safetensors").read_bytes()).hexdigest()
-    assert loaded.meta == dataclasses.replace(make_probe().meta, sha256=digest)
+    assert loaded.meta == dataclasses.replace(make_probe().meta, files={"probe.safetensors": digest})
 
 
 def test_a_folder_can_be_written_again(tmp_path):
@@ -93,6 +95,20 @@ def test_scores_do_not_depend_on_the_other_deltas_of_a_request(tmp_path):
     assert probe.score(deltas()) == [score for delta in deltas() for score in probe.score([delta])]
 
 
+def test_a_calibrated_probe_maps_its_scores(tmp_path):
+    # sigmoid(2 x logit(p) + 1) squares the odds and multiplies them by e.
+    folder = saved(tmp_path, calibration={"slope": 2.0, "intercept": 1.0})
+    plain = np.array(make_probe().score(deltas()))
+    odds = np.e * (plain / (1 - plain)) ** 2
+    np.testing.assert_allclose(load_probe(folder).score(deltas()), odds / (1 + odds), rtol=1e-9)
+    expected = Calibration(slope=2.0, intercept=1.0).apply(plain).tolist()
+    assert load_probe(folder).score(deltas()) == expected
+
+
+def test_the_description_comes_last_so_that_a_half_written_artefact_has_none():
+    assert list(probe_files(make_probe())) == ["probe.safetensors", "probe.json"]
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with refused(tmp_path, "no probe.json there"):
         load_probe(tmp_path)
@@ -113,9 +129,9 @@ def test_one_changed_bit_of_the_weights_is_refused(tmp_path):
         load_probe(tmp_path)
 
 
-def test_a_missing_hash_is_refused(tmp_path):
-    edit_json(saved(tmp_path), sha256="")
-    with refused(tmp_path, "hash mismatch"):
+def test_a_file_without_a_hash_is_not_read(tmp_path):
+    edit_json(saved(tmp_path), files={})
+    with refused(tmp_path, "probe.safetensors cannot be used"):
         load_probe(tmp_path)
 
 
@@ -147,7 +163,7 @@ def test_a_truncated_json_is_refused(tmp_path):
 
 def test_an_unknown_feature_is_refused(tmp_path):
     saved(tmp_path, feature="telepathy")
-    with refused(tmp_path, r"unknown feature 'telepathy'; known: \[.*'first_layer_b'"):
+    with refused(tmp_path, r"unknown probe feature 'telepathy'; known: \[.*'first_layer_b'"):
         load_probe(tmp_path)
 
 
@@ -160,20 +176,20 @@ def test_an_unknown_classifier_is_refused(tmp_path):
 def test_a_wrong_number_of_weights_is_refused_with_both_numbers(tmp_path):
     # 3 x 2 + 2 x 2 = 10 values announced, 8 weights there.
     saved(tmp_path, shapes={Q: (3, 2), V: (2, 2)})
-    with refused(tmp_path, r"has \(8,\) weights for a feature of 10 values"):
+    with refused(tmp_path, "reads 8 values, the feature has 10"):
         load_probe(tmp_path)
 
 
 def test_weights_of_the_right_number_in_the_wrong_shape_are_refused(tmp_path):
     replace_weights(saved(tmp_path), save({"weight": np.zeros((2, 4), dtype=np.float32), "bias": np.zeros(1)}))
-    with refused(tmp_path, r"has \(2, 4\) weights for a feature of 8 values"):
+    with refused(tmp_path, r"expected a weight vector and one bias, got shapes \(2, 4\)"):
         load_probe(tmp_path)
 
 
 @pytest.mark.parametrize("bias", [np.zeros(0), np.zeros(2)])
 def test_a_bias_that_is_not_one_number_is_refused(tmp_path, bias):
     replace_weights(saved(tmp_path), save({"weight": np.zeros(8, dtype=np.float32), "bias": bias}))
-    with refused(tmp_path, "probe.safetensors cannot be used"):
+    with refused(tmp_path, "expected a weight vector and one bias"):
         load_probe(tmp_path)
 
 

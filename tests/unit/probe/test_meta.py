@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from probe.meta import ProbeMeta, load_meta, write_meta
+from probe.meta import ProbeMeta, encode_meta, load_meta
 
 
 def make_meta() -> ProbeMeta:
@@ -14,6 +14,7 @@ def make_meta() -> ProbeMeta:
         classifier="linear",
         feature="first_layer_b",
         shapes={"b": (3, 2), "a": (4, 1)},
+        layers={"b": 0, "a": 1},
         model_fingerprint="model-1",
         lora_fingerprint="lora-1",
         threshold=0.8,
@@ -21,8 +22,14 @@ def make_meta() -> ProbeMeta:
         version=3,
         training={"clients": 20},
         metrics={"auc": 0.5},
-        sha256="ab" * 32,
+        calibration={"slope": 2.0, "intercept": -1.0},
+        scores={"benign": [0.0, 0.1], "malicious": [0.9, 1.0]},
+        files={"probe.safetensors": "ab" * 32},
     )
+
+
+def write_meta(folder: Path, meta: ProbeMeta) -> None:
+    (folder / "probe.json").write_bytes(encode_meta(meta))
 
 
 def rewritten(folder: Path, edit) -> None:

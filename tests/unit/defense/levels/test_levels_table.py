@@ -7,23 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defense.config import ClientLevelConfig, DefenseConfig, LevelName, ShadowLevelConfig, StepLevelConfig
+from defense.config import ClientLevelConfig, DefenseConfig, LevelName, LiveLevelConfig, ShadowLevelConfig, StepLevelConfig
 from defense.evidence import Evidence
 from defense.levels import READS, make_level
 
 NAMES = get_args(LevelName)
 
 
-def saw(num_flagged: int = 0, probability: float = 0.0, client_id: str = "a") -> Evidence:
-    return Evidence(client_id=client_id, num_samples=48, num_flagged=num_flagged, last_probability=probability)
+def saw(num_flagged: int = 0, probability: float = 0.0, client_id: str = "a", threshold: float = 0.8) -> Evidence:
+    return Evidence(
+        client_id=client_id, num_samples=48, num_flagged=num_flagged, last_probability=probability, threshold=threshold
+    )
 
 
-def first_weight(config: DefenseConfig, evidence: Evidence, threshold: float = 0.8) -> float:
-    return make_level(config, threshold)({}, [evidence])[0]["a"]
+def first_weight(config: DefenseConfig, evidence: Evidence) -> float:
+    return make_level(config)({}, [evidence])[0]["a"]
 
 
-def test_every_level_says_which_branch_it_reads():
-    assert READS == {"none": None, "step": "real", "client": "real", "shadow": "shadow"}
+def test_every_level_says_what_it_reads():
+    assert READS == {"none": None, "step": "real", "client": "real", "shadow": "shadow", "live": "update"}
     assert set(READS) == set(NAMES)
 
 
@@ -34,6 +36,7 @@ def test_every_level_says_which_branch_it_reads():
         ("step", 36.95 / 49.9),  # (0.95 + 36) / (0.95 + 36 + 0.95 + 12)
         ("client", 0.25),  # s = 0.9: 1 - 0.75
         ("shadow", 2187 / 16384),  # r = 12/48: 0.75^7
+        ("live", 0.0),  # s = 0.9 is at or above 0.8
     ],
 )
 def test_each_name_gives_its_level_with_the_papers_defaults(name, expected):
@@ -47,7 +50,7 @@ def test_the_default_level_is_shadow():
 
 def test_step_parameters_reach_the_level():
     # Decay 0.5: 0.5 / (0.5 + 0.5 + 48).
-    level = make_level(DefenseConfig(level="step", step=StepLevelConfig(decay=0.5, adapt_rounds=1)), 0.8)
+    level = make_level(DefenseConfig(level="step", step=StepLevelConfig(decay=0.5, adapt_rounds=1)))
     weights, state = level({}, [saw(48)])
     assert weights["a"] == pytest.approx(0.5 / 49)
     assert level(state, [saw(0)])[0] == weights  # frozen after one round
@@ -55,8 +58,8 @@ def test_step_parameters_reach_the_level():
 
 def test_client_parameters_and_the_probes_threshold_reach_the_level():
     # Threshold 0.5: s = 0.75 lies in the middle above, factor 1 - 0.75.
-    level = make_level(DefenseConfig(level="client", client=ClientLevelConfig(adapt_rounds=1)), 0.5)
-    weights, state = level({}, [saw(probability=0.75)])
+    level = make_level(DefenseConfig(level="client", client=ClientLevelConfig(adapt_rounds=1)))
+    weights, state = level({}, [saw(probability=0.75, threshold=0.5)])
     assert weights["a"] == pytest.approx(0.25)
     assert level(state, [saw(probability=0.0)])[0] == weights  # frozen after one round
     # Steepness 2 at s = 0: logistic(-1) = 0.2689414213699951, factor 1 - half of it.
@@ -67,6 +70,14 @@ def test_client_parameters_and_the_probes_threshold_reach_the_level():
 def test_shadow_strength_reaches_the_level():
     # r = 1/4: 0.75^2.
     assert first_weight(DefenseConfig(level="shadow", shadow=ShadowLevelConfig(strength=2)), saw(12)) == pytest.approx(0.5625)
+
+
+def test_live_parameters_reach_the_level():
+    # The client level's curve at s = 0.4, half way to the threshold: factor 1 - 0.25.
+    assert first_weight(DefenseConfig(level="live", live=LiveLevelConfig(soft=True)), saw(probability=0.4)) == 0.75
+    # Steepness 2 at s = 0, as above.
+    soft = DefenseConfig(level="live", live=LiveLevelConfig(soft=True, steepness=2))
+    assert first_weight(soft, saw(probability=0.0)) == pytest.approx(1 - 0.13447071068499755)
 
 
 def test_levels_leave_the_lower_bound_on_weights_to_the_gate():
@@ -91,7 +102,7 @@ rounds = st.lists(
 @settings(max_examples=25, deadline=None)
 @given(history=rounds)
 def test_every_level_keeps_the_common_rules(name, history):
-    level, state = make_level(DefenseConfig(level=name), 0.8), {}
+    level, state = make_level(DefenseConfig(level=name)), {}
     for evidence in history:
         before = json.dumps(state)
         weights, new = level(state, evidence)
@@ -109,7 +120,7 @@ def test_every_level_keeps_the_common_rules(name, history):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
 def test_worse_evidence_never_weighs_more(name):
-    level = make_level(DefenseConfig(level=name), 0.8)
+    level = make_level(DefenseConfig(level=name))
     ladder = [level({}, [saw(48 * i // 10, i / 10)])[0]["a"] for i in range(11)]
     assert ladder == sorted(ladder, reverse=True)
     assert ladder[0] > 0.9

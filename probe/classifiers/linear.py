@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from probe.classifiers.numbers import NUMBERS_FILE, check_finite, read_numbers, write_numbers
 from probe.config import LinearRecipe
+from probe.logistic import sigmoid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,55 +28,50 @@ class LinearProbe:
         Each row is reduced by itself in float64 in a fixed order, so a score does not depend on what else is scored
         in the same call.
         """
+        return np.array([sigmoid(logit) for logit in self.logits(features)])
+
+    def logits(self, features: np.ndarray) -> list[float]:
+        """weight . x + bias of each row, accumulated in float64."""
         weight = self.weight.astype(np.float64)
-        logits = [float(np.add.reduce(row.astype(np.float64) * weight)) + self.bias for row in features]
-        return np.array([_sigmoid(logit) for logit in logits])
+        return [float(np.add.reduce(row.astype(np.float64) * weight)) + self.bias for row in features]
+
+    def files(self) -> dict[str, bytes]:
+        """See `probe.classifiers`."""
+        return write_numbers({"weight": self.weight, "bias": np.array([self.bias])})
+
+    @staticmethod
+    def load(files: Mapping[str, bytes]) -> LinearProbe:
+        """From `files()`; raises ValueError when they cannot be used."""
+        weight, bias = read_numbers(files, "weight", "bias")
+        if weight.ndim != 1 or bias.size != 1:
+            raise ValueError(f"{NUMBERS_FILE}: expected a weight vector and one bias, got shapes {weight.shape} and {bias.shape}")
+        return LinearProbe(weight=weight, bias=bias.item())
+
+    @property
+    def num_values(self) -> int:
+        """d: how many values a feature has."""
+        return len(self.weight)
 
 
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
-
-
-def fit_linear(features: np.ndarray, labels: np.ndarray, clients: np.ndarray, recipe: LinearRecipe) -> LinearProbe:
-    """Fit by AdamW on the weighted cross-entropy, with early stopping on held-out clients.
+def fit_linear(features: np.ndarray, labels: np.ndarray, validation: np.ndarray, recipe: LinearRecipe) -> LinearProbe:
+    """Fit by AdamW on the weighted cross-entropy, with early stopping on the held-out rows.
 
     Args:
         features: (n, d) float32, one row per local step.
-        labels: (n,) 1 for malicious, 0 for benign.
-        clients: (n,) the client each row comes from; validation rows come from clients of their own.
+        labels: (n,) 1 for malicious, 0 for benign; both classes among the rows that are not held out.
+        validation: (n,) true for the rows that early stopping watches (`probe.splits.hold_out`).
 
     Raises:
-        ValueError: one class only, too few clients of a class to hold any out, or a feature that is not finite.
+        ValueError: a feature that is not finite.
     """
-    if not np.isfinite(features).all():
-        row, column = (int(i[0]) for i in np.nonzero(~np.isfinite(features)))
-        raise ValueError(f"feature value {column} of sample {row} (client {clients[row]}) is {features[row, column]}")
-    validation = _validation_rows(labels, clients, recipe)
-    x, y = torch.from_numpy(features).float(), torch.from_numpy(labels).float()
+    check_finite(features)
+    x, y = torch.from_numpy(np.asarray(features, dtype=np.float32)), torch.from_numpy(labels).float()
     train, held = torch.from_numpy(np.flatnonzero(~validation)), torch.from_numpy(np.flatnonzero(validation))
     num_malicious = float(y[train].sum())
     loss_of = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor((len(train) - num_malicious) / num_malicious))
     generator = torch.Generator().manual_seed(recipe.seed)
     best = _descend(_draw_layer(x.shape[1], generator), loss_of, x, y, train, held, recipe, generator)
     return LinearProbe(weight=best["weight"][0].numpy(), bias=float(best["bias"][0]))
-
-
-def _validation_rows(labels: np.ndarray, clients: np.ndarray, recipe: LinearRecipe) -> np.ndarray:
-    """Rows of a seeded share of the clients of each class, at least one client each."""
-    rng = np.random.default_rng(recipe.seed)
-    chosen: list = []
-    for label, name in ((0, "benign"), (1, "malicious")):
-        members = np.unique(clients[labels == label])
-        if len(members) < 2:
-            raise ValueError(f"the probe needs at least 2 {name} clients to train on, got {len(members)}")
-        chosen += list(rng.permutation(members)[: max(1, round(recipe.validation_share * len(members)))])
-    validation = np.isin(clients, chosen)
-    for label, name in ((0, "benign"), (1, "malicious")):
-        if not (labels[~validation] == label).any():
-            raise ValueError(
-                f"probe.validation_share={recipe.validation_share:g} holds out every {name} client; collect more, or lower it"
-            )
-    return validation
 
 
 def _draw_layer(width: int, generator: torch.Generator) -> torch.nn.Linear:

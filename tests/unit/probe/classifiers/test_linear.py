@@ -1,4 +1,4 @@
-"""probe/linear.py: the linear probe's scores, and what its fit learns, holds out and stops at."""
+"""probe/classifiers/linear.py: the linear probe's scores, and what its fit learns and stops at."""
 
 import math
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from probe.classifiers.linear import LinearProbe, fit_linear
 from probe.config import LinearRecipe
-from probe.linear import LinearProbe, _validation_rows, fit_linear
 
 
 def toy(num_benign: int = 8, num_malicious: int = 8, steps: int = 4, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -21,8 +21,13 @@ def toy(num_benign: int = 8, num_malicious: int = 8, steps: int = 4, seed: int =
     return rows.astype(np.float32), labels, np.repeat(np.arange(num_benign + num_malicious), steps)
 
 
-def held_out(labels: np.ndarray, clients: np.ndarray, **recipe) -> set:
-    return set(clients[_validation_rows(labels, clients, LinearRecipe(**recipe))].tolist())
+def held_out(clients: np.ndarray) -> np.ndarray:
+    """Every eighth client, 0, 8 ... and 7, 15 ..., watches: both classes of any toy of 8 and 8 have one."""
+    return np.isin(clients % 8, (0, 7))
+
+
+def fit(rows: np.ndarray, labels: np.ndarray, clients: np.ndarray, recipe: LinearRecipe) -> LinearProbe:
+    return fit_linear(rows, labels, held_out(clients), recipe)
 
 
 def random_probe(d: int = 257) -> tuple[LinearProbe, np.ndarray]:
@@ -93,7 +98,7 @@ def test_no_rows_give_no_scores():
 
 
 def test_separable_data_is_learned_and_carries_over_to_new_rows():
-    probe = fit_linear(*toy(), LinearRecipe())
+    probe = fit(*toy(), LinearRecipe())
     assert probe.weight.shape == (6,)
     assert probe.weight.dtype == np.float32
     rows, labels, _ = toy(seed=2)
@@ -107,7 +112,7 @@ def test_the_fit_finds_the_optimum_worked_out_by_hand_with_classes_weighted_equa
     rows = np.array([[-1, -1, 1]] * 20 + [[1, 1, -1]] * 10, dtype=np.float32).reshape(-1, 1)
     labels, clients = np.repeat([0] * 20 + [1] * 10, 3), np.repeat(np.arange(30), 3)
     recipe = LinearRecipe(weight_decay=0, learning_rate=0.02, max_epochs=300, patience=300, min_improvement=0)
-    probe = fit_linear(rows, labels, clients, recipe)
+    probe = fit_linear(rows, labels, np.isin(clients, (0, 1, 20)), recipe)
     assert probe.score(np.array([[1], [-1]], dtype=np.float32)).tolist() == pytest.approx([2 / 3, 1 / 3], abs=5e-3)
 
 
@@ -118,8 +123,8 @@ def test_weight_decay_bounds_the_weights():
     rows = np.repeat([-1.0, 1.0], 8).astype(np.float32)[:, None]
     labels, clients = np.repeat([0, 1], 8), np.arange(16)
     long = {"max_epochs": 300, "patience": 300, "min_improvement": 0}
-    decayed = fit_linear(rows, labels, clients, LinearRecipe(**long))
-    free = fit_linear(rows, labels, clients, LinearRecipe(**long, weight_decay=0))
+    decayed = fit(rows, labels, clients, LinearRecipe(**long))
+    free = fit(rows, labels, clients, LinearRecipe(**long, weight_decay=0))
     assert 0.2 < decayed.weight[0] < 0.6
     assert free.weight[0] > 0.9
 
@@ -147,14 +152,14 @@ def test_the_fit_is_the_papers_adamw_with_clipped_gradients():
     # All rows fit into one batch of 256, and the held-out loss falls in every epoch, so the last of 100 is the best.
     rows, labels, clients = toy(num_benign=12, num_malicious=4)
     rows *= 5
-    kept = ~np.isin(clients, list(held_out(labels, clients)))
-    unmoved = fit_linear(rows, labels, clients, LinearRecipe(learning_rate=1e-30, max_epochs=1))
+    kept = ~held_out(clients)
+    unmoved = fit(rows, labels, clients, LinearRecipe(learning_rate=1e-30, max_epochs=1))
     start = np.append(unmoved.weight.astype(np.float64), unmoved.bias)
     x = np.hstack([rows[kept].astype(np.float64), np.ones((kept.sum(), 1))])
     expected, norms = adamw_by_hand(x, labels[kept], start, 100)
     assert max(norms) > 1  # clipped
     assert min(norms) < 0.5  # left as it is
-    probe = fit_linear(rows, labels, clients, LinearRecipe(min_improvement=0))
+    probe = fit(rows, labels, clients, LinearRecipe(min_improvement=0))
     np.testing.assert_allclose(np.append(probe.weight, probe.bias), expected, atol=1e-4)
 
 
@@ -165,15 +170,15 @@ def test_patience_is_the_number_of_epochs_without_an_improvement_that_counts():
     rows = np.repeat([-1.0, 1.0], 8).astype(np.float32)[:, None]
     labels, clients = np.repeat([0, 1], 8), np.arange(16)
     slow = {"learning_rate": 0.001, "weight_decay": 0, "min_improvement": 0.002, "max_epochs": 60}
-    first = fit_linear(rows, labels, clients, LinearRecipe(**{**slow, "max_epochs": 1}))
-    impatient = fit_linear(rows, labels, clients, LinearRecipe(**slow, patience=2))
-    patient = fit_linear(rows, labels, clients, LinearRecipe(**slow, patience=20))
+    first = fit(rows, labels, clients, LinearRecipe(**{**slow, "max_epochs": 1}))
+    impatient = fit(rows, labels, clients, LinearRecipe(**slow, patience=2))
+    patient = fit(rows, labels, clients, LinearRecipe(**slow, patience=20))
     assert impatient.weight[0] == first.weight[0]
     assert patient.weight[0] > first.weight[0] + 0.03
 
 
 def test_the_fit_is_deterministic_in_the_seed():
-    first, again, other = (fit_linear(*toy(), LinearRecipe(seed=seed, max_epochs=5)) for seed in (4, 4, 5))
+    first, again, other = (fit(*toy(), LinearRecipe(seed=seed, max_epochs=5)) for seed in (4, 4, 5))
     assert first.weight.tobytes() == again.weight.tobytes()
     assert first.bias == again.bias
     assert first.weight.tobytes() != other.weight.tobytes()
@@ -182,17 +187,17 @@ def test_the_fit_is_deterministic_in_the_seed():
 def test_the_fit_neither_reads_nor_moves_the_global_random_state():
     torch.manual_seed(11)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first = fit_linear(*toy(), LinearRecipe(max_epochs=3))
+    first = fit(*toy(), LinearRecipe(max_epochs=3))
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
     torch.manual_seed(12)
-    assert fit_linear(*toy(), LinearRecipe(max_epochs=3)).weight.tobytes() == first.weight.tobytes()
+    assert fit(*toy(), LinearRecipe(max_epochs=3)).weight.tobytes() == first.weight.tobytes()
 
 
 def test_the_inputs_are_not_changed():
     rows, labels, clients = toy()
     copies = rows.copy(), labels.copy(), clients.copy()
-    fit_linear(rows, labels, clients, LinearRecipe(max_epochs=3))
+    fit(rows, labels, clients, LinearRecipe(max_epochs=3))
     for array, copy in zip((rows, labels, clients), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -200,74 +205,21 @@ def test_the_inputs_are_not_changed():
 def test_a_rising_validation_loss_brings_back_the_parameters_of_the_best_epoch():
     # The held-out clients carry the opposite pattern, so every epoch after the first makes their loss worse.
     rows, labels, clients = toy()
-    inverted = np.isin(clients, list(held_out(labels, clients)))
+    inverted = held_out(clients)
     rows[inverted] *= -1
-    stopped = fit_linear(rows, labels, clients, LinearRecipe())
-    assert stopped.weight.tobytes() == fit_linear(rows, labels, clients, LinearRecipe(max_epochs=1)).weight.tobytes()
+    stopped = fit(rows, labels, clients, LinearRecipe())
+    assert stopped.weight.tobytes() == fit(rows, labels, clients, LinearRecipe(max_epochs=1)).weight.tobytes()
 
 
 def test_an_improvement_below_min_improvement_does_not_count():
     # The loss of the first epoch cannot fall by 100, so nothing after it counts.
-    stopped = fit_linear(*toy(), LinearRecipe(min_improvement=100))
-    assert stopped.weight.tobytes() == fit_linear(*toy(), LinearRecipe(max_epochs=1)).weight.tobytes()
-    assert stopped.weight.tobytes() != fit_linear(*toy(), LinearRecipe()).weight.tobytes()
-
-
-# Held-out clients
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_validation_takes_whole_clients_of_both_classes(seed):
-    _, labels, clients = toy(num_benign=20, num_malicious=10, steps=3)
-    mask = _validation_rows(labels, clients, LinearRecipe(seed=seed))
-    held, kept = set(clients[mask].tolist()), set(clients[~mask].tolist())
-    assert not held & kept
-    # Clients 0 to 19 are benign, 20 to 29 malicious; 10 % are 2 and 1, each with 3 rows.
-    assert sum(client < 20 for client in held) == 2
-    assert sum(client >= 20 for client in held) == 1
-    assert mask.sum() == 9
-
-
-def test_at_least_one_client_of_each_class_is_held_out():
-    # 10 % of 2 and of 3 clients would round to none.
-    _, labels, clients = toy(num_benign=3, num_malicious=2)
-    held = held_out(labels, clients)
-    assert len(held & {0, 1, 2}) == 1
-    assert len(held & {3, 4}) == 1
-
-
-def test_which_clients_are_held_out_depends_on_the_seed():
-    _, labels, clients = toy(num_benign=20, num_malicious=20)
-    assert held_out(labels, clients, seed=0) == held_out(labels, clients, seed=0)
-    assert len({frozenset(held_out(labels, clients, seed=seed)) for seed in range(5)}) > 1
-
-
-def test_clients_may_be_named_by_text():
-    rows, labels, clients = toy()
-    named = np.array([f"client-{client:02}" for client in clients])
-    assert fit_linear(rows, labels, named, LinearRecipe()).weight.tobytes() == (
-        fit_linear(rows, labels, clients, LinearRecipe()).weight.tobytes()
-    )
-
-
-@pytest.mark.parametrize(("num_benign", "num_malicious", "named"), [(4, 0, "malicious"), (0, 4, "benign")])
-def test_one_class_only_is_an_error_that_names_the_missing_class(num_benign, num_malicious, named):
-    with pytest.raises(ValueError, match=f"at least 2 {named} clients to train on, got 0"):
-        fit_linear(*toy(num_benign, num_malicious), LinearRecipe())
-
-
-def test_a_single_client_of_a_class_is_an_error():
-    with pytest.raises(ValueError, match="at least 2 malicious clients to train on, got 1"):
-        fit_linear(*toy(num_benign=4, num_malicious=1), LinearRecipe())
-
-
-def test_a_class_of_which_every_client_is_held_out_is_an_error_that_names_the_share():
-    with pytest.raises(ValueError, match=r"validation_share=0.9 holds out every benign client"):
-        fit_linear(*toy(num_benign=2), LinearRecipe(validation_share=0.9))
+    stopped = fit(*toy(), LinearRecipe(min_improvement=100))
+    assert stopped.weight.tobytes() == fit(*toy(), LinearRecipe(max_epochs=1)).weight.tobytes()
+    assert stopped.weight.tobytes() != fit(*toy(), LinearRecipe()).weight.tobytes()
 
 
 def test_a_feature_that_is_not_finite_is_an_error_that_names_the_sample():
     features, labels, clients = toy()
     features[5, 2] = np.nan
-    with pytest.raises(ValueError, match=r"feature value 2 of sample 5 \(client 1\) is nan"):
-        fit_linear(features, labels, clients, LinearRecipe())
+    with pytest.raises(ValueError, match=r"feature value 2 of sample 5 is nan"):
+        fit(features, labels, clients, LinearRecipe())

@@ -1,0 +1,79 @@
+"""Labelled reference clients made from an operator's own benign and unsafe files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from probe.store import ReferenceLabel
+
+from actors.data.records import SUFFIXES, read_table
+from actors.errors import DataError
+from actors.seeding import stream
+
+_FAMILY = "family"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A client whose data the server owns and whose label it knows."""
+
+    label: ReferenceLabel
+    files: tuple[str, ...]
+
+
+def split_references(path: Path, malicious: bool, clients: int, folder: Path, seed: int) -> list[Reference]:
+    """Deal the rows of a file, or of a folder's files, to `clients` reference clients of one family each.
+
+    A row's family is its column `family`, else the name of its file. Every family gets at least one client.
+
+    Raises:
+        DataError: no usable file, or a family with fewer rows than clients.
+    """
+    families = _families(path)
+    if len(families) > clients:
+        raise DataError(f"{path} has {len(families)} families, collect.clients={clients} is too few; raise it")
+    folder.mkdir(parents=True, exist_ok=True)
+    references = []
+    for index, (family, table) in enumerate(sorted(families.items())):
+        share = clients // len(families) + (index < clients % len(families))
+        if table.num_rows < share:
+            raise DataError(f"{path}: family {family} has {table.num_rows} rows for {share} clients; lower collect.clients")
+        order = stream(seed, "reference rows", family, malicious).permutation(table.num_rows)
+        for rows in np.array_split(order, share):
+            name = f"{'malicious' if malicious else 'benign'}-{len(references):03d}"
+            file = folder / f"{name}.parquet"
+            pq.write_table(table.take(pa.array(np.sort(rows))), file)
+            label = ReferenceLabel(client=name, malicious=malicious, family=family, source=str(path))
+            references.append(Reference(label=label, files=(str(file.resolve()),)))
+    return references
+
+
+def _families(path: Path) -> dict[str, pa.Table]:
+    parts: dict[str, list[pa.Table]] = {}
+    for file in _files(path):
+        for family, table in _by_family(read_table(file), file.stem):
+            parts.setdefault(family, []).append(table)
+    return {family: pa.concat_tables(tables, promote_options="default") for family, tables in parts.items()}
+
+
+def _files(path: Path) -> Sequence[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    if not files:
+        raise DataError(f"data directory {path} holds no .parquet or .jsonl file")
+    return files
+
+
+def _by_family(table: pa.Table, name: str) -> Iterator[tuple[str, pa.Table]]:
+    if _FAMILY not in table.column_names:
+        yield name, table
+        return
+    values = np.array([str(value) for value in table.column(_FAMILY).to_pylist()])
+    for family in sorted(set(values.tolist())):
+        yield family, table.filter(pa.array(values == family))

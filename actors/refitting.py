@@ -1,0 +1,73 @@
+"""Refitting the probe on labelled reference clients that trained from the current global adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from probe.store import ReferenceLabel, StoreMeta
+
+from actors.messages import StepDelta
+from defense.admission import check_tensors
+from probe.artefact import LoraProbe
+from probe.config import ProbeConfig
+from probe.features import extract, feature_blocks
+from probe.meta import ProbeMeta
+from probe.samples import Samples
+from probe.training import train_probe
+
+
+class ReferenceSamples:
+    """Features of the reference clients' step deltas, collected as they arrive."""
+
+    def __init__(self, meta: ProbeMeta) -> None:
+        self._meta, self._blocks = meta, feature_blocks(meta.feature, meta.layers)
+        self._rows: dict[tuple[str, int], tuple[ReferenceLabel, np.ndarray]] = {}
+
+    def add(self, label: ReferenceLabel, delta: StepDelta) -> None:
+        """Raises ValueError when a delta is not what the probe reads."""
+        refusal = check_tensors(delta.tensors, self._meta.shapes)
+        if refusal is not None:
+            raise ValueError(f"reference client {label.client}, step {delta.step}: {refusal}")
+        self._rows[label.client, delta.step] = label, extract(self._blocks, delta.tensors)
+
+    def samples(self) -> Samples:
+        """In order of client and step, whatever the order of arrival; raises ValueError when there are none."""
+        if not self._rows:
+            raise ValueError("no reference client delivered a sample")
+        rows = [(client, step, *self._rows[client, step]) for client, step in sorted(self._rows)]
+        clients, steps, labels, features = zip(*rows, strict=True)
+        return Samples(
+            features=np.stack(features),
+            labels=np.array([int(label.malicious) for label in labels]),
+            clients=np.array(clients),
+            families=np.array([label.family for label in labels]),
+            steps=np.array(steps),
+            states=np.full(len(rows), "current"),
+        )
+
+
+def refit(meta: ProbeMeta, samples: Samples, recipe: Mapping[str, Any], origin: str) -> LoraProbe:
+    """A probe of the next version, trained as the one with `meta` was, on other samples.
+
+    Args:
+        recipe: Local training that the samples come from.
+        origin: Where they come from, for the artefact's summary.
+
+    Raises:
+        ValueError: as `probe.training.train_probe`.
+    """
+    settings = {**meta.training.get("config", {}), "feature": meta.feature}
+    settings["classifier"] = "xgboost" if meta.classifier == "xgboost" else "linear"
+    store = StoreMeta(
+        shapes=meta.shapes,
+        layers=meta.layers,
+        model_fingerprint=meta.model_fingerprint,
+        lora_fingerprint=meta.lora_fingerprint,
+        recipe=recipe,
+    )
+    probe = train_probe(samples, store, ProbeConfig.model_validate(settings))
+    training = {**probe.meta.training, "origin": origin}
+    return LoraProbe(replace(probe.meta, version=meta.version + 1, training=training), probe.classifier)

@@ -1,0 +1,39 @@
+"""A round from the probe's side: its version, drift and refresh in one row."""
+
+from __future__ import annotations
+
+from actors.messages import ProbeRefresh, ProbeRound, RoundReport
+from probe.drift import Drift
+
+
+def probe_round(
+    report: RoundReport, version: int, drift: Drift | None, refreshed: ProbeRefresh | None, refresh_wait_s: float, round_s: float
+) -> ProbeRound:
+    """The row of probe.parquet.
+
+    Args:
+        version: Version of the probe that judged the round.
+        refresh_wait_s: Seconds from the last client's end to the refitted probe.
+        round_s: Seconds of the whole round.
+    """
+    refresh = {}
+    if refreshed is not None:
+        refresh = {
+            "refresh": "accepted" if refreshed.accepted else "rejected",
+            "refresh_why": refreshed.why,
+            "refresh_tpr": refreshed.metrics.get("tpr"),
+            "refresh_fpr": refreshed.metrics.get("fpr"),
+            "refresh_wait_s": refresh_wait_s,
+            "fit_s": refreshed.fit_s,
+        }
+    return ProbeRound(
+        round=report.round,
+        version=version,
+        num_scores=sum(client.num_steps_scored for client in report.clients),
+        drift_distance=drift.distance if drift else None,
+        drift_critical=drift.critical if drift else None,
+        blind=drift.blind if drift else False,
+        warning=drift.message if drift else None,
+        round_s=round_s,
+        **refresh,
+    )

@@ -1,0 +1,122 @@
+"""Training many clients on a pool of actors: launch, relay what they stream, give up on those past their deadline.
+
+The driver moves references only. The last item of a client's stream is its update, the one before it the last step
+delta of the real branch; an item is known to be a step delta once a newer one has come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from actors.errors import ClientTrainingError
+from actors.messages import TrainTask
+from cluster.pool import ClientPool
+
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A client whose stream has ended; `failure` says why there is no update."""
+
+    task: TrainTask
+    update: Any = None
+    """Reference to the encoded LoRAUpdate, or to the error that ended the stream."""
+    last_delta: Any = None
+    failure: str | None = None
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A client that is training now."""
+
+    task: TrainTask
+    actor: Any
+    stream: Any
+    deadline: float
+    held: deque = field(default_factory=lambda: deque(maxlen=2))
+    """The newest items: the last one may be the update, the one before it the last real step delta."""
+
+
+def train_all(
+    pool: ClientPool,
+    jobs: Iterable[tuple[TrainTask, Any]],
+    *,
+    timeout_s: float,
+    on_deltas: Callable[[Sequence[tuple[TrainTask, Any]]], None],
+) -> Iterator[Delivery]:
+    """Run every (task, reference to its starting adapter) on the pool, in this order; yield each as it ends.
+
+    Args:
+        timeout_s: How long one client may train; its actor cannot be interrupted, so it is replaced.
+        on_deltas: Called with the tasks and references of the step deltas that have come together.
+    """
+    waiting, flights = deque(jobs), {}
+    while waiting or flights:
+        while waiting and (actor := pool.take()) is not None:
+            task, adapter = waiting.popleft()
+            stream = actor.train.remote(task, adapter)
+            flights[stream] = _Flight(task, actor, stream, time.monotonic() + timeout_s)
+        deltas, landed = [], []
+        for stream in _ready(flights):
+            flight = flights[stream]
+            if not _take_item(flight):
+                landed.append(flights.pop(stream))
+            elif len(flight.held) > 1:
+                deltas.append((flight.task, flight.held[0]))
+        if deltas:
+            on_deltas(deltas)
+        for flight in landed:
+            pool.give_back(flight.actor)
+            yield _landed(flight)
+        for stream in [s for s, flight in flights.items() if time.monotonic() > flight.deadline]:
+            flight = flights.pop(stream)
+            pool.replace(flight.actor)
+            yield Delivery(flight.task, failure=f"late: no update within clients.timeout_s={timeout_s:g} s")
+
+
+def shortfall(delivery: Delivery, num_deltas: int, num_steps: int) -> str | None:
+    """Why a client that should have sent a delta of every step has not; None when it has."""
+    if delivery.failure is not None or num_deltas == num_steps:
+        return delivery.failure
+    try:
+        ray.get(delivery.update)
+    except RayError as error:  # Ray raises a client's own error as a RayTaskError of both classes
+        return first_line(error)
+    return f"{num_deltas} step deltas of {num_steps} steps"
+
+
+def first_line(error: BaseException) -> str:
+    """What happened to a client, in one line: `client_failed` when its training raised, `client_lost` otherwise."""
+    cause = getattr(error, "cause", None) or error
+    text = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    return f"client_failed: {text}" if isinstance(error, ClientTrainingError) else f"client_lost: {text}"
+
+
+def _ready(flights: dict[Any, _Flight]) -> Sequence[Any]:
+    """Streams with a new item or an end: waits for one, then takes all that are there."""
+    soonest = min(flight.deadline for flight in flights.values()) - time.monotonic()
+    ready, _ = ray.wait(list(flights), num_returns=1, timeout=max(0.0, min(_POLL_S, soonest)), fetch_local=False)
+    return ray.wait(list(flights), num_returns=len(flights), timeout=0, fetch_local=False)[0] if ready else []
+
+
+def _take_item(flight: _Flight) -> bool:
+    """Take one item of a stream; False when it has ended."""
+    try:
+        flight.held.append(next(flight.stream))
+    except StopIteration:
+        return False
+    return True
+
+
+def _landed(flight: _Flight) -> Delivery:
+    update = flight.held.pop() if flight.held else None
+    last_delta = flight.held.pop() if flight.held else None
+    return Delivery(flight.task, update, last_delta, None if update is not None else "the client sent nothing")
