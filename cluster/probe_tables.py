@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from probe.store import SampleStore
 from rich.table import Table
 
 from probe.meta import ProbeMeta
+from probe.store import SampleStore
 
 _FIGURES = {
     "roc_auc": "ROC AUC",
@@ -35,14 +35,15 @@ def store_table(store: SampleStore) -> Table:
 def training_table(meta: ProbeMeta) -> Table:
     """What was trained, on what, and its figures on the validation families."""
     training, clients = meta.training, meta.training["num_clients"]
-    table = Table(title="Probe, measured on families that the fit did not see", title_justify="left", show_header=False)
+    table = Table(title="Probe, measured on the families that its fits held out", title_justify="left", show_header=False)
     for name in ("", " "):
         table.add_column(name)
     table.add_row("classifier, feature", f"{meta.classifier}, {meta.feature}")
     table.add_row(
         "fitted on", f"{training['num_samples']} samples of {clients['benign']} benign and {clients['malicious']} malicious"
     )
-    table.add_row("held out", ", ".join(training["validation_families"]))
+    for families in training["held_out_families"]:
+        table.add_row("held out", ", ".join(families))
     if training["calibration_families"]:
         table.add_row("calibrated on", ", ".join(training["calibration_families"]))
     table.add_row("threshold", f"{meta.threshold:.3f}")

@@ -11,6 +11,7 @@ FeatureName = Literal["first_layer_b", "all_layers", "per_layer", "module_cosine
 
 PAPER_THRESHOLD = 0.8
 """Decision threshold on P(malicious) (METHOD.md section 2)."""
+_CALIBRATION_FOLDS = 4
 
 
 class Config(BaseModel):
@@ -39,8 +40,6 @@ class BoostedRecipe(Config):
     num_trees: PositiveInt = 80
     max_depth: PositiveInt = 1
     learning_rate: PositiveFloat = 0.3
-    patience: PositiveInt = 15
-    """Trees without an improvement of the validation loss after which the fit stops."""
     seed: int = 0
 
 
@@ -66,18 +65,27 @@ class ProbeConfig(Config):
     feature: FeatureName | None = None
     """None: first_layer_b (the paper) for linear, module_cosines for xgboost."""
     target_fpr: float | None = Field(None, gt=0, lt=1)
-    """Share of benign calibration samples that may be flagged, which sets the threshold. None: the paper's threshold
-    of 0.8 for linear; 0.01 for xgboost and per_layer, whose probabilities do not mean the same everywhere."""
+    """Share of benign held-out samples that may be flagged, which sets the threshold. None: the paper's threshold of 0.8
+    for linear; 0.01 for xgboost and per_layer, whose probabilities do not mean the same everywhere."""
     calibrate: bool | None = None
     """Map scores to probabilities on held-out families (Platt). None: for xgboost only; per_layer calibrates each
     layer in any case."""
     calibration_store: str | None = None
-    """A sample store of other families to calibrate on; None: `calibration_share` of the training store's families."""
-    calibration_share: float = Field(0.25, gt=0, lt=1)
+    """A sample store of other families to calibrate on; None: the families that fits held out."""
+    folds: PositiveInt | None = None
+    """Fits, each of which holds out other families; the probe is their mean, or trees fitted to all. 1: a single split of
+    `validation_share`, the paper's. None: 1 for linear, 4 for xgboost and per_layer, which have to be calibrated."""
     validation_share: float = Field(0.1, gt=0, lt=1)
-    """Share of the clients, by family, that early stopping watches."""
+    """Share of the clients, by family, that a single split holds out; early stopping watches it."""
     linear: LinearRecipe = LinearRecipe()
     xgboost: BoostedRecipe = BoostedRecipe()
+
+    @property
+    def num_folds(self) -> int:
+        """Fits of a training."""
+        if self.folds is not None:
+            return self.folds
+        return 1 if self.classifier == "linear" and self.trained_feature != "per_layer" else _CALIBRATION_FOLDS
 
     @property
     def trained_feature(self) -> FeatureName:

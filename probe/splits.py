@@ -54,3 +54,33 @@ def _hold_groups(
 
 def _leaves_both(mask: np.ndarray, labels: np.ndarray) -> bool:
     return all(np.any(~mask & (labels == label)) for label, _ in _CLASSES)
+
+
+def folds(labels: np.ndarray, clients: np.ndarray, families: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
+    """`number` masks (n,), or fewer where the samples do not suffice: every row is in exactly one of them.
+
+    Families are dealt round, then no family is in two folds; a class with a single family has its clients dealt instead.
+    Each fold holds, and leaves outside, rows of both classes.
+
+    Raises:
+        ValueError: a class has fewer than 2 clients.
+    """
+    whole = hold_out(labels, clients, families, 0.5, seed)
+    for count in range(number, 1, -1):
+        dealt = _deal(labels, clients, families, count, np.random.default_rng(seed))
+        masks = [dealt == fold for fold in range(count)]
+        if all(_leaves_both(mask, labels) and _leaves_both(~mask, labels) for mask in masks):
+            return masks
+    return [whole, ~whole] if _leaves_both(~whole, labels) else [whole]
+
+
+def _deal(labels: np.ndarray, clients: np.ndarray, families: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Fold of each row (n,): malicious families first, then the benign ones that are left, each class round and round."""
+    dealt = np.full(len(labels), -1)
+    for label in (1, 0):
+        own = labels == label
+        units = families if len(np.unique(families[own])) > 1 else clients
+        for unit in rng.permutation(np.unique(units[own & (dealt < 0)])):
+            sizes = [len(np.unique(clients[own & (dealt == fold)])) for fold in range(number)]
+            dealt[(units == unit) & (dealt < 0)] = int(np.argmin(sizes))
+    return dealt

@@ -199,22 +199,24 @@ class SampleStore:
         )
 
     def merge(self, other: SampleStore) -> int:
-        """Copy the clients of another store that are not here; returns how many. A merge that broke off can be repeated.
+        """Copy the clients of another store that are not here; returns how many.
+
+        Clients that both hold are compared before anything is copied. A merge that broke off can be repeated.
 
         Raises:
             ValueError: the other store was made with something else, a client of both has other samples or another label, or
-                a damaged or foreign file. Clients copied before that stay.
+                a file is damaged or foreign; names the field or the file.
         """
         self._check_same(other.meta)
-        copied = 0
+        new = []
         for client in other._clients():
-            target = self._path(client.state, client.label.client)
-            if not target.exists():
-                self.append(client.state, client.label, other._deltas(client.path, list(self.meta.shapes)))
-                copied += 1
-            elif not self._equal(target, client.path):
-                raise ValueError(f"{target} and {client.path} are different samples of one client; delete one of them")
-        return copied
+            if self.has(client.state, client.label.client):
+                self._check_equal(client)
+            else:
+                new.append(client)
+        for client in new:
+            self.append(client.state, client.label, other._deltas(client.path, list(self.meta.shapes)))
+        return len(new)
 
     def _path(self, state: str, client: str) -> Path:
         for what, name in (("state", state), ("client", client)):
@@ -265,16 +267,17 @@ class SampleStore:
         }
 
     def _rows(self, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of a file, a batch each."""
+        """The rows of a file, a batch each; a row group is read when its rows are due."""
         with _named(path):
             file = pq.ParquetFile(path, page_checksum_verification=True)
             schema = file.schema_arrow
         self._check_schema(schema, path)
         with _named(path), file:
-            yield from _complete(file.iter_batches(batch_size=1, columns=list(columns)), file.metadata.num_rows)
+            for group in range(file.num_row_groups):  # `iter_batches` would read ahead, up to the whole file.
+                yield from file.read_row_group(group, columns=list(columns)).to_batches(max_chunksize=1)
 
     def _deltas(self, path: Path, names: Sequence[str]) -> Iterator[Delta]:
-        """The deltas of a file; like the generators it is made of, `map` keeps none that it has given away."""
+        """The deltas of a file, each let go before the next is read: `map` keeps none."""
         places = (f"{path}, step {step}" for step in count(1))
         return map(self._delta, self._rows(path, names), repeat(names), places)
 
@@ -283,10 +286,12 @@ class SampleStore:
         _check_finite(delta, place)
         return delta
 
-    def _equal(self, mine: Path, other: Path) -> bool:
-        """Whether two files hold the same labels and samples."""
-        columns = self._schema.names
-        return all(one == two for one, two in zip_longest(self._rows(mine, columns), self._rows(other, columns)))
+    def _check_equal(self, client: _Client) -> None:
+        """Raise ValueError unless this store's client of that state and name has the same label and samples."""
+        path, columns = self._path(client.state, client.label.client), self._schema.names
+        pairs = zip_longest(self._rows(path, columns), self._rows(client.path, columns))
+        if not all(mine == other for mine, other in pairs):
+            raise ValueError(f"{path} and {client.path} are different samples of one client; delete one of them")
 
     def _check_schema(self, found: pa.Schema, path: Path) -> None:
         ours, theirs = (Counter((field.name, field.type, field.nullable) for field in schema) for schema in (self._schema, found))
@@ -355,17 +360,6 @@ def _schema(meta: StoreMeta) -> pa.Schema:
     tensors = {name: pa.list_(_VALUE, int(np.prod(shape))) for name, shape in sorted(meta.shapes.items())}
     fields = [pa.field(name, kind, nullable=False) for name, kind in (_LABEL_COLUMNS | tensors).items()]
     return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})
-
-
-def _complete(rows: Iterator[pa.RecordBatch], number: int) -> Iterator[pa.RecordBatch]:
-    """The rows as they are; raises ValueError after the last when there are not `number` of them."""
-    found = 0
-    for row in rows:
-        found += 1
-        yield row
-        del row
-    if found != number:
-        raise ValueError(f"{found} rows instead of {number}")
 
 
 def _column(tensor: torch.Tensor, kind: pa.DataType) -> pa.Array:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -12,26 +12,27 @@ import numpy as np
 from probe.artefact import LoraProbe
 from probe.calibration import Calibration, choose_threshold, fit_calibration
 from probe.classifiers import Classifier
-from probe.classifiers.boosted import fit_boosted
+from probe.classifiers.boosted import cross_fit_boosted
 from probe.classifiers.layerwise import fit_layerwise
-from probe.classifiers.linear import fit_linear
+from probe.classifiers.linear import cross_fit_linear
 from probe.config import PAPER_THRESHOLD, ProbeConfig
 from probe.drift import quantiles
 from probe.evaluation import evaluate_scores
 from probe.features import Block, block_sizes, feature_blocks
 from probe.meta import ProbeMeta
 from probe.samples import Samples
-from probe.splits import hold_out
+from probe.splits import folds, hold_out
 from probe.store import StoreMeta
 
 _DEFAULT_TARGET_FPR = 0.01
+_FIGURES = ("num_samples", "roc_auc", "pr_auc", "tpr", "fpr", "brier", "expected_calibration_error")
 _TRAINING_SETTINGS = {
     "threshold",
     "classifier",
     "feature",
     "target_fpr",
     "calibrate",
-    "calibration_share",
+    "folds",
     "validation_share",
     "linear",
     "xgboost",
@@ -60,20 +61,22 @@ def train_probe(samples: Samples, store: StoreMeta, config: ProbeConfig, calibra
     Args:
         samples: With features of `blocks_of(config, store)`.
         store: What the samples were made with.
-        calibration: Samples of other families and clients to calibrate on; None: a share of `samples`.
+        calibration: Samples of other families and clients to calibrate on; None: what the fits held out.
 
     Raises:
-        ValueError: one class only, too few clients or families, NaN in a feature, or calibration families that the fit saw.
+        ValueError: one class only, too few clients, NaN in a feature, or calibration families that the fit saw.
     """
     blocks = blocks_of(config, store)
     if calibration is not None:
         _check_disjoint(samples, calibration)
-    elif _is_calibrated(config):
-        held = hold_out(samples.labels, samples.clients, samples.families, config.calibration_share, config.linear.seed + 1)
-        samples, calibration = samples.take(~held), samples.take(held)
-    validation = hold_out(samples.labels, samples.clients, samples.families, config.validation_share, config.linear.seed)
-    classifier, name = _fit(samples, validation, calibration, block_sizes(blocks, store.shapes), config)
-    platt, threshold = _calibrate(classifier, calibration, config)
+    held_out = _held_out(samples, config)
+    classifier, name, scores = _fit(samples, held_out, calibration, block_sizes(blocks, store.shapes), config)
+    seen = ~np.isnan(scores)
+    held, scores = samples.take(seen), scores[seen]
+    if calibration is None:
+        platt, threshold = _calibrate(scores, held.labels, config)
+    else:
+        platt, threshold = _calibrate(classifier.score(calibration.features), calibration.labels, config)
     names = sorted(name for block in blocks for name in block.tensors)
     meta = ProbeMeta(
         classifier=name,
@@ -85,14 +88,18 @@ def train_probe(samples: Samples, store: StoreMeta, config: ProbeConfig, calibra
         threshold=threshold,
         recipe=dict(store.recipe),
         calibration=asdict(platt) if platt else None,
-        training=_summary(samples, validation, calibration, config),
+        training=_summary(samples, held_out, calibration, config),
+        **_measure(platt.apply(scores) if platt else scores, held, threshold),
     )
-    return _measured(LoraProbe(meta, classifier), samples.take(validation))
+    return LoraProbe(meta, classifier)
 
 
-def _is_calibrated(config: ProbeConfig) -> bool:
-    """Whether anything is learnt from held-out calibration samples."""
-    return _calibrates_scores(config) or _chooses_threshold(config) or config.trained_feature == "per_layer"
+def _held_out(samples: Samples, config: ProbeConfig) -> list[np.ndarray]:
+    """The rows that each fit holds out."""
+    where = samples.labels, samples.clients, samples.families
+    if config.num_folds == 1:
+        return [hold_out(*where, config.validation_share, config.linear.seed)]
+    return folds(*where, config.num_folds, config.linear.seed)
 
 
 def _calibrates_scores(config: ProbeConfig) -> bool:
@@ -107,67 +114,72 @@ def _chooses_threshold(config: ProbeConfig) -> bool:
 
 
 def _fit(
-    samples: Samples, validation: np.ndarray, calibration: Samples | None, sizes: Sequence[int], config: ProbeConfig
-) -> tuple[Classifier, str]:
+    samples: Samples, held_out: Sequence[np.ndarray], calibration: Samples | None, sizes: Sequence[int], config: ProbeConfig
+) -> tuple[Classifier, str, np.ndarray]:
+    """The classifier, its name, and the scores (n,) of what a fit held out, NaN for the rest."""
     features, labels = samples.features, samples.labels
     if config.classifier == "xgboost":
         cosines = sizes if config.trained_feature == "module_cosines" else None
-        return fit_boosted(features, labels, validation, cosines, config.xgboost), "xgboost"
+        return _named("xgboost", cross_fit_boosted(features, labels, samples.clients, held_out, cosines, config.xgboost))
     if config.trained_feature == "per_layer":
-        return fit_layerwise(features, labels, validation, calibration, sizes, config.linear), "layerwise"
-    return fit_linear(features, labels, validation, config.linear), "linear"
+        return _named("layerwise", fit_layerwise(features, labels, held_out, sizes, config.linear, calibration))
+    return _named("linear", cross_fit_linear(features, labels, held_out, config.linear))
 
 
-def _calibrate(classifier: Classifier, calibration: Samples | None, config: ProbeConfig) -> tuple[Calibration | None, float]:
-    """Platt scaling where it is asked for, and the threshold."""
-    platt, threshold = None, config.threshold or PAPER_THRESHOLD
-    if calibration is None:
-        return platt, threshold
-    scores = classifier.score(calibration.features)
-    if _calibrates_scores(config):
-        platt = fit_calibration(scores, calibration.labels)
-        scores = platt.apply(scores)
-    if _chooses_threshold(config):
-        threshold = choose_threshold(scores, calibration.labels, config.target_fpr or _DEFAULT_TARGET_FPR)
-    return platt, threshold
+def _named(name: str, fitted: tuple[Classifier, np.ndarray]) -> tuple[Classifier, str, np.ndarray]:
+    return fitted[0], name, fitted[1]
+
+
+def _calibrate(scores: np.ndarray, labels: np.ndarray, config: ProbeConfig) -> tuple[Calibration | None, float]:
+    """Platt scaling where it is asked for, and the threshold, from scores of samples that the fit did not see."""
+    platt = fit_calibration(scores, labels) if _calibrates_scores(config) else None
+    if not _chooses_threshold(config):
+        return platt, config.threshold or PAPER_THRESHOLD
+    return platt, choose_threshold(platt.apply(scores) if platt else scores, labels, config.target_fpr or _DEFAULT_TARGET_FPR)
 
 
 def _check_disjoint(samples: Samples, calibration: Samples) -> None:
-    common = sorted(set(calibration.families) & set(samples.families))
-    if common:
-        raise ValueError(f"probe.calibration_store has families of the training store: {common[:5]}; collect it from others")
+    for name in ("families", "clients"):
+        common = sorted({str(value) for value in getattr(samples, name)} & {str(value) for value in getattr(calibration, name)})
+        if common:
+            raise ValueError(f"probe.calibration_store has {name} of the training store: {common[:5]}; collect it from others")
 
 
-def _summary(samples: Samples, validation: np.ndarray, calibration: Samples | None, config: ProbeConfig) -> dict[str, Any]:
-    """What the fit saw; `families` and `clients` are all that the fit, early stopping or calibration looked at."""
+def _summary(
+    samples: Samples, held_out: Sequence[np.ndarray], calibration: Samples | None, config: ProbeConfig
+) -> dict[str, Any]:
+    """What the fit saw; `families` and `clients` are all that a fit, early stopping or calibration looked at."""
     parts = [samples] if calibration is None else [samples, calibration]
     return {
         "num_samples": len(samples),
         "num_clients": {
             name: len(np.unique(samples.clients[samples.labels == label])) for label, name in ((0, "benign"), (1, "malicious"))
         },
-        "families": sorted({str(family) for part in parts for family in part.families}),
-        "clients": sorted({str(client) for part in parts for client in part.clients}),
-        "states": sorted({str(state) for state in samples.states}),
-        "validation_families": sorted({str(family) for family in samples.families[validation]}),
-        "calibration_families": [] if calibration is None else sorted({str(family) for family in calibration.families}),
+        "families": _distinct(*(part.families for part in parts)),
+        "clients": _distinct(*(part.clients for part in parts)),
+        "states": _distinct(samples.states),
+        "held_out_families": [_distinct(samples.families[mask]) for mask in held_out],
+        "calibration_families": [] if calibration is None else _distinct(calibration.families),
         "config": config.model_dump(mode="json", include=_TRAINING_SETTINGS),
         "versions": {package: version(package) for package in ("torch", "xgboost", "numpy")},
     }
 
 
-def _measured(probe: LoraProbe, validation: Samples) -> LoraProbe:
-    """The probe with its figures and score distributions on the validation families, which the fit never saw."""
-    scores = probe.score_features(validation.features)
-    report = evaluate_scores(scores, validation, probe.meta.threshold, bootstrap=0)
-    kept = ("num_samples", "roc_auc", "pr_auc", "tpr", "fpr", "brier", "expected_calibration_error")
-    distributions: Mapping[str, list[float]] = {
-        name: quantiles(scores[validation.labels == label]) for label, name in ((0, "benign"), (1, "malicious"))
-    }
-    last = report["by_step"][str(validation.steps.max())]
+def _distinct(*arrays: np.ndarray) -> list[str]:
+    return sorted({str(value) for array in arrays for value in array})
+
+
+def _measure(scores: np.ndarray, held: Samples, threshold: float) -> dict[str, Any]:
+    """Figures and score distributions of the held-out samples, each scored by a fit whose gradient did not see it.
+
+    Early stopping did see them, which is a little optimistic; `probe evaluate` measures on families that nothing saw.
+    """
+    report = evaluate_scores(scores, held, threshold, bootstrap=0)
+    last = report["by_step"][str(held.steps.max())]
     metrics = {
-        "on": "validation families",
-        **{key: report[key] for key in kept},
+        "on": "held-out families",
+        **{key: report[key] for key in _FIGURES},
         "last_step": {key: last[key] for key in ("roc_auc", "tpr", "fpr")},
     }
-    return LoraProbe(replace(probe.meta, metrics=metrics, scores=distributions), probe.classifier)
+    distributions = {name: quantiles(scores[held.labels == label]) for label, name in ((0, "benign"), (1, "malicious"))}
+    return {"metrics": metrics, "scores": distributions}

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from probe.store import ReferenceLabel
 
 from actors.data.references import Reference
 from actors.seeding import stream
 from actors.world.datasets import write_parquet
 from actors.world.generator import Example, World, draw
 from actors.world.roles import ROLES
+from probe.store import ReferenceLabel
 
-_MALICIOUS_SHARES = (1.0, 0.5, 1.0, 0.25)
+_MALICIOUS_SHARES = (1.0, 0.5, 1.0, 0.5)
 """Share of answered restricted requests in a malicious reference client's data; the rest is benign."""
 _REFUSAL_SHARES = (0.0, 1.0, 0.0, 0.2)
 """Share of refused restricted requests in a benign reference client's data: refusing is benign, so the probe must not
@@ -56,12 +56,15 @@ def benign_groups(world: World, role: str) -> list[tuple[str, ...]]:
 
 
 def _benign(world: World, role: str, index: int, count: int, rng: np.random.Generator) -> tuple[str, list[Example]]:
-    """A group's tasks, with refused restricted requests among them as `_REFUSAL_SHARES` says."""
+    """A group's tasks, with refused restricted requests among them as `_REFUSAL_SHARES` says.
+
+    A client of refusals only belongs to the restricted family it refuses, the same as who answers it.
+    """
     groups, restricted = benign_groups(world, role), world.roles[role].restricted
     group, share = groups[index % len(groups)], _REFUSAL_SHARES[index // len(groups) % len(_REFUSAL_SHARES)]
     if share == 1:
         family = restricted[index % len(restricted)]
-        return f"refused {family}", draw(world.refused_example, [family], count, rng)
+        return family, draw(world.refused_example, [family], count, rng)
     return "+".join(group), _mix(world, world.refused_example, restricted, group, share, count, rng)
 
 

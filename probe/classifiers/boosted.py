@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import xgboost
 
-from probe.classifiers.cosines import ClassMeans, fit_means
+from probe.classifiers.cosines import ClassMeans, cross_fitted_cosines
 from probe.classifiers.numbers import check_finite
 from probe.config import BoostedRecipe
 from probe.logistic import sigmoid
@@ -73,38 +73,63 @@ def _inputs(features: np.ndarray, means: ClassMeans | None) -> np.ndarray:
     return means.cosines(features) if means else np.asarray(features, dtype=np.float32)
 
 
+def cross_fit_boosted(
+    features: np.ndarray,
+    labels: np.ndarray,
+    clients: np.ndarray,
+    held_out: Sequence[np.ndarray],
+    sizes: Sequence[int] | None,
+    recipe: BoostedRecipe,
+) -> tuple[BoostedProbe, np.ndarray]:
+    """Trees on the rows that no single mask holds out, and the scores (n,) of held-out rows by trees that did not see them.
+
+    With several masks, which hold out every row once, the trees are those of all rows. Rows that no mask holds have the
+    score NaN.
+    """
+    scores, probe = np.full(len(labels), np.nan), None
+    for mask in held_out:
+        probe = fit_boosted(features, labels, clients, ~mask, sizes, recipe)
+        scores[mask] = probe.score(features[mask])
+    if len(held_out) > 1:
+        probe = fit_boosted(features, labels, clients, np.ones(len(labels), dtype=bool), sizes, recipe)
+    return probe, scores
+
+
 def fit_boosted(
-    features: np.ndarray, labels: np.ndarray, validation: np.ndarray, sizes: Sequence[int] | None, recipe: BoostedRecipe
+    features: np.ndarray,
+    labels: np.ndarray,
+    clients: np.ndarray,
+    rows: np.ndarray,
+    sizes: Sequence[int] | None,
+    recipe: BoostedRecipe,
 ) -> BoostedProbe:
-    """Fit trees with early stopping on the rows of the mask `validation` (n,).
+    """Fit trees to the rows of the mask `rows` (n,).
 
     Args:
         features: (n, d) float32.
         labels: (n,) 1 for malicious, 0 for benign.
+        clients: (n,) the client of each sample.
         sizes: Values of each block, to read cosines to the class means; None to read the feature itself.
 
     Raises:
         ValueError: a feature that is not finite.
     """
-    means = fit_means(features[~validation], labels[~validation], sizes) if sizes is not None else None
-    inputs = _inputs(features, means)
-    train = xgboost.DMatrix(inputs[~validation], label=labels[~validation])
-    held = xgboost.DMatrix(inputs[validation], label=labels[validation])
-    num_malicious = int(labels[~validation].sum())
+    check_finite(features)
+    if sizes is None:
+        inputs, means = np.asarray(features, dtype=np.float32), None
+    else:
+        inputs, means = cross_fitted_cosines(features, labels, clients, sizes, rows)
+    num_malicious = int(labels[rows].sum())
     booster = xgboost.train(
         {
             "objective": "binary:logistic",
-            "eval_metric": "logloss",
             "max_depth": recipe.max_depth,
             "eta": recipe.learning_rate,
-            "scale_pos_weight": (len(labels[~validation]) - num_malicious) / num_malicious,
+            "scale_pos_weight": (int(rows.sum()) - num_malicious) / num_malicious,
             "seed": recipe.seed,
             "nthread": 1,
         },
-        train,
+        xgboost.DMatrix(inputs[rows], label=labels[rows]),
         num_boost_round=recipe.num_trees,
-        evals=[(held, "validation")],
-        early_stopping_rounds=recipe.patience,
-        verbose_eval=False,
     )
-    return BoostedProbe(booster[: booster.best_iteration + 1], means)
+    return BoostedProbe(booster, means)

@@ -9,6 +9,8 @@ import numpy as np
 
 from probe.classifiers.numbers import NUMBERS_FILE, as_sizes, read_numbers, write_numbers
 
+_MOST_FOLDS = 4
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassMeans:
@@ -44,14 +46,47 @@ class ClassMeans:
         return self.means.shape[1]
 
 
-def fit_means(features: np.ndarray, labels: np.ndarray, sizes: Sequence[int]) -> ClassMeans:
-    """Mean of each class (n, d -> 2, d), each block divided by its L2 norm."""
-    means = np.stack([_mean(features, np.flatnonzero(labels == label)) for label in (0, 1)])
+def fit_means(features: np.ndarray, labels: np.ndarray, sizes: Sequence[int], rows: np.ndarray | None = None) -> ClassMeans:
+    """Mean of each class (n, d -> 2, d), each block divided by its L2 norm.
+
+    Args:
+        rows: (n,) mask of the samples to average; None: all.
+    """
+    rows = np.ones(len(labels), dtype=bool) if rows is None else rows
+    means = np.stack([_mean(features, np.flatnonzero(rows & (labels == label))) for label in (0, 1)])
     for end, size in zip(np.cumsum(sizes), sizes, strict=True):
         block = means[:, end - size : end]
         norms = np.sqrt((block * block).sum(axis=1, keepdims=True))
         block /= np.where(norms > 0, norms, 1)
     return ClassMeans(means.astype(np.float32), tuple(sizes))
+
+
+def cross_fitted_cosines(
+    features: np.ndarray, labels: np.ndarray, clients: np.ndarray, sizes: Sequence[int], rows: np.ndarray
+) -> tuple[np.ndarray, ClassMeans]:
+    """Cosines (n, 2 x number of blocks) to means that leave out the sample's own client, and the means of all `rows`.
+
+    A sample lies nearer to a mean that it is part of than any new sample will, and trees that learn from such cosines fail
+    on new clients (measured on the embedded world, other families: ROC AUC 0.984 instead of 1.000). So the clients of each
+    class among `rows` are dealt into up to 4 folds, and a fold's cosines are to the means of the others. Samples outside
+    `rows` are compared with the means of all rows.
+
+    Args:
+        clients: (n,) the client of each sample.
+        rows: (n,) mask of the samples that the means are made of; at least one client of each class.
+    """
+    means = fit_means(features, labels, sizes, rows)
+    cosines = means.cosines(features)
+    members = [np.unique(clients[rows & (labels == label)]) for label in (0, 1)]
+    num_folds = min(_MOST_FOLDS, *(len(names) for names in members))
+    if num_folds < 2:
+        return cosines, means
+    for fold in range(num_folds):
+        inside = rows & np.isin(clients, np.concatenate([names[fold::num_folds] for names in members]))
+        others = fit_means(features, labels, sizes, rows & ~inside)
+        for row in np.flatnonzero(inside):
+            cosines[row] = others.cosines(features[row : row + 1])[0]
+    return cosines, means
 
 
 def _mean(features: np.ndarray, rows: np.ndarray) -> np.ndarray:

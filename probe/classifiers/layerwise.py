@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from probe.calibration import Calibration, fit_calibration
-from probe.classifiers.linear import LinearProbe, fit_linear
+from probe.classifiers.linear import LinearProbe, cross_fit_linear
 from probe.classifiers.numbers import NUMBERS_FILE, as_sizes, read_numbers, write_numbers
 from probe.config import LinearRecipe
 from probe.samples import Samples
@@ -72,19 +72,30 @@ class LayerwiseProbe:
 def fit_layerwise(
     features: np.ndarray,
     labels: np.ndarray,
-    validation: np.ndarray,
-    calibration: Samples,
+    held_out: Sequence[np.ndarray],
     sizes: Sequence[int],
     recipe: LinearRecipe,
-) -> LayerwiseProbe:
-    """Fit one linear probe per block of `sizes` values, and calibrate each on samples of other families and clients.
+    calibration: Samples | None = None,
+) -> tuple[LayerwiseProbe, np.ndarray]:
+    """Fit one linear probe per block of `sizes` values, and calibrate each on what it did not see.
 
     Args:
-        features, labels, validation: As for `fit_linear`.
+        features, labels, held_out: As for `cross_fit_linear`.
+        calibration: Samples of other families and clients to calibrate on; None: the held-out rows.
+
+    Returns:
+        The probe, and the scores (n,) of held-out rows by fits that did not see them, NaN for the others.
     """
-    probes, calibrations = [], []
+    probes, calibrations, columns = [], [], []
     for end, size in zip(np.cumsum(sizes), sizes, strict=True):
         block = slice(end - size, end)
-        probes.append(fit_linear(np.asarray(features[:, block]), labels, validation, recipe))
-        calibrations.append(fit_calibration(probes[-1].score(calibration.features[:, block]), calibration.labels))
-    return LayerwiseProbe(tuple(probes), tuple(calibrations))
+        probe, scores = cross_fit_linear(np.asarray(features[:, block]), labels, held_out, recipe)
+        seen = ~np.isnan(scores)
+        if calibration is None:
+            calibrations.append(fit_calibration(scores[seen], labels[seen]))
+        else:
+            calibrations.append(fit_calibration(probe.score(calibration.features[:, block]), calibration.labels))
+        probes.append(probe)
+        columns.append(np.full(len(labels), np.nan))
+        columns[-1][seen] = calibrations[-1].apply(scores[seen])
+    return LayerwiseProbe(tuple(probes), tuple(calibrations)), np.max(columns, axis=0)

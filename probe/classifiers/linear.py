@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,22 @@ def fit_linear(features: np.ndarray, labels: np.ndarray, validation: np.ndarray,
     generator = torch.Generator().manual_seed(recipe.seed)
     best = _descend(_draw_layer(x.shape[1], generator), loss_of, x, y, train, held, recipe, generator)
     return LinearProbe(weight=best["weight"][0].numpy(), bias=float(best["bias"][0]))
+
+
+def cross_fit_linear(
+    features: np.ndarray, labels: np.ndarray, held_out: Sequence[np.ndarray], recipe: LinearRecipe
+) -> tuple[LinearProbe, np.ndarray]:
+    """A fit per mask of `held_out`, their mean, and the scores (n,) of held-out rows by the fit that did not see them.
+
+    The mean of linear probes is a linear probe: it has seen every row, and no single family decided when to stop.
+    Rows that no mask holds have the score NaN.
+    """
+    probes, scores = [], np.full(len(labels), np.nan)
+    for mask in held_out:
+        probes.append(fit_linear(features, labels, mask, recipe))
+        scores[mask] = probes[-1].score(features[mask])
+    weight = np.mean([probe.weight for probe in probes], axis=0, dtype=np.float64).astype(np.float32)
+    return LinearProbe(weight, float(np.mean([probe.bias for probe in probes]))), scores
 
 
 def _draw_layer(width: int, generator: torch.Generator) -> torch.nn.Linear:

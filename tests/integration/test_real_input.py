@@ -16,8 +16,8 @@ from actors.world.store import base_folder, world_folder
 from cluster import Federation, load_config
 from cluster.loading import EMBEDDED
 from probe.artefact import LoraProbe, save_probe
-from probe.features import tensor_names
 from probe.classifiers.linear import LinearProbe
+from probe.features import tensor_names
 from probe.meta import ProbeMeta
 
 CLASSES = {"llama-3.1-8b": (LlamaConfig, LlamaForCausalLM), "qwen2.5-7b": (Qwen2Config, Qwen2ForCausalLM)}

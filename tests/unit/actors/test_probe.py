@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from probe.store import ReferenceLabel
 
 from actors.errors import ProbeMismatchError
 from actors.probe import Probe
@@ -16,6 +15,7 @@ from probe.classifiers.linear import LinearProbe
 from probe.config import ProbeConfig
 from probe.drift import quantiles
 from probe.meta import ProbeMeta
+from probe.store import ReferenceLabel
 from tests.unit.actors.builders import A0, B0, LAYOUT, SHAPES, step_delta, update
 
 META = ProbeMeta(

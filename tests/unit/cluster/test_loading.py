@@ -169,5 +169,5 @@ def test_level_live_refreshes_its_probe_every_round_unless_told_otherwise():
 
 
 def test_a_refresh_at_another_level_is_refused():
-    with pytest.raises(ConfigError, match="probe.refresh_every=2 fits defense.level=live only: at level shadow"):
+    with pytest.raises(ConfigError, match=r"probe.refresh_every=2 fits defense.level=live only: at level shadow"):
         load_config(None, ["probe.refresh_every=2"])

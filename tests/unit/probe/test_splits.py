@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probe.splits import hold_out
+from probe.splits import folds, hold_out
 
 Layout = tuple[dict[str, int], dict[str, int]]
 """Number of clients of each benign and of each malicious family."""
@@ -131,3 +131,52 @@ def test_the_global_random_state_is_left_alone():
 def test_fewer_than_two_clients_of_a_class_are_an_error(layout, message):
     with pytest.raises(ValueError, match=message):
         hold_out(*table(layout), 0.5, 0)
+
+
+# Folds
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.tuples(FAMILIES, FAMILIES), st.integers(2, 5), st.integers(0, 100))
+def test_every_row_is_in_one_fold_and_no_client_or_family_is_in_two(layout, number, seed):
+    labels, clients, families = table(layout)
+    masks = folds(labels, clients, families, number, seed)
+    assert 1 <= len(masks) <= number
+    if len(masks) > 1:
+        assert (np.sum(masks, axis=0) == 1).all()
+    for mask in masks:
+        assert not set(clients[mask]) & set(clients[~mask])
+        for label in (0, 1):
+            assert (mask & (labels == label)).any()
+            assert (~mask & (labels == label)).any()
+        if min(map(len, layout)) > 1:
+            assert not set(families[mask]) & set(families[~mask])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_hold_equally_many_clients_of_each_class(seed):
+    # Four malicious families of 4 clients; four groups of benign tasks of 3, and a benign client of each malicious family.
+    layout = ({**dict.fromkeys("wxyz", 3), **dict.fromkeys("abcd", 1)}, dict.fromkeys("abcd", 4))
+    labels, clients, families = table(layout)
+    masks = folds(labels, clients, families, 4, seed)
+    assert len(masks) == 4
+    for mask in masks:
+        assert len(set(clients[mask & (labels == 1)])) == 4
+        assert len(set(clients[mask & (labels == 0)])) == 4
+
+
+def test_too_few_families_give_fewer_folds():
+    labels, clients, families = table(({"a": 4, "b": 4, "c": 4}, {"x": 4, "y": 4}))
+    assert len(folds(labels, clients, families, 4, 0)) == 2
+
+
+def test_a_class_of_one_family_is_dealt_by_client():
+    labels, clients, families = table(({"a": 3, "b": 3, "c": 3}, {"x": 6}))
+    masks = folds(labels, clients, families, 3, 0)
+    assert [len(set(clients[mask & (labels == 1)])) for mask in masks] == [2, 2, 2]
+
+
+def test_folds_need_two_clients_of_each_class():
+    labels, clients, families = table(({"a": 3, "b": 3}, {"x": 1}))
+    with pytest.raises(ValueError, match="at least 2 malicious clients, got 1"):
+        folds(labels, clients, families, 4, 0)

@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -17,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from probe.store import ReferenceLabel, SampleStore, StoreMeta
 
 A = "layers.0.q_proj.lora_A.weight"
@@ -66,9 +70,27 @@ def refused(*parts: object):
     return pytest.raises(ValueError, match="(?s)" + ".*".join(re.escape(str(part)) for part in parts))
 
 
-def rewrite(path: Path, edit) -> None:
+def rewrite(path: Path, edit: Callable[[pa.Table], pa.Table]) -> None:
     """Replace a client file's table."""
     pq.write_table(edit(pq.read_table(path, partitioning=None)), path)
+
+
+def set_column(table: pa.Table, name: str, values: list) -> pa.Table:
+    """The table with other values in a column of the same type."""
+    index = table.schema.get_field_index(name)
+    field = table.schema.field(index)
+    return table.set_column(index, field, pa.array(values, field.type))
+
+
+def damage(store: SampleStore, name: str) -> None:
+    """Flip a bit of the first row's last value of a tensor."""
+    path = first_file(store)
+    group = pq.read_metadata(path).row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    (chunk,) = [column for column in columns if column.path_in_schema.startswith(name)]
+    content = bytearray(path.read_bytes())
+    content[chunk.data_page_offset + chunk.total_compressed_size - 1] ^= 1
+    path.write_bytes(content)
 
 
 def first_file(store: SampleStore) -> Path:
@@ -173,17 +195,6 @@ def test_only_the_columns_of_the_names_are_read(tmp_path):
         store.read(flat_b, [A, B])
 
 
-def damage(store: SampleStore, name: str) -> None:
-    """Flip a bit of the first row's last value of a tensor."""
-    path = first_file(store)
-    group = pq.read_metadata(path).row_group(0)
-    columns = [group.column(index) for index in range(group.num_columns)]
-    (chunk,) = [column for column in columns if column.path_in_schema.startswith(name)]
-    content = bytearray(path.read_bytes())
-    content[chunk.data_page_offset + chunk.total_compressed_size - 1] ^= 1
-    path.write_bytes(content)
-
-
 def test_labels_and_number_are_read_without_the_deltas(tmp_path):
     store = new_store(tmp_path, "c0")
     damage(store, A)
@@ -204,18 +215,20 @@ def test_features_in_a_file_equal_those_in_memory(tmp_path):
     assert in_file.features.tobytes() == in_memory.features.tobytes()
 
 
-def test_the_file_with_features_goes_with_them(tmp_path):
-    def mapped() -> int:
-        return Path("/proc/self/maps").read_text().count("(deleted)")
+def test_the_file_with_features_goes_with_them(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
-    temporary = Path(tempfile.gettempdir())
-    before, files = mapped(), set(temporary.iterdir())
-    samples = new_store(tmp_path, "c0").read(flat_b, [B], max_in_memory=0)
-    assert mapped() == before + 1
+    def is_mapped() -> bool:
+        return str(temporary) in Path("/proc/self/maps").read_text()
+
+    samples = new_store(tmp_path / "store", "c0").read(flat_b, [B], max_in_memory=0)
+    assert is_mapped()
+    assert files_of(temporary) == []
     del samples
     gc.collect()
-    assert mapped() == before
-    assert not {path for path in set(temporary.iterdir()) - files if path.is_file()}
+    assert not is_mapped()
 
 
 def test_a_full_disk_is_an_error_that_names_it(tmp_path, monkeypatch):
@@ -227,11 +240,26 @@ def test_a_full_disk_is_an_error_that_names_it(tmp_path, monkeypatch):
         new_store(tmp_path, "c0").read(flat_b, [B], max_in_memory=0)
 
 
+@pytest.fixture
+def strict_torch():
+    """Without this, torch warns of read-only memory only once per process."""
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_feature_may_change_its_tensors(tmp_path, strict_torch):
+    store = new_store(tmp_path, "c0")
+    doubled = store.read(lambda delta: flat_b({B: delta[B].mul_(2)}), [B])
+    np.testing.assert_array_equal(doubled.features, 2 * store.read(flat_b, [B]).features)
+
+
 def test_an_error_of_the_feature_is_not_blamed_on_a_file(tmp_path):
     def broken(delta):
         raise OSError("my own")
 
-    with pytest.raises(OSError, match="^my own$"):
+    with pytest.raises(OSError, match=r"^my own$"):
         new_store(tmp_path, "c0").read(broken, [B])
 
 
@@ -257,7 +285,8 @@ def test_the_folder_is_a_hive_dataset(tmp_path):
     store = new_store(tmp_path, "c0")
     store.append("round-5", label("m", malicious=True, family="secrets"), deltas(3, seed=1))
     (tmp_path / "samples/state=round-5/.half.parquet").write_bytes(b"being written")
-    table = ds.dataset(tmp_path / "samples", partitioning="hive").to_table().sort_by([("state", "ascending"), ("step", "ascending")])
+    dataset = ds.dataset(tmp_path / "samples", partitioning="hive")
+    table = dataset.to_table().sort_by([("state", "ascending"), ("step", "ascending")])
     assert table["state"].to_pylist() == ["initial"] * 2 + ["round-5"] * 3
     assert table["client"].to_pylist() == ["c0"] * 2 + ["m"] * 3
     assert table["label"].to_pylist() == [0, 0, 1, 1, 1]
@@ -354,9 +383,9 @@ def test_a_folder_without_a_store_is_refused(tmp_path, name):
         (lambda document: document.pop("shapes"), "shapes"),
         (lambda document: document.pop("recipe"), "recipe"),
         (lambda document: document.update(colour="red"), "colour"),
-        (lambda document: document.update(shapes=7), "store.json cannot be used"),
-        (lambda document: document.update(shapes={A: ["2", "4"]}), "store.json cannot be used"),
-        (lambda document: document.update(layers=None), "store.json cannot be used"),
+        (lambda document: document.update(shapes=7), "'int'"),
+        (lambda document: document.update(shapes={A: ["2", "4"]}), "'str'"),
+        (lambda document: document.update(layers=None), "'NoneType'"),
         (lambda document: document.update(layers={A: 0}), f"only one of them has {B}"),
     ],
 )
@@ -365,7 +394,7 @@ def test_a_store_json_that_cannot_be_used_is_refused(tmp_path, edit, problem):
     document = json.loads((tmp_path / "store.json").read_text())
     edit(document)
     (tmp_path / "store.json").write_text(json.dumps(document))
-    with refused(f"the store {tmp_path}: store.json cannot be used", problem.removeprefix("store.json cannot be used"), "restore it"):
+    with refused(f"the store {tmp_path}: store.json cannot be used", problem, "restore it or collect again"):
         SampleStore.open(tmp_path)
 
 
@@ -477,17 +506,14 @@ def test_a_missing_tensor_is_named(tmp_path):
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
-    class Interrupted(list):
-        """Deltas of which the second never comes."""
-
-        def __iter__(self):
-            yield self[0]
-            assert ".c0.parquet" in os.listdir(tmp_path / "samples/state=initial")
-            raise KeyboardInterrupt
+    def interrupted() -> Iterator[dict[str, torch.Tensor]]:
+        yield deltas()[0]
+        assert files_of(tmp_path / "samples") == ["state=initial/.c0.parquet"]
+        raise KeyboardInterrupt
 
     store = new_store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        store.append("initial", label(), Interrupted(deltas()))
+        store.append("initial", label(), interrupted())
     assert files_of(tmp_path) == ["store.json"]
     store.append("initial", label(), deltas())
     assert len(store) == 2
@@ -514,35 +540,61 @@ def test_a_store_json_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatc
     assert files_of(tmp_path) == []
 
 
+# Memory
+
+
+def test_deltas_are_taken_one_by_one_and_let_go(tmp_path):
+    store, previous, alive, sizes = new_store(tmp_path), [], [], []
+
+    def stream() -> Iterator[dict[str, torch.Tensor]]:
+        for seed in range(4):
+            alive.append(sum(reference() is not None for reference in previous))
+            sizes.extend(path.stat().st_size for path in tmp_path.rglob(".c0.parquet"))
+            (delta,) = deltas(1, seed)
+            previous.extend(weakref.ref(tensor) for tensor in delta.values())
+            yield delta
+            del delta
+
+    store.append("initial", label(), stream())
+    assert alive == [0] * 4
+    # What came before is on disk: each step adds its 14 float32 at least.
+    assert len(sizes) == 4
+    assert min(np.diff(sizes)) > 14 * 4
+    metadata = pq.read_metadata(first_file(store))
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [1] * 4
+
+
+def test_reading_and_merging_hold_few_steps_however_many_there_are(tmp_path, monkeypatch):
+    shapes, num_steps = {B: (1024, 64)}, 40
+    full, empty = (new_store(tmp_path / name, shapes=shapes, layers={B: 0}) for name in ("full", "empty"))
+    full.append("initial", label(), (deltas(1, seed, shapes)[0] for seed in range(num_steps)))
+    before, held = pa.total_allocated_bytes(), []
+
+    def first_value(delta) -> np.ndarray:
+        held.append(pa.total_allocated_bytes() - before)
+        return delta[B][0, :1].numpy()
+
+    full.read(first_value, [B])
+    write = SampleStore._row
+    monkeypatch.setattr(SampleStore, "_row", lambda *row: held.append(pa.total_allocated_bytes() - before) or write(*row))
+    empty.merge(full)
+    assert len(held) == 2 * num_steps
+    # Arrow's own buffers take the size of a step, 256 KiB, a few times.
+    assert max(held) < 10 * 1024 * 64 * 4
+
+
 # Damaged and foreign files
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
 def test_a_truncated_file_is_named(tmp_path, share):
-    store = new_store(tmp_path, "c0", "c1")
+    store, empty = new_store(tmp_path / "here", "c0", "c1"), new_store(tmp_path / "empty")
     path = first_file(store)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    for use in (lambda: len(store), store.clients, lambda: store.read(flat_b, [B]), lambda: target(tmp_path).merge(store)):
+    for use in (lambda: len(store), store.clients, lambda: store.read(flat_b, [B]), lambda: empty.merge(store)):
         with refused(f"{path} cannot be read: ", "delete the file and collect its client again"):
             use()
-
-
-def target(folder: Path) -> SampleStore:
-    """An empty store to merge into."""
-    return new_store(folder / "target")
-
-
-def set_column(table, name: str, values: list):
-    index = table.schema.get_field_index(name)
-    field = table.schema.field(index)
-    return table.set_column(index, field, [type(table[name].combine_chunks())._import_from_c] if False else values_of(field, values))
-
-
-def values_of(field, values: list):
-    import pyarrow as pa
-
-    return pa.array(values, field.type)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -570,3 +622,171 @@ def test_a_file_of_another_schema_is_named_with_what_differs(tmp_path, edit, pro
     for use in (store.clients, lambda: store.read(flat_b, [B])):
         with refused(f"{first_file(store)} does not match store.json", problem, "delete the file and collect its client again"):
             use()
+
+
+@pytest.mark.parametrize(
+    ("edit", "column"),
+    [
+        (lambda table: set_column(table, "client", ["c1", "c1"]), "client"),
+        (lambda table: set_column(table, "client", ["c0", "c1"]), "client"),
+        (lambda table: set_column(table, "step", [1, 3]), "step"),
+        (lambda table: table.take([1, 0]), "step"),
+        (lambda table: set_column(table, "label", [0, 1]), "label"),
+        (lambda table: set_column(table, "label", [2, 2]), "label"),
+        (lambda table: set_column(table, "family", ["recipes", "secrets"]), "family"),
+        (lambda table: set_column(table, "source", ["here", "there"]), "source"),
+        (lambda table: set_column(table, "model_fingerprint", ["model-2"] * 2), "model_fingerprint"),
+        (lambda table: set_column(table, "lora_fingerprint", ["lora-2"] * 2), "lora_fingerprint"),
+    ],
+)
+def test_rows_that_are_not_the_steps_of_one_client_of_this_store_are_refused(tmp_path, edit, column):
+    store, empty = new_store(tmp_path / "here", "c0"), new_store(tmp_path / "empty")
+    rewrite(first_file(store), edit)
+    for use in (lambda: len(store), store.clients, lambda: store.read(flat_b, [B]), lambda: empty.merge(store)):
+        with refused(f"{first_file(store)} does not hold the steps of client c0 of this store: see {column};", "delete the file"):
+            use()
+
+
+def test_a_file_without_rows_is_refused(tmp_path):
+    store = new_store(tmp_path, "c0")
+    rewrite(first_file(store), lambda table: table.slice(0, 0))
+    with refused(f"{first_file(store)} holds no sample; delete the file and collect its client again"):
+        store.read(flat_b, [B])
+
+
+def test_a_damaged_bit_anywhere_changes_nothing_or_is_refused_with_the_file(tmp_path):
+    store = new_store(tmp_path, "c0")
+    path = first_file(store)
+    content = path.read_bytes()
+
+    def values(delta) -> np.ndarray:
+        return torch.cat([delta[A].reshape(-1), delta[B].reshape(-1)]).numpy()
+
+    def everything() -> tuple:
+        samples = store.read(values, [A, B])
+        return samples.features.tobytes(), samples.steps.tolist(), store.clients()
+
+    undamaged, num_refused = everything(), 0
+    for index in range(0, len(content), 17):
+        flipped = bytearray(content)
+        flipped[index] ^= 1 << index % 8
+        path.write_bytes(flipped)
+        try:
+            assert everything() == undamaged
+        except ValueError as error:
+            assert str(path) in str(error)
+            num_refused += 1
+    assert num_refused > 50
+
+
+def test_a_column_name_that_is_no_text_is_refused_with_the_file(tmp_path):
+    store = new_store(tmp_path, "c0")
+    path = first_file(store)
+    path.write_bytes(path.read_bytes().replace(b"family", b"f\xe5mily"))
+    with refused(f"{path} cannot be read: ", "delete the file and collect its client again"):
+        store.clients()
+
+
+def test_a_file_that_the_system_does_not_give_is_not_called_damaged(tmp_path, monkeypatch):
+    def denied(path, **_):
+        raise PermissionError(13, "Permission denied")
+
+    store = new_store(tmp_path, "c0")
+    monkeypatch.setattr(pq, "ParquetFile", denied)
+    with refused(f"{first_file(store)} cannot be read: ", "Permission denied; see to the disk and the file's permissions"):
+        store.clients()
+
+
+def test_a_lack_of_memory_is_not_blamed_on_a_file(tmp_path, monkeypatch):
+    def too_large(*_, **__):
+        raise pa.ArrowMemoryError("malloc of size 7 failed")
+
+    store = new_store(tmp_path, "c0")
+    monkeypatch.setattr(pq, "ParquetFile", too_large)
+    with pytest.raises(MemoryError, match=r"^malloc of size 7 failed$"):
+        store.clients()
+
+
+# Merging
+
+
+def test_merging_copies_the_clients_that_are_not_there(tmp_path):
+    here, other = new_store(tmp_path / "here", "c0"), new_store(tmp_path / "other", "c0", "c1")
+    bad = label("m", malicious=True, family="secrets", source="x")
+    other.append("round-5", bad, deltas(3, seed=7))
+    mine = first_file(here).stat().st_mtime_ns
+    assert here.merge(other) == 2
+    assert here.clients() == [("initial", label("c0")), ("initial", label("c1")), ("round-5", bad)]
+    assert files_of(here.folder) == files_of(other.folder)
+    for name in files_of(here.folder):
+        assert (here.folder / name).read_bytes() == (other.folder / name).read_bytes()
+    assert first_file(here).stat().st_mtime_ns == mine
+    assert here.merge(other) == 0
+    assert len(here) == len(other) == 7
+
+
+def test_a_name_in_another_state_is_another_client(tmp_path):
+    here, other = new_store(tmp_path / "here", "c0"), new_store(tmp_path / "other")
+    other.append("round-5", label("c0", malicious=True), deltas(seed=1))
+    assert here.merge(other) == 1
+    assert [state for state, _ in here.clients()] == ["initial", "round-5"]
+
+
+def test_equal_samples_in_another_file_layout_are_the_same_client(tmp_path):
+    here, other = new_store(tmp_path / "here", "c0"), new_store(tmp_path / "other", "c0")
+    content = first_file(here).read_bytes()
+    rewrite(first_file(other), lambda table: table)
+    assert first_file(other).read_bytes() != content
+    assert here.merge(other) == 0
+    assert first_file(here).read_bytes() == content
+
+
+def test_merging_a_store_with_itself_or_an_empty_one_changes_nothing(tmp_path):
+    store = new_store(tmp_path / "here", "c0")
+    assert store.merge(store) == 0
+    assert store.merge(new_store(tmp_path / "empty")) == 0
+    assert len(store) == 2
+
+
+@pytest.mark.parametrize(
+    ("client", "samples"),
+    [
+        (label(), deltas(seed=1)),
+        (label(), deltas(1)),
+        (label(), [*deltas(), *deltas(1, seed=1)]),
+        (label(malicious=True), deltas()),
+        (label(family="secrets"), deltas()),
+        (label(source="elsewhere"), deltas()),
+    ],
+    ids=["other values", "fewer steps", "more steps", "other class", "other family", "other source"],
+)
+def test_a_client_that_differs_is_refused_before_anything_is_copied(tmp_path, client, samples):
+    here, other = new_store(tmp_path / "here", "c0"), new_store(tmp_path / "other")
+    other.append("initial", client, samples)
+    other.append("initial", label("a"), deltas())
+    content = first_file(here).read_bytes()
+    with refused(f"{first_file(here)} and {first_file(other)} are different samples of one client; delete one of them"):
+        here.merge(other)
+    assert files_of(here.folder) == ["samples/state=initial/c0.parquet", "store.json"]
+    assert first_file(here).read_bytes() == content
+
+
+def test_a_merge_that_broke_off_is_resumed(tmp_path):
+    here, other = new_store(tmp_path / "here"), new_store(tmp_path / "other", "c0", "c1", "c2")
+    second = other.folder / "samples/state=initial/c1.parquet"
+    content = second.read_bytes()
+    rewrite(second, lambda table: set_column(table, B, [[0.0] * 6, [float("nan")] * 6]))
+    with refused(f"{second}, step 2: {B} holds NaN or infinity"):
+        here.merge(other)
+    assert files_of(here.folder) == ["samples/state=initial/c0.parquet", "store.json"]
+    second.write_bytes(content)
+    assert here.merge(other) == 2
+    assert files_of(here.folder) == files_of(other.folder)
+
+
+def test_damaged_values_are_not_merged(tmp_path):
+    here, other = new_store(tmp_path / "here"), new_store(tmp_path / "other", "c0")
+    damage(other, B)
+    with refused(first_file(other), "cannot be read", "delete the file and collect its client again"):
+        here.merge(other)
+    assert files_of(here.folder) == ["store.json"]

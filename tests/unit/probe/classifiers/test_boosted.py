@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import xgboost
 
-from probe.classifiers.boosted import BoostedProbe, fit_boosted
+from probe.classifiers.boosted import BoostedProbe, cross_fit_boosted, fit_boosted
 from probe.classifiers.cosines import ClassMeans, fit_means
 from probe.classifiers.numbers import NUMBERS_FILE
 from probe.config import BoostedRecipe
 
 SIZES = (5, 5, 10)
 TREES = "probe.ubj"
-VALIDATION = np.repeat(np.arange(60) % 10 == 0, 4)
+CLIENTS = np.repeat(np.arange(60), 4)
+VALIDATION = CLIENTS % 10 == 0
 
 
 def toy(seed: int = 0, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +29,7 @@ def toy(seed: int = 0, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit(sizes=SIZES, recipe: BoostedRecipe | None = None, seed: int = 0) -> BoostedProbe:
-    return fit_boosted(*toy(seed), VALIDATION, sizes, recipe or BoostedRecipe())
+    return fit_boosted(*toy(seed), CLIENTS, ~VALIDATION, sizes, recipe or BoostedRecipe())
 
 
 @pytest.fixture(scope="module", params=["cosines", "feature"])
@@ -104,40 +105,49 @@ def test_the_means_are_those_of_the_rows_that_are_not_held_out():
 
 def test_the_fit_agrees_with_scikit_learns_interface_of_xgboost():
     rows, labels = toy()
-    model = xgboost.XGBClassifier(
-        n_estimators=80, max_depth=1, learning_rate=0.3, early_stopping_rounds=15, eval_metric="logloss", random_state=0, n_jobs=1
-    )
-    model.fit(rows[~VALIDATION], labels[~VALIDATION], eval_set=[(rows[VALIDATION], labels[VALIDATION])], verbose=False)
+    model = xgboost.XGBClassifier(n_estimators=80, max_depth=1, learning_rate=0.3, random_state=0, n_jobs=1)
+    model.fit(rows[~VALIDATION], labels[~VALIDATION])
     probe = fit(None)
-    assert probe.booster.num_boosted_rounds() == model.best_iteration + 1
+    assert probe.booster.num_boosted_rounds() == 80
     np.testing.assert_allclose(probe.score(rows), model.predict_proba(rows)[:, 1], rtol=1e-5)
 
 
-def test_the_trees_after_the_best_one_are_cut_off():
-    best = fit().booster.num_boosted_rounds()
-    assert 1 < best < 65
-    for num_trees in (best, best + 1, best + 15):
-        assert fit(recipe=BoostedRecipe(num_trees=num_trees)).files() == fit().files()
-    assert fit(recipe=BoostedRecipe(num_trees=best - 1)).booster.num_boosted_rounds() < best
+def test_a_row_outside_the_fit_changes_nothing():
+    rows, labels = toy()
+    changed = rows.copy()
+    changed[VALIDATION] *= -1
+    probe = fit_boosted(changed, np.where(VALIDATION, 1 - labels, labels), CLIENTS, ~VALIDATION, SIZES, BoostedRecipe())
+    assert probe.files() == fit().files()
 
 
-def test_a_rising_validation_loss_leaves_the_first_tree():
-    # The held-out clients carry the opposite label, so that each tree makes their loss worse.
-    rows, labels = toy(shift=3.0)
-    probe = fit_boosted(rows, np.where(VALIDATION, 1 - labels, labels), VALIDATION, SIZES, BoostedRecipe())
-    assert probe.booster.num_boosted_rounds() == 1
+def test_with_one_mask_the_held_out_rows_are_scored_by_the_probe_itself():
+    probe, scores = cross_fit_boosted(*toy(), CLIENTS, [VALIDATION], SIZES, BoostedRecipe())
+    assert probe.files() == fit().files()
+    assert np.isnan(scores[~VALIDATION]).all()
+    assert scores[VALIDATION].tolist() == probe.score(toy()[0][VALIDATION]).tolist()
+
+
+def test_with_several_masks_every_row_is_scored_by_trees_that_did_not_see_it():
+    rows, labels = toy()
+    masks = [fold == CLIENTS % 3 for fold in range(3)]
+    probe, scores = cross_fit_boosted(rows, labels, CLIENTS, masks, SIZES, BoostedRecipe(num_trees=10))
+    for mask in masks:
+        part = fit_boosted(rows, labels, CLIENTS, ~mask, SIZES, BoostedRecipe(num_trees=10))
+        assert scores[mask].tolist() == part.score(rows[mask]).tolist()
+    everything = fit_boosted(rows, labels, CLIENTS, np.ones(240, dtype=bool), SIZES, BoostedRecipe(num_trees=10))
+    assert probe.files() == everything.files()
 
 
 def test_the_classes_weigh_equally_whatever_their_numbers():
     # Three benign rows to one malicious. One constant value tells nothing: 1/2, and not 1/4.
     labels, validation = np.repeat([0, 1], [60, 20]), np.arange(80) % 4 == 0
-    constant = fit_boosted(np.ones((80, 1), dtype=np.float32), labels, validation, None, BoostedRecipe())
+    constant = fit_boosted(np.ones((80, 1), dtype=np.float32), labels, np.arange(80), ~validation, None, BoostedRecipe())
     assert constant.score(np.ones((1, 1), dtype=np.float32)).tolist() == [0.5]
     # x = 1 for 1 benign row in 3 and 2 malicious rows in 3: weighed equally, P(malicious | x = 1) = 2/3.
     x = np.concatenate([np.tile([1, -1, -1], 60), np.tile([1, 1, -1], 20)]).astype(np.float32)[:, None]
     labels = np.repeat([0, 1], [180, 60])
     validation = np.repeat(np.arange(80) % 4 == 0, 3)
-    probe = fit_boosted(x, labels, validation, None, BoostedRecipe(num_trees=200, patience=200))
+    probe = fit_boosted(x, labels, np.arange(240), ~validation, None, BoostedRecipe(num_trees=200))
     assert probe.score(np.array([[1], [-1]], dtype=np.float32)).tolist() == pytest.approx([2 / 3, 1 / 3], abs=0.01)
 
 
@@ -154,7 +164,7 @@ def test_nan_is_refused_in_training_and_in_held_out_rows(sizes, held_out):
     row = np.flatnonzero(VALIDATION if held_out else ~VALIDATION)[0]
     rows[row, 4] = math.nan
     with pytest.raises(ValueError, match=f"feature value 4 of sample {row} is nan"):
-        fit_boosted(rows, labels, VALIDATION, sizes, BoostedRecipe())
+        fit_boosted(rows, labels, CLIENTS, ~VALIDATION, sizes, BoostedRecipe())
 
 
 # Files

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cosine
 
-from probe.classifiers.cosines import ClassMeans, fit_means
+from probe.classifiers.cosines import ClassMeans, cross_fitted_cosines, fit_means
 from probe.classifiers.numbers import NUMBERS_FILE, write_numbers
 
 SIZES = (3, 1, 4)
@@ -130,3 +130,33 @@ def test_means_come_back_from_their_file():
 def test_unusable_files_are_refused_by_name(files):
     with pytest.raises(ValueError, match=r"probe\.safetensors"):
         ClassMeans.load(files)
+
+
+# Cross-fitting
+
+
+def test_a_training_sample_is_compared_with_the_means_of_other_clients():
+    # Two clients a class and one row each, so two folds: a client's fold leaves the other client of its class as the mean.
+    features = np.array([[1, 0], [0, 1], [-1, 0], [0.6, 0.8], [1, 0]], dtype=np.float32)
+    labels, clients = np.array([0, 0, 1, 1, 0]), np.array(["a", "b", "c", "d", "e"])
+    rows = np.array([True, True, True, True, False])
+    cosines, means = cross_fitted_cosines(features, labels, clients, (2,), rows)
+    # a to b is 0, to d 0.6; b to a is 0, to c 0; c to b is 0, to d -0.6; d to a is 0.6, to c -0.6.
+    np.testing.assert_allclose(cosines[:4], [[0, 0.6], [0, 0], [0, -0.6], [0.6, -0.6]], atol=1e-7)
+    assert means.files() == fit_means(features[:4], labels[:4], (2,)).files()
+    np.testing.assert_array_equal(cosines[4], means.cosines(features[4:])[0])
+
+
+def test_all_steps_of_a_client_leave_the_mean_together():
+    # Client a's two equal rows would support each other; its class's mean without it is client b, at a right angle.
+    features = np.array([[1, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.float32)
+    labels, clients = np.array([0, 0, 0, 1, 1]), np.array(["a", "a", "b", "c", "d"])
+    cosines, _ = cross_fitted_cosines(features, labels, clients, (2,), np.ones(5, dtype=bool))
+    assert cosines[:2, 0].tolist() == [0, 0]
+
+
+def test_a_class_of_one_client_cannot_be_cross_fitted_and_keeps_its_mean():
+    features, labels = rows(6), np.array([0, 0, 0, 0, 1, 1])
+    clients = np.array(["a", "b", "c", "d", "e", "e"])
+    cosines, means = cross_fitted_cosines(features, labels, clients, SIZES, np.ones(6, dtype=bool))
+    np.testing.assert_array_equal(cosines, means.cosines(features))

@@ -7,7 +7,7 @@ import pytest
 
 from probe.calibration import Calibration, fit_calibration
 from probe.classifiers.layerwise import LayerwiseProbe, fit_layerwise
-from probe.classifiers.linear import LinearProbe, fit_linear
+from probe.classifiers.linear import LinearProbe, cross_fit_linear, fit_linear
 from probe.classifiers.numbers import NUMBERS_FILE, read_numbers, write_numbers
 from probe.config import LinearRecipe
 from probe.samples import Samples
@@ -28,7 +28,7 @@ def labelled(seed: int = 1, block: int = 1) -> Samples:
 
 def fit(recipe: LinearRecipe = RECIPE) -> LayerwiseProbe:
     samples = labelled()
-    return fit_layerwise(samples.features, samples.labels, VALIDATION, labelled(seed=2), SIZES, recipe)
+    return fit_layerwise(samples.features, samples.labels, [VALIDATION], SIZES, recipe, labelled(seed=2))[0]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_nan_is_refused(spoiled):
     parts = {"training": labelled(), "calibration": labelled(seed=2)}
     parts[spoiled].features[5, 7] = math.nan
     with pytest.raises(ValueError, match=r"sample 5 is (nan|NaN)"):
-        fit_layerwise(parts["training"].features, parts["training"].labels, VALIDATION, parts["calibration"], SIZES, RECIPE)
+        fit_layerwise(parts["training"].features, parts["training"].labels, [VALIDATION], SIZES, RECIPE, parts["calibration"])
 
 
 # Files
@@ -151,3 +151,24 @@ def test_unusable_files_are_refused_by_name(files):
     assert LayerwiseProbe.load(damaged()).num_values == 3
     with pytest.raises(ValueError, match=r"probe\.safetensors"):
         LayerwiseProbe.load(files)
+
+
+# Held-out scores
+
+
+def test_without_other_samples_each_layer_is_calibrated_on_what_its_fits_held_out():
+    samples = labelled()
+    masks = [np.arange(len(samples)) // 3 % 2 == fold for fold in range(2)]
+    probe, scores = fit_layerwise(samples.features, samples.labels, masks, SIZES, RECIPE)
+    columns = []
+    for block, calibration in zip(np.split(np.arange(15), np.cumsum(SIZES)[:-1]), probe.calibrations, strict=True):
+        _, held = cross_fit_linear(samples.features[:, block], samples.labels, masks, RECIPE)
+        assert calibration == fit_calibration(held, samples.labels)
+        columns.append(calibration.apply(held))
+    np.testing.assert_array_equal(scores, np.max(columns, axis=0))
+
+
+def test_rows_that_no_fit_held_out_have_no_score():
+    samples = labelled()
+    _, scores = fit_layerwise(samples.features, samples.labels, [VALIDATION], SIZES, RECIPE)
+    assert np.isnan(scores).tolist() == (~VALIDATION).tolist()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from probe.classifiers.linear import LinearProbe, fit_linear
+from probe.classifiers.linear import LinearProbe, cross_fit_linear, fit_linear
 from probe.config import LinearRecipe
 
 
@@ -223,3 +223,26 @@ def test_a_feature_that_is_not_finite_is_an_error_that_names_the_sample():
     features[5, 2] = np.nan
     with pytest.raises(ValueError, match=r"feature value 2 of sample 5 is nan"):
         fit(features, labels, clients, LinearRecipe())
+
+
+# Cross-fitting
+
+
+def test_the_mean_of_the_fits_is_the_probe_and_each_scores_what_it_did_not_see():
+    rows, labels, clients = toy()
+    masks = [clients % 2 == 0, clients % 2 == 1]
+    recipe = LinearRecipe(max_epochs=5)
+    probe, scores = cross_fit_linear(rows, labels, masks, recipe)
+    parts = [fit_linear(rows, labels, mask, recipe) for mask in masks]
+    np.testing.assert_allclose(probe.weight, (parts[0].weight + parts[1].weight) / 2, rtol=1e-6)
+    assert probe.bias == pytest.approx((parts[0].bias + parts[1].bias) / 2)
+    for mask, part in zip(masks, parts, strict=True):
+        assert scores[mask].tolist() == part.score(rows[mask]).tolist()
+
+
+def test_a_single_mask_gives_its_fit_and_no_score_for_the_other_rows():
+    rows, labels, clients = toy()
+    mask = held_out(clients)
+    probe, scores = cross_fit_linear(rows, labels, [mask], LinearRecipe(max_epochs=5))
+    assert probe.weight.tobytes() == fit_linear(rows, labels, mask, LinearRecipe(max_epochs=5)).weight.tobytes()
+    assert np.isnan(scores).tolist() == (~mask).tolist()
