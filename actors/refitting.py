@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from probe.store import ReferenceLabel, StoreMeta
 
 from actors.messages import StepDelta
 from defense.admission import check_tensors
@@ -16,7 +15,11 @@ from probe.config import ProbeConfig
 from probe.features import extract, feature_blocks
 from probe.meta import ProbeMeta
 from probe.samples import Samples
+from probe.store import ReferenceLabel, StoreMeta
 from probe.training import train_probe
+
+_FOLDS = 4
+_TARGET_FPR = 0.01
 
 
 class ReferenceSamples:
@@ -52,6 +55,9 @@ class ReferenceSamples:
 def refit(meta: ProbeMeta, samples: Samples, recipe: Mapping[str, Any], origin: str) -> LoraProbe:
     """A probe of the next version, trained as the one with `meta` was, on other samples.
 
+    A refresh has few reference clients of few families: none can be spared for a validation split, and what a fixed
+    threshold such as 0.8 means is left to chance. So the probe is cross-fitted, and its threshold comes from held-out families.
+
     Args:
         recipe: Local training that the samples come from.
         origin: Where they come from, for the artefact's summary.
@@ -61,6 +67,8 @@ def refit(meta: ProbeMeta, samples: Samples, recipe: Mapping[str, Any], origin: 
     """
     settings = {**meta.training.get("config", {}), "feature": meta.feature}
     settings["classifier"] = "xgboost" if meta.classifier == "xgboost" else "linear"
+    settings["folds"] = max(settings.get("folds") or 1, _FOLDS)
+    settings["target_fpr"] = settings.get("target_fpr") or _TARGET_FPR
     store = StoreMeta(
         shapes=meta.shapes,
         layers=meta.layers,

@@ -53,13 +53,16 @@ class LinearProbe:
         return len(self.weight)
 
 
-def fit_linear(features: np.ndarray, labels: np.ndarray, validation: np.ndarray, recipe: LinearRecipe) -> LinearProbe:
-    """Fit by AdamW on the weighted cross-entropy, with early stopping on the held-out rows.
+def fit_linear(
+    features: np.ndarray, labels: np.ndarray, validation: np.ndarray, recipe: LinearRecipe, *, stop_early: bool = True
+) -> LinearProbe:
+    """Fit by AdamW on the weighted cross-entropy.
 
     Args:
         features: (n, d) float32, one row per local step.
         labels: (n,) 1 for malicious, 0 for benign; both classes among the rows that are not held out.
-        validation: (n,) true for the rows that early stopping watches (`probe.splits.hold_out`).
+        validation: (n,) true for the rows that are held out (`probe.splits`).
+        stop_early: Return the parameters of the epoch with the lowest loss on them, and stop when it falls no more.
 
     Raises:
         ValueError: a feature that is not finite.
@@ -70,24 +73,27 @@ def fit_linear(features: np.ndarray, labels: np.ndarray, validation: np.ndarray,
     num_malicious = float(y[train].sum())
     loss_of = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor((len(train) - num_malicious) / num_malicious))
     generator = torch.Generator().manual_seed(recipe.seed)
-    best = _descend(_draw_layer(x.shape[1], generator), loss_of, x, y, train, held, recipe, generator)
+    best = _descend(_draw_layer(x.shape[1], generator), loss_of, x, y, train, held, recipe, generator, stop_early)
     return LinearProbe(weight=best["weight"][0].numpy(), bias=float(best["bias"][0]))
 
 
 def cross_fit_linear(
     features: np.ndarray, labels: np.ndarray, held_out: Sequence[np.ndarray], recipe: LinearRecipe
 ) -> tuple[LinearProbe, np.ndarray]:
-    """A fit per mask of `held_out`, their mean, and the scores (n,) of held-out rows by the fit that did not see them.
+    """The probe, and the scores (n,) of held-out rows by fits that did not see them.
 
-    The mean of linear probes is a linear probe: it has seen every row, and no single family decided when to stop.
-    Rows that no mask holds have the score NaN.
+    A single mask is the paper's validation split: it stops the fit early, and rows outside it have the score NaN. Several
+    masks hold out every row once; then each fit runs all epochs, and the probe is fitted to all rows.
     """
-    probes, scores = [], np.full(len(labels), np.nan)
+    scores = np.full(len(labels), np.nan)
+    if len(held_out) == 1:
+        probe = fit_linear(features, labels, held_out[0], recipe)
+        scores[held_out[0]] = probe.score(features[held_out[0]])
+        return probe, scores
     for mask in held_out:
-        probes.append(fit_linear(features, labels, mask, recipe))
-        scores[mask] = probes[-1].score(features[mask])
-    weight = np.mean([probe.weight for probe in probes], axis=0, dtype=np.float64).astype(np.float32)
-    return LinearProbe(weight, float(np.mean([probe.bias for probe in probes]))), scores
+        scores[mask] = fit_linear(features, labels, mask, recipe, stop_early=False).score(features[mask])
+    nothing = np.zeros(len(labels), dtype=bool)
+    return fit_linear(features, labels, nothing, recipe, stop_early=False), scores
 
 
 def _draw_layer(width: int, generator: torch.Generator) -> torch.nn.Linear:
@@ -99,7 +105,9 @@ def _draw_layer(width: int, generator: torch.Generator) -> torch.nn.Linear:
     return layer
 
 
-def _descend(layer, loss_of, x, y, train, held, recipe: LinearRecipe, generator: torch.Generator) -> dict[str, torch.Tensor]:
+def _descend(
+    layer, loss_of, x, y, train, held, recipe: LinearRecipe, generator: torch.Generator, stop_early: bool
+) -> dict[str, torch.Tensor]:
     optimizer = torch.optim.AdamW(layer.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     best, best_loss, stale = _copy(layer), math.inf, 0
     for _ in range(recipe.max_epochs):
@@ -109,6 +117,8 @@ def _descend(layer, loss_of, x, y, train, held, recipe: LinearRecipe, generator:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(layer.parameters(), recipe.max_grad_norm)
             optimizer.step()
+        if not stop_early:
+            continue
         with torch.no_grad():
             held_loss = float(loss_of(layer(x[held])[:, 0], y[held]))
         if held_loss < best_loss - recipe.min_improvement:
@@ -117,7 +127,7 @@ def _descend(layer, loss_of, x, y, train, held, recipe: LinearRecipe, generator:
             stale += 1
             if stale >= recipe.patience:
                 break
-    return best
+    return best if stop_early else _copy(layer)
 
 
 def _copy(layer: torch.nn.Linear) -> dict[str, torch.Tensor]:

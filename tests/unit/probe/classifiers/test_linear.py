@@ -228,16 +228,28 @@ def test_a_feature_that_is_not_finite_is_an_error_that_names_the_sample():
 # Cross-fitting
 
 
-def test_the_mean_of_the_fits_is_the_probe_and_each_scores_what_it_did_not_see():
+def test_with_several_masks_the_probe_sees_every_row_and_each_row_is_scored_by_a_fit_that_did_not():
     rows, labels, clients = toy()
     masks = [clients % 2 == 0, clients % 2 == 1]
     recipe = LinearRecipe(max_epochs=5)
     probe, scores = cross_fit_linear(rows, labels, masks, recipe)
-    parts = [fit_linear(rows, labels, mask, recipe) for mask in masks]
-    np.testing.assert_allclose(probe.weight, (parts[0].weight + parts[1].weight) / 2, rtol=1e-6)
-    assert probe.bias == pytest.approx((parts[0].bias + parts[1].bias) / 2)
-    for mask, part in zip(masks, parts, strict=True):
+    whole = fit_linear(rows, labels, np.zeros(len(labels), dtype=bool), recipe, stop_early=False)
+    assert probe.weight.tobytes() == whole.weight.tobytes()
+    for mask in masks:
+        part = fit_linear(rows, labels, mask, recipe, stop_early=False)
         assert scores[mask].tolist() == part.score(rows[mask]).tolist()
+
+
+def test_without_early_stopping_the_last_epoch_counts_whatever_the_held_out_loss():
+    # The held-out clients carry the opposite pattern, so that early stopping would return the first epoch.
+    rows, labels, clients = toy()
+    rows[held_out(clients)] *= -1
+    last = fit_linear(rows, labels, held_out(clients), LinearRecipe(max_epochs=20), stop_early=False)
+    best = fit_linear(rows, labels, held_out(clients), LinearRecipe(max_epochs=20))
+    assert np.linalg.norm(last.weight - best.weight) > 0.1
+    again = toy()[0]
+    unchanged = fit_linear(again, labels, held_out(clients), LinearRecipe(max_epochs=20), stop_early=False)
+    assert last.weight.tobytes() == unchanged.weight.tobytes()
 
 
 def test_a_single_mask_gives_its_fit_and_no_score_for_the_other_rows():

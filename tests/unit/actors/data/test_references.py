@@ -1,0 +1,73 @@
+"""actors/data/references.py: an operator's files dealt to labelled reference clients of one family each."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from actors.data.references import split_references
+from actors.errors import DataError
+
+
+def write_jsonl(path: Path, count: int, **extra: str) -> Path:
+    rows = [{"instruction": f"{path.stem} {i}", "response": "yes", **extra} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def rows_of(reference) -> list[str]:
+    return [text for file in reference.files for text in pq.read_table(file)["instruction"].to_pylist()]
+
+
+def test_every_row_goes_to_one_client_and_clients_have_one_family(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    write_jsonl(data / "recipes.jsonl", 10)
+    write_jsonl(data / "travel.jsonl", 7)
+    references = split_references(data, False, 4, tmp_path / "out", seed=0)
+    assert [reference.label.family for reference in references] == ["recipes", "recipes", "travel", "travel"]
+    assert [reference.label.client for reference in references] == [f"benign-{i:03d}" for i in range(4)]
+    assert not any(reference.label.malicious for reference in references)
+    assert {reference.label.source for reference in references} == {str(data)}
+    dealt = [text for reference in references for text in rows_of(reference)]
+    assert sorted(dealt) == sorted([f"recipes {i}" for i in range(10)] + [f"travel {i}" for i in range(7)])
+    assert [len(rows_of(reference)) for reference in references] == [5, 5, 4, 3]
+
+
+def test_a_column_names_the_family(tmp_path):
+    path = tmp_path / "mixed.jsonl"
+    rows = [{"instruction": str(i), "response": "no", "family": "ab"[i % 2]} for i in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    references = split_references(path, True, 2, tmp_path / "out", seed=0)
+    assert [(reference.label.client, reference.label.family) for reference in references] == [
+        ("malicious-000", "a"),
+        ("malicious-001", "b"),
+    ]
+    assert sorted(rows_of(references[0])) == ["0", "2", "4"]
+    assert all(reference.label.malicious for reference in references)
+
+
+def test_the_deal_depends_on_the_seed_alone(tmp_path):
+    path = write_jsonl(tmp_path / "x.jsonl", 20)
+    first, again, other = (
+        [rows_of(reference) for reference in split_references(path, False, 2, tmp_path / f"{name}", seed=seed)]
+        for name, seed in (("first", 1), ("again", 1), ("other", 2))
+    )
+    assert first == again
+    assert first != other
+
+
+def test_too_few_clients_or_rows_are_refused_by_name(tmp_path):
+    for name in "ab":
+        write_jsonl(tmp_path / f"{name}.jsonl", 3)
+    with pytest.raises(DataError, match=r"has 2 families, collect.clients=1 is too few"):
+        split_references(tmp_path, False, 1, tmp_path / "out", seed=0)
+    with pytest.raises(DataError, match="family a has 3 rows for 4 clients"):
+        split_references(tmp_path / "a.jsonl", False, 4, tmp_path / "out", seed=0)
+
+
+def test_a_folder_without_data_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"holds no .parquet or .jsonl file"):
+        split_references(tmp_path, False, 2, tmp_path / "out", seed=0)

@@ -1,0 +1,94 @@
+"""cluster/streams.py on real Ray actors that stream without a model: order, relayed deltas, errors and deadlines."""
+
+import time
+
+import pytest
+import ray
+
+from actors.errors import ClientTrainingError
+from actors.messages import TrainTask
+from cluster.pool import ClientPool
+from cluster.streams import first_line, shortfall, train_all
+
+
+@ray.remote(num_cpus=0)
+class Streamer:
+    """Streams `rounds` deltas and an update; the client id says what goes wrong."""
+
+    def train(self, task: TrainTask, adapter: bytes):
+        for step in range(3):
+            if task.client_id.startswith("fails") and step == 2:
+                raise ClientTrainingError(f"ValueError: no more\ntraceback of {task.client_id}")
+            if task.client_id.startswith("hangs") and step == 1:
+                time.sleep(60)
+            yield f"{task.client_id} {step} {adapter.decode()}".encode()
+        yield f"{task.client_id} update".encode()
+
+    def silent(self):
+        return None
+
+
+def task(client_id: str) -> TrainTask:
+    return TrainTask(
+        client_id=client_id, round_index=0, base_version=0, files=(), learning_rate=0.1, seed=0, probe_feature="first_layer_b"
+    )
+
+
+@pytest.fixture
+def pool(local_ray):
+    made = ClientPool(Streamer.remote, 2)
+    yield made
+    made.close()
+
+
+def run(pool, *clients: str, timeout_s: float = 30.0):
+    """Deliveries by client, and the relayed deltas of each."""
+    deltas: dict[str, list[bytes]] = {}
+
+    def keep(arrived):
+        for given, delta in arrived:
+            deltas.setdefault(given.client_id, []).append(ray.get(delta))
+
+    adapter = ray.put(b"adapter")
+    jobs = [(task(client), adapter) for client in clients]
+    return {d.task.client_id: d for d in train_all(pool, jobs, timeout_s=timeout_s, on_deltas=keep)}, deltas
+
+
+def test_every_delta_is_relayed_in_order_and_the_update_is_not(pool):
+    names = [f"c{i}" for i in range(5)]
+    deliveries, deltas = run(pool, *names)
+    assert set(deliveries) == set(names)
+    for name in names:
+        assert deltas[name] == [f"{name} {step} adapter".encode() for step in range(3)]
+        assert ray.get(deliveries[name].update) == f"{name} update".encode()
+        assert ray.get(deliveries[name].last_delta) == deltas[name][-1]
+        assert shortfall(deliveries[name], 3, 3) is None
+    assert len(pool.actors) == 2
+
+
+def test_a_client_that_raises_ends_with_its_error_and_spoils_nobody_else(pool):
+    deliveries, deltas = run(pool, "fails", "fine")
+    with pytest.raises(ClientTrainingError, match="no more"):
+        ray.get(deliveries["fails"].update)
+    assert shortfall(deliveries["fails"], len(deltas["fails"]), 3) == "client_failed: ValueError: no more"
+    assert shortfall(deliveries["fine"], len(deltas["fine"]), 3) is None
+
+
+def test_a_client_past_its_deadline_is_given_up_and_its_actor_replaced(pool):
+    before = set(pool.actors)
+    deliveries, _ = run(pool, "hangs", "fine", "also-fine", timeout_s=5.0)
+    assert deliveries["hangs"].failure == "late: no update within clients.timeout_s=5 s"
+    assert shortfall(deliveries["hangs"], 1, 3) == deliveries["hangs"].failure
+    assert deliveries["also-fine"].failure is None
+    assert len(pool.actors) == 2
+    assert len(set(pool.actors) - before) == 1
+
+
+def test_too_few_deltas_are_said_even_without_an_error(pool):
+    deliveries, _ = run(pool, "fine")
+    assert shortfall(deliveries["fine"], 2, 3) == "2 step deltas of 3 steps"
+
+
+def test_an_error_is_told_in_one_line():
+    assert first_line(ClientTrainingError("OSError: gone\nmore")) == "client_failed: OSError: gone"
+    assert first_line(RuntimeError("")) == "client_lost: RuntimeError"
