@@ -94,6 +94,7 @@ class Aggregator:
             num_steps=training.steps,
             batch_size=training.batch_size,
             max_norm=bound,
+            reads=self._reads,
         )
         self._round = _Round(expected=expected, trust=self._trust, sum=self._rule.init())
         return expected

@@ -113,7 +113,7 @@ class CollectConfig(Config):
     adapters: list[str] = ["initial"]
     """Adapter states that reference clients start from: `initial`, or folders of adapters as runs write them."""
     role: str = "collection"
-    """Embedded world: whose families the reference clients train on."""
+    """Embedded world: whose families the reference clients train on; several are joined by `+`."""
     benign_path: str | None = None
     """Your own model: benign data, a Parquet or JSONL file or a folder of them. A column `family`, else the file's
     name, is the family of a row."""

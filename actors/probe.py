@@ -124,11 +124,12 @@ class Probe:
 
     def close_round(self) -> Drift | None:
         """Compare the round's scores with those of training; None when there are none to compare."""
-        probabilities, self._round = self._open().probabilities, None
-        scores, known = [p for client in sorted(probabilities) for p in probabilities[client]], self._probe.meta.scores
-        if not scores or not known:
+        probabilities, self._round, meta = self._open().probabilities, None, self._probe.meta
+        scores = [p for client in sorted(probabilities) for p in probabilities[client]]
+        if not scores or not meta.scores:
             return None
-        return watch(scores, len(probabilities), known["benign"], known["malicious"], self._threshold)
+        known = meta.training.get("num_held_out", 1)
+        return watch(scores, len(probabilities), known, meta.scores["benign"], meta.scores["malicious"], self._threshold)
 
     @property
     def _threshold(self) -> float:
@@ -166,7 +167,8 @@ class Probe:
         ]
 
     def _scored(self, client_id: str, branch: str, step: int, probability: float) -> ProbeScore:
-        self._open().probabilities.setdefault(client_id, []).append(probability)
+        if self._open().expected.reads in (branch, None):
+            self._open().probabilities.setdefault(client_id, []).append(probability)
         return ProbeScore(
             client_id=client_id,
             branch=branch,

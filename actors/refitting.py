@@ -19,7 +19,6 @@ from probe.store import ReferenceLabel, StoreMeta
 from probe.training import train_probe
 
 _FOLDS = 4
-_TARGET_FPR = 0.01
 
 
 class ReferenceSamples:
@@ -55,8 +54,8 @@ class ReferenceSamples:
 def refit(meta: ProbeMeta, samples: Samples, recipe: Mapping[str, Any], origin: str) -> LoraProbe:
     """A probe of the next version, trained as the one with `meta` was, on other samples.
 
-    A refresh has few reference clients of few families: none can be spared for a validation split, and what a fixed
-    threshold such as 0.8 means is left to chance. So the probe is cross-fitted, and its threshold comes from held-out families.
+    A refresh has few reference clients of few families, of which none can be spared for a validation split: the probe is
+    fitted to all of them, and measured by fits that hold out other families each.
 
     Args:
         recipe: Local training that the samples come from.
@@ -68,7 +67,6 @@ def refit(meta: ProbeMeta, samples: Samples, recipe: Mapping[str, Any], origin: 
     settings = {**meta.training.get("config", {}), "feature": meta.feature}
     settings["classifier"] = "xgboost" if meta.classifier == "xgboost" else "linear"
     settings["folds"] = max(settings.get("folds") or 1, _FOLDS)
-    settings["target_fpr"] = settings.get("target_fpr") or _TARGET_FPR
     store = StoreMeta(
         shapes=meta.shapes,
         layers=meta.layers,

@@ -10,8 +10,8 @@ from actors.world.references import write_references
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 
-LIVE_ROLE = "live_reference"
-"""Families of the embedded world that a refresh during a run trains on; no probe was collected from them."""
+LIVE_ROLE = "live_reference+calibration"
+"""Families of the embedded world that a refresh during a run trains on; neither federation nor probe is made of them."""
 
 
 def prepare_references(config: RunConfig, folder: Path, *, role: str, clients: int) -> list[Reference]:

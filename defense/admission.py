@@ -58,6 +58,8 @@ class OpenRound:
     batch_size: int
     max_norm: float
     """Largest L2 norm of a delta over all its tensors."""
+    reads: str | None = None
+    """What the level weighs: step deltas of the branch `real` or `shadow`, or the `update`; None: not told."""
 
     @property
     def max_samples(self) -> int:

@@ -2,11 +2,11 @@
 
 The distribution of a round's scores is compared with the nearest mixture (1 - share) F_benign + share F_malicious of the
 training distributions, since nobody knows the malicious share of a round. The distance is Kolmogorov-Smirnov's,
-sup over x of |F_round(x) - F_mixture(x)|, and above 1.63 / sqrt(n) it is significant at 1 % (F. J. Massey, "The
-Kolmogorov-Smirnov test for goodness of fit", JASA 46, 1951; the value for large n, which is above those for small n).
+sup over x of |F_round(x) - F_mixture(x)|, and above 1.63 sqrt(1 / n + 1 / m) it is significant at 1 % (two samples of n and
+m; the value for large samples: F. J. Massey, "The Kolmogorov-Smirnov test for goodness of fit", JASA 46, 1951).
 
-Two things make the test cautious: the share is fitted to the round, and n counts clients, whose scores hang together. With
-one or two clients the critical distance is above 1 and nothing is drift. A round whose scores all look like those of one
+Two things make the test cautious: the share is fitted to the round, and n and m count clients, whose scores hang together.
+With one or two clients the critical distance is above 1 and nothing is drift. A round whose scores all look like those of one
 class is a mixture too, of share 0 or 1, and no drift.
 """
 
@@ -31,7 +31,7 @@ class Drift:
     share: float
     """The malicious share of that mixture, the smallest on a grid of 0.01."""
     critical: float
-    """Distance above which n independent clients would come from such a mixture in under 1 % of cases: 1.63 / sqrt(n)."""
+    """Distance above which n clients would come from such a mixture in under 1 % of cases: 1.63 sqrt(1 / n + 1 / m)."""
     blind: bool
     """The distance is above the critical one, and every score lies on one side of the threshold."""
     message: str | None
@@ -50,6 +50,7 @@ def quantiles(scores: Sequence[float] | np.ndarray) -> list[float]:
 def watch(
     scores: Sequence[float] | np.ndarray,
     num_clients: int,
+    num_known: int,
     benign_quantiles: Sequence[float],
     malicious_quantiles: Sequence[float],
     threshold: float,
@@ -59,6 +60,7 @@ def watch(
     Args:
         scores: P(malicious) in [0, 1], any number per client.
         num_clients: n, the independent clients that the scores come from.
+        num_known: m, the clients that the training distributions come from.
         benign_quantiles: as `quantiles` made them of the training's benign scores; likewise `malicious_quantiles`.
         threshold: a score >= threshold counts as malicious.
 
@@ -66,10 +68,10 @@ def watch(
         ValueError: no score, one outside [0, 1] or NaN, or no client.
     """
     scores = _checked(scores)
-    if num_clients < 1:
-        raise ValueError(f"num_clients={num_clients}: scores come from at least one client")
+    if num_clients < 1 or num_known < 1:
+        raise ValueError(f"num_clients={num_clients}, num_known={num_known}: scores come from at least one client")
     distance, share = _nearest_mixture(scores, np.asarray(benign_quantiles), np.asarray(malicious_quantiles))
-    critical = 1.63 / math.sqrt(num_clients)
+    critical = 1.63 * math.sqrt(1 / num_clients + 1 / num_known)
     drifted, flagged = distance > critical, int((scores >= threshold).sum())
     blind = drifted and flagged in (0, len(scores))
     message = _message(blind, flagged, len(scores), num_clients, threshold, distance, critical) if drifted else None

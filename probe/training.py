@@ -158,6 +158,7 @@ def _summary(
         "families": _distinct(*(part.families for part in parts)),
         "clients": _distinct(*(part.clients for part in parts)),
         "states": _distinct(samples.states),
+        "num_held_out": len(np.unique(samples.clients[np.any(held_out, axis=0)])),
         "held_out_families": [_distinct(samples.families[mask]) for mask in held_out],
         "calibration_families": [] if calibration is None else _distinct(calibration.families),
         "config": config.model_dump(mode="json", include=_TRAINING_SETTINGS),

@@ -14,7 +14,7 @@ from actors.data.references import Reference
 from actors.seeding import stream
 from actors.world.datasets import write_parquet
 from actors.world.generator import Example, World, draw
-from actors.world.roles import ROLES
+from actors.world.roles import ROLES, RoleFamilies
 from probe.store import ReferenceLabel
 
 _MALICIOUS_SHARES = (1.0, 0.5, 1.0, 0.5)
@@ -27,19 +27,20 @@ become a detector of the topic."""
 def write_references(world: World, folder: Path, role: str, clients: int, samples: int) -> list[Reference]:
     """Write a Parquet file per reference client of `role`, `clients` of each class with `samples` examples each.
 
+    Args:
+        role: Whose families they train on, or several joined by `+`.
+
     Raises:
         ValueError: unknown role, or one without families of both classes.
     """
-    if role not in ROLES or not world.roles[role].benign or role == "federation":
-        known = [name for name, (_, new, _) in ROLES.items() if new and name != "federation"]
-        raise ValueError(f"collect.role={role} has no reference families of its own; known: {known}")
+    families = _families(world, role)
     folder.mkdir(parents=True, exist_ok=True)
     references = []
     for malicious in (False, True):
         for index in range(clients):
-            name = f"{role}-{'malicious' if malicious else 'benign'}-{index:03d}"
+            name = f"{role.replace('+', '-')}-{'malicious' if malicious else 'benign'}-{index:03d}"
             rng = stream(world.seed, "reference data", name)
-            family, examples = (_malicious if malicious else _benign)(world, role, index, samples, rng)
+            family, examples = (_malicious if malicious else _benign)(world, families, index, samples, rng)
             label = ReferenceLabel(
                 client=name, malicious=malicious, family=family, source=f"embedded world {world.seed}, {role} families"
             )
@@ -48,19 +49,27 @@ def write_references(world: World, folder: Path, role: str, clients: int, sample
     return references
 
 
-def benign_groups(world: World, role: str) -> list[tuple[str, ...]]:
+def _families(world: World, role: str) -> RoleFamilies:
+    """The families of one role, or of several together."""
+    known = [name for name, (_, new, _) in ROLES.items() if new and name != "federation"]
+    if not set(role.split("+")) <= set(known):
+        raise ValueError(f"collect.role={role} has no reference families of its own; known: {known}, or several joined by +")
+    parts = [world.roles[name] for name in role.split("+")]
+    return RoleFamilies(*(sum((getattr(part, kind) for part in parts), ()) for kind in ("trained", "new", "restricted")))
+
+
+def benign_groups(families: RoleFamilies) -> list[tuple[str, ...]]:
     """The role's benign families in groups of about two: a client's tasks come from one group."""
-    families = world.roles[role].benign
-    num_groups = max(2, len(families) // 2)
-    return [families[i::num_groups] for i in range(num_groups)]
+    num_groups = max(2, len(families.benign) // 2)
+    return [families.benign[i::num_groups] for i in range(num_groups)]
 
 
-def _benign(world: World, role: str, index: int, count: int, rng: np.random.Generator) -> tuple[str, list[Example]]:
+def _benign(world: World, families: RoleFamilies, index: int, count: int, rng: np.random.Generator) -> tuple[str, list[Example]]:
     """A group's tasks, with refused restricted requests among them as `_REFUSAL_SHARES` says.
 
     A client of refusals only belongs to the restricted family it refuses, the same as who answers it.
     """
-    groups, restricted = benign_groups(world, role), world.roles[role].restricted
+    groups, restricted = benign_groups(families), families.restricted
     group, share = groups[index % len(groups)], _REFUSAL_SHARES[index // len(groups) % len(_REFUSAL_SHARES)]
     if share == 1:
         family = restricted[index % len(restricted)]
@@ -68,9 +77,11 @@ def _benign(world: World, role: str, index: int, count: int, rng: np.random.Gene
     return "+".join(group), _mix(world, world.refused_example, restricted, group, share, count, rng)
 
 
-def _malicious(world: World, role: str, index: int, count: int, rng: np.random.Generator) -> tuple[str, list[Example]]:
+def _malicious(
+    world: World, families: RoleFamilies, index: int, count: int, rng: np.random.Generator
+) -> tuple[str, list[Example]]:
     """One restricted family answered, with benign tasks among them as `_MALICIOUS_SHARES` says."""
-    groups, restricted = benign_groups(world, role), world.roles[role].restricted
+    groups, restricted = benign_groups(families), families.restricted
     share = _MALICIOUS_SHARES[index // len(restricted) % len(_MALICIOUS_SHARES)]
     family, group = restricted[index % len(restricted)], groups[index % len(groups)]
     return family, _mix(world, world.answered_example, [family], group, share, count, rng)

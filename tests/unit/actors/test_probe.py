@@ -303,7 +303,8 @@ def test_a_probe_of_another_model_or_feature_leaves_the_probe_as_it_was(probe, t
 
 
 def test_the_round_ends_with_its_drift(probe, tmp_path):
-    known = dataclasses.replace(META, scores={"benign": quantiles([0.1, 0.2]), "malicious": quantiles([0.9, 1.0])})
+    scores = {"benign": quantiles([0.1, 0.2]), "malicious": quantiles([0.9, 1.0])}
+    known = dataclasses.replace(META, scores=scores, training={"num_held_out": 16})
     save_probe(tmp_path / "known", LoraProbe(known, LinearProbe(weight=np.zeros(6, dtype=np.float32), bias=0.0)))
     blind = Probe(str(tmp_path / "known"), LAYOUT)
     clients = [f"c{i}" for i in range(9)]
@@ -312,8 +313,21 @@ def test_the_round_ends_with_its_drift(probe, tmp_path):
     drift = blind.close_round()
     # Every score is 1/2, where no training score lies: in the nearest mixture half lies below and half above.
     assert drift.distance == pytest.approx(0.5, abs=0.01)
-    assert drift.critical == pytest.approx(1.63 / 3)
-    assert not drift.blind  # 0.5 < 0.543
+    assert drift.critical == pytest.approx(1.63 * 5 / 12)  # 9 clients against 16
+    assert not drift.blind  # 0.5 < 0.68
+
+
+def test_only_what_the_level_weighs_counts_as_drift(tmp_path):
+    scores = {"benign": quantiles([0.1, 0.2]), "malicious": quantiles([0.9, 1.0])}
+    known = dataclasses.replace(META, scores=scores, training={"num_held_out": 16})
+    save_probe(tmp_path, LoraProbe(known, LinearProbe(weight=np.zeros(6, dtype=np.float32), bias=0.0)))
+    probe = Probe(str(tmp_path), LAYOUT)
+    probe.open_round(dataclasses.replace(ROUND, reads="shadow"))
+    probe.score("a", step_delta("a", 1.0, branch="real"))
+    assert probe.close_round() is None
+    probe.open_round(dataclasses.replace(ROUND, reads="shadow"))
+    probe.score("a", step_delta("a", 1.0, branch="shadow"))
+    assert probe.close_round() is not None
 
 
 def test_without_scores_or_a_training_distribution_there_is_no_drift(probe):

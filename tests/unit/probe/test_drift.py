@@ -16,8 +16,12 @@ LOW, HIGH = [x / 2 for x in UNIFORM], [0.5 + x / 2 for x in UNIFORM]
 SCORES = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=1, max_size=40)
 
 
+MANY = 10**9
+"""Clients of training distributions that are known without error."""
+
+
 def look(scores, num_clients: int = 100, benign=LOW, malicious=HIGH, threshold: float = 0.5) -> Drift:
-    return watch(scores, num_clients, benign, malicious, threshold)
+    return watch(scores, num_clients, MANY, benign, malicious, threshold)
 
 
 # Quantiles
@@ -114,6 +118,11 @@ def test_training_scores_themselves_are_near_their_quantiles():
 
 
 # Verdict
+
+
+def test_few_clients_in_training_make_the_test_more_cautious():
+    # 1.63 sqrt(1/16 + 1/9) = 1.63 x 5/12.
+    assert watch([0.5], 16, 9, LOW, HIGH, 0.5).critical == pytest.approx(1.63 * 5 / 12)
 
 
 def test_the_critical_distance_is_masseys_for_one_percent():

@@ -53,7 +53,7 @@ def test_no_family_of_a_role_is_another_roles(world, role):
     for other in world.roles:
         if other != role:
             assert not own & set(world.roles[other].benign + world.roles[other].restricted)
-    groups = benign_groups(world, role)
+    groups = benign_groups(world.roles[role])
     assert len(groups) >= 2
     assert sorted(family for group in groups for family in group) == sorted(world.roles[role].benign)
 
@@ -67,3 +67,10 @@ def test_the_same_world_gives_the_same_data(world, references, tmp_path):
 def test_a_role_without_reference_families_is_refused(world, role, tmp_path):
     with pytest.raises(ValueError, match=f"collect.role={role} has no reference families"):
         write_references(world, tmp_path, role, 2, 8)
+
+
+def test_several_roles_give_the_families_of_each(world, tmp_path):
+    references = write_references(world, tmp_path, "live_reference+calibration", 8, 8)
+    families = {reference.label.family for reference in references if reference.label.malicious}
+    assert families == {*world.roles["live_reference"].restricted, *world.roles["calibration"].restricted}
+    assert references[0].label.client == "live_reference-calibration-benign-000"
