@@ -132,7 +132,7 @@ class Federation:
         self._directory.write_rounds(self._history.rounds)
         self._progress.round_finished(report)
         if probe is not None:
-            self._record_probe(report, refreshed, collector.refresh_wait_s, time.perf_counter() - started)
+            self._record_probe(refreshed, collector.refresh_wait_s, time.perf_counter() - started)
         if (round_index + 1) % self.config.evaluation.every == 0 or round_index + 1 == self.config.rounds:
             self._evaluate(rounds_done=round_index + 1)
         self._collect_evaluations(block=False)
@@ -176,7 +176,7 @@ class Federation:
             timeout_s=self.config.probe.timeout_s,
         )
 
-    def _record_probe(self, report: RoundReport, refreshed: ProbeRefresh | None, refresh_wait_s: float, round_s: float) -> None:
+    def _record_probe(self, refreshed: ProbeRefresh | None, refresh_wait_s: float, round_s: float) -> None:
         """Ask the probe for the round's drift, keep a new version, and write the round's row."""
         timeout_s = self.config.cluster.call_timeout_s
         drift, meta = wait_for(
@@ -184,7 +184,7 @@ class Federation:
         )
         if refreshed is not None and refreshed.accepted:
             self._directory.write_probe(meta.version, refreshed.files)
-        row = probe_round(report, meta.version, drift, refreshed, refresh_wait_s, round_s)
+        row = probe_round(self._history.rounds, meta.version, drift, refreshed, refresh_wait_s, round_s)
         self._history.probe.append(row)
         self._directory.write_probe_rounds(self._history.probe)
         self._progress.probe_judged(row)

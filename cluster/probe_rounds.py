@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from actors.messages import ProbeRefresh, ProbeRound, RoundReport
-from probe.drift import Drift
+from probe.drift import Drift, collapse
 
 
 def probe_round(
-    report: RoundReport, version: int, drift: Drift | None, refreshed: ProbeRefresh | None, refresh_wait_s: float, round_s: float
+    reports: Sequence[RoundReport],
+    version: int,
+    drift: Drift | None,
+    refreshed: ProbeRefresh | None,
+    refresh_wait_s: float,
+    round_s: float,
 ) -> ProbeRound:
-    """The row of probe.parquet.
+    """The row of probe.parquet about the last of `reports`.
 
     Args:
         version: Version of the probe that judged the round.
         refresh_wait_s: Seconds from the last client's end to the refitted probe.
         round_s: Seconds of the whole round.
     """
-    refresh = {}
+    report, refresh = reports[-1], {}
+    *earlier, now = map(_flagged_share, reports)
+    collapsed = None if now is None else collapse([share for share in earlier if share is not None], now)
     if refreshed is not None:
         refresh = {
             "refresh": "accepted" if refreshed.accepted else "rejected",
@@ -32,8 +41,14 @@ def probe_round(
         num_scores=sum(client.num_steps_scored for client in report.clients),
         drift_distance=drift.distance if drift else None,
         drift_critical=drift.critical if drift else None,
-        blind=drift.blind if drift else False,
-        warning=drift.message if drift else None,
+        blind=collapsed is not None or (drift is not None and drift.blind),
+        warning=collapsed or (drift.message if drift else None),
         round_s=round_s,
         **refresh,
     )
+
+
+def _flagged_share(report: RoundReport) -> float | None:
+    """Share of the judged clients that the probe flagged; None when it judged nobody."""
+    flags = [client.flagged for client in report.clients if client.flagged is not None]
+    return sum(flags) / len(flags) if flags else None

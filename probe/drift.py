@@ -20,6 +20,9 @@ import numpy as np
 
 NUM_QUANTILES = 101
 _SHARES = np.linspace(0, 1, 101)
+_FEW = 0.1
+"""Share of clients below which verdicts on one side are nothing unusual."""
+_ADVICE = "refresh the probe, set defense.level=live, or collect samples from the current adapter and train it again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,24 @@ def watch(
     return Drift(distance=distance, share=share, critical=critical, blind=blind, message=message)
 
 
+def collapse(earlier: Sequence[float], now: float) -> str | None:
+    """A warning when all verdicts have fallen to one side, unlike in the run's earlier rounds; None when they have not.
+
+    A probe whose scores all sink below its threshold looks as if there were no attackers, so no single round tells it.
+
+    Args:
+        earlier: Share of clients flagged in each earlier round.
+        now: In this round.
+    """
+    usual = float(np.median(earlier)) if len(earlier) else now
+    if (now == 0 and usual >= _FEW) or (now == 1 and usual <= 1 - _FEW):
+        return (
+            f"the probe may be blind: it flags {'no' if now == 0 else 'every'} client, in earlier rounds it flagged {usual:.0%}; "
+            + _ADVICE
+        )
+    return None
+
+
 def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
     if not scores.size:
@@ -127,5 +148,5 @@ def _message(
     )
     return (
         f"{seen} are no mixture of the scores it was trained on (Kolmogorov-Smirnov distance {distance:.2f} > {critical:.2f}); "
-        "refresh the probe, set defense.level=live, or collect samples from the current adapter and train it again"
+        + _ADVICE
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from probe.drift import Drift, quantiles, watch
+from probe.drift import Drift, collapse, quantiles, watch
 
 UNIFORM = np.linspace(0, 1, 101).tolist()
 LOW, HIGH = [x / 2 for x in UNIFORM], [0.5 + x / 2 for x in UNIFORM]
@@ -197,3 +197,25 @@ def test_scores_that_are_no_probabilities_are_refused(make, scores, message):
 def test_scores_of_no_client_are_refused():
     with pytest.raises(ValueError, match="num_clients=0"):
         look([0.5], num_clients=0)
+
+
+# Verdicts that fall to one side
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "said"),
+    [
+        ([], 0.0, None),
+        ([], 1.0, None),
+        ([0.3, 0.3], 0.3, None),
+        ([0.3, 0.3, 0.3], 0.0, "flags no client, in earlier rounds it flagged 30%"),
+        ([0.5, 0.5], 1.0, "flags every client, in earlier rounds it flagged 50%"),
+        ([0.0, 0.0, 0.3], 0.0, None),  # usually nobody
+        ([1.0, 1.0, 0.9], 1.0, None),  # usually everybody
+        ([0.3, 0.3], 0.1, None),
+    ],
+)
+def test_verdicts_that_all_fall_to_one_side_are_told(earlier, now, said):
+    message = collapse(earlier, now)
+    assert (message is None) == (said is None)
+    assert said is None or said in message
