@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probe.store import SampleStore, StoreMeta
-
 from cluster.errors import ConfigError
 from cluster.loading import load_config, validate, with_overrides
 from probe.artefact import LoraProbe, load_probe, save_probe
@@ -18,6 +16,7 @@ from probe.features import Block, extract, feature_blocks
 from probe.meta import META_FILE, ProbeMeta
 from probe.plots import draw_evaluation
 from probe.samples import Samples
+from probe.store import SampleStore, StoreMeta
 from probe.training import blocks_of, train_probe
 
 _RATES = ("roc_auc", "pr_auc", "tpr", "fpr", "brier", "expected_calibration_error")

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from probe.store import ReferenceLabel
 
 from actors.data.records import SUFFIXES, read_table
 from actors.errors import DataError
 from actors.seeding import stream
+from probe.store import ReferenceLabel
 
 _FAMILY = "family"
 
