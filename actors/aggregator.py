@@ -11,7 +11,7 @@ import torch
 
 from actors.config import TrainingConfig
 from actors.errors import WireError
-from actors.messages import AdapterLayout, Admission, ClientRound, LoRAUpdate, ProbeScore, RoundReport, StepDelta
+from actors.messages import AdapterLayout, Admission, AggregatorState, ClientRound, LoRAUpdate, ProbeScore, RoundReport, StepDelta
 from actors.wire import decode_message, decode_tensors, encode_tensors
 from defense.admission import (
     OpenRound,
@@ -78,6 +78,15 @@ class Aggregator:
     def adapter(self) -> bytes:
         """The global adapter as safetensors."""
         return self._adapter_bytes
+
+    def state(self) -> AggregatorState:
+        """What has been committed; an open round is not part of it."""
+        return AggregatorState(adapter=self._adapter_bytes, version=self._version, trust=self._trust)
+
+    def restore(self, state: AggregatorState) -> None:
+        """Go on from a committed state; an open round is discarded."""
+        self._adapter, self._adapter_bytes, self._version = decode_tensors(state.adapter), state.adapter, state.version
+        self._trust, self._round = state.trust, None
 
     def open_round(self, round_index: int, client_ids: Sequence[str], learning_rate: float) -> OpenRound:
         """Begin a round with these clients at this learning rate; returns what the probe should expect too."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # the driver reads messages and never needs torch
     import torch
@@ -159,6 +159,17 @@ class RoundReport:
     """Mean weight of the admitted clients before `min_weight`; None without any."""
     clients: tuple[ClientRound, ...]
     """In order of client id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregatorState:
+    """What the aggregator knows between two rounds: enough to go on from there, to the bit."""
+
+    adapter: bytes
+    """The global adapter as safetensors."""
+    version: int
+    trust: Mapping[str, Any]
+    """The level's state, plain JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,18 @@ class Probe:
             )
         self._probe = probe
         return probe.meta
+
+    def restore(self, files: Mapping[str, bytes]) -> None:
+        """Go on with the probe that `artefact` gave; an open round is discarded.
+
+        Raises:
+            ProbeMismatchError, ValueError: as `replace`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._probe = _load(folder, self._layout)
+        self._round = None
 
     def open_round(self, expected: OpenRound, adapter: bytes | None = None) -> None:
         """Score the messages of this round from now on, and refuse those of any other.

@@ -42,15 +42,24 @@ Output = Annotated[
 
 
 @app.command()
-def run(arguments: Arguments = None, output: Output = None) -> None:
+def run(
+    arguments: Arguments = None,
+    output: Output = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory, with its own configuration.")] = None,
+    from_round: Annotated[int | None, typer.Option(help="With --resume: go back to the state after so many rounds.")] = None,
+) -> None:
     """Run a federation and write its adapter, tables and picture.
 
     Example: safe-fedllm run clients.malicious=5 defense.level=step --output runs/step
     """
+    from cluster.errors import ConfigError
     from cluster.loading import load_config, split_arguments
 
-    config = load_config(*split_arguments(arguments or []))
-    folder = output or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.defense.level}"
+    if resume is not None and (arguments or output):
+        raise ConfigError("--resume goes on with the run's own configuration and directory; leave CONFIG and --output out")
+    if resume is None and from_round is not None:
+        raise ConfigError(f"--from-round {from_round} needs --resume DIR")
+    config = load_config(*split_arguments(arguments or [])) if resume is None else load_config(_config_of(resume))
 
     from cluster.closing_table import group_table, outcome_table
     from cluster.federation import Federation
@@ -59,10 +68,21 @@ def run(arguments: Arguments = None, output: Output = None) -> None:
     console = _console()
     ensure_world(config, console)
     with _progress(console) as progress:
-        result = Federation(config, folder, progress).run()
+        if resume is not None:
+            federation = Federation.resume(resume, progress, from_round=from_round)
+        else:
+            folder = output or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.defense.level}"
+            federation = Federation(config, folder, progress)
+        result = federation.run()
     console.print(group_table(result))
     console.print(outcome_table([(config.defense.level, result)]))
     console.print(f"Result: {result.path} (adapter/, rounds.parquet, evaluation.parquet, summary.json, run.png)", soft_wrap=True)
+
+
+def _config_of(run: Path) -> Path:
+    from cluster.run_directory import RunDirectory
+
+    return RunDirectory.reopen(run).path / "config.yaml"
 
 
 @app.command()

@@ -9,19 +9,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 
 from actors.errors import ClientTrainingError
 from actors.messages import ProbeRefresh, ProbeScore, TrainTask
+from cluster.errors import DeadlineError, LostError
 from cluster.pool import ClientPool
 from cluster.refreshing import Refresh
 from cluster.streams import Delivery, first_line, train_all
 from cluster.waiting import wait_for
-
-_CLIENT_FAULTS = (ClientTrainingError, ActorDiedError, ActorUnavailableError)
 
 
 class RoundCollector:
@@ -37,18 +37,23 @@ class RoundCollector:
         client_timeout_s: float,
         probe_timeout_s: float,
         call_timeout_s: float,
+        keep_all: bool,
         on_client_done: Callable[[str], None],
+        on_client_failed: Callable[[str, str], None],
     ) -> None:
         """Collect one round.
 
         Args:
             scores_updates: The probe scores the updates (level live), not the step deltas.
+            keep_all: A client whose actor or node is lost ends the round with LostError instead of being dropped from it.
             on_client_done: Receives the id of each client that finishes or is dropped, as it happens.
+            on_client_failed: Receives the id and the traceback of a client whose training raised an error.
         """
         self._pool, self._aggregator, self._probe = pool, aggregator, probe
-        self._scores_updates, self._on_client_done = scores_updates, on_client_done
+        self._scores_updates = scores_updates
+        self._on_client_done, self._on_client_failed = on_client_done, on_client_failed
         self._client_timeout_s, self._probe_timeout_s = client_timeout_s, probe_timeout_s
-        self._call_timeout_s = call_timeout_s
+        self._call_timeout_s, self._keep_all = call_timeout_s, keep_all
         self._scores: dict[str, list[Any]] = {}
         self._finished: dict[str, Delivery] = {}
         self._admissions: dict[str, Any] = {}
@@ -63,22 +68,32 @@ class RoundCollector:
             adapter: Reference to the global adapter's bytes.
             refresh: Reference clients to train after the round's clients; the probe refits on them before it judges.
             rate: The round's learning rate.
+
+        Raises:
+            LostError: probe or aggregator is gone, or with `keep_all` a client; the round cannot be closed.
         """
         ordered, self._refresh = sorted(tasks, key=lambda task: task.client_id), refresh
         unsubmitted = deque(task.client_id for task in ordered)
         jobs = [(task, adapter) for task in [*ordered, *(refresh.tasks if refresh else ())]]
         clients_ended = time.perf_counter()
-        for delivery in train_all(self._pool, jobs, timeout_s=self._client_timeout_s, on_deltas=self._relay):
-            if refresh is not None and refresh.owns(delivery.task):
-                refresh.delivered(delivery)
-                continue
-            clients_ended = time.perf_counter()
-            self._land(delivery)
-            self._submit_finished(unsubmitted, deadline=None)
+        with closing(train_all(self._pool, jobs, timeout_s=self._client_timeout_s, on_deltas=self._relay)) as deliveries:
+            for delivery in deliveries:
+                self._check_kept(delivery.task.client_id, delivery.failure if delivery.lost else None)
+                if refresh is not None and refresh.owns(delivery.task):
+                    refresh.delivered(delivery)
+                    continue
+                clients_ended = time.perf_counter()
+                self._land(delivery)
+                self._submit_finished(unsubmitted, deadline=None)
+                self._settle_admissions(block=False)
         refreshed = self._finish_refresh(ordered, rate, clients_ended)
         self._submit_finished(unsubmitted, deadline=time.monotonic() + self._probe_timeout_s)
-        self._settle_admissions()
+        self._settle_admissions(block=True)
         return refreshed
+
+    def _check_kept(self, client_id: str, loss: str | None) -> None:
+        if loss is not None and self._keep_all:
+            raise LostError(f"{client_id} {loss}")
 
     def _relay(self, deltas: Sequence[tuple[TrainTask, Any]]) -> None:
         """Step deltas that came together are scored together."""
@@ -143,14 +158,21 @@ class RoundCollector:
             ]
             self._admissions[client_id] = self._aggregator.submit.remote(client_id, delivery.update, delivery.last_delta, scores)
 
-    def _settle_admissions(self) -> None:
-        """Wait for the aggregator; a client whose stream ended in an error instead of an update is dropped."""
-        for client_id, admission in self._admissions.items():
+    def _settle_admissions(self, *, block: bool) -> None:
+        """Take the aggregator's answers, with `block` all of them; a client whose update was lost on its way is dropped."""
+        for client_id in list(self._admissions):
+            if not block and not _wait_all([self._admissions[client_id]], 0.0)[0]:
+                continue
             try:
-                wait_for(admission, self._call_timeout_s, f"submitting the update of {client_id}")
-            except _CLIENT_FAULTS as error:
+                wait_for(self._admissions.pop(client_id), self._call_timeout_s, f"submitting the update of {client_id}")
+            except (RayActorError, DeadlineError) as error:
+                raise LostError(f"the aggregator is gone: {first_line(error)}") from error
+            except ClientTrainingError as error:  # its update was the error that ended its stream
+                self._on_client_failed(client_id, str(error.cause))
                 self._aggregator.drop.remote(client_id, first_line(error))
-        self._admissions.clear()
+            except ObjectLostError as error:
+                self._check_kept(client_id, first_line(error))
+                self._aggregator.drop.remote(client_id, first_line(error))
 
 
 def _wait_all(refs: Sequence[Any], timeout: float) -> tuple[list, list]:
@@ -158,8 +180,10 @@ def _wait_all(refs: Sequence[Any], timeout: float) -> tuple[list, list]:
 
 
 def _score_or_failure(client_id: str, ref: Any) -> ProbeScore:
-    """A finished score; a probe that died or failed is a failure of the score, never a benign verdict."""
+    """A finished score; a probe that failed is a failure of the score, never a benign verdict."""
     try:
         return ray.get(ref)
+    except RayActorError as error:
+        raise LostError(f"the probe is gone: {first_line(error)}") from error
     except RayError as error:
         return ProbeScore(client_id=client_id, failure=f"probe_failed: {first_line(error)}")

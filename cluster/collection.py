@@ -19,7 +19,7 @@ from cluster.config import RunConfig
 from cluster.errors import CollectionError, ConfigError
 from cluster.loading import dump_config
 from cluster.placement import plan_placement
-from cluster.pool import ClientPool
+from cluster.pool import ClientPool, Starting
 from cluster.references import prepare_references
 from cluster.refreshing import reference_tasks
 from cluster.session import ray_session
@@ -78,8 +78,13 @@ def _states(config: RunConfig) -> dict[str, Path | None]:
 @contextmanager
 def _client_pool(config: RunConfig, model: ModelConfig, num_trainings: int) -> Iterator[ClientPool]:
     placement = plan_placement(config, ray.cluster_resources(), model, num_trainings)
-    actors = ClientActor.options(max_restarts=-1, **placement.client_options)
-    pool = ClientPool(lambda: actors.remote(model, config.lora, config.training), placement.num_client_actors)
+    actors = ClientActor.options(**placement.client_options)
+
+    def start() -> Starting:
+        actor = actors.remote(model, config.lora, config.training)
+        return Starting(actor, actor.layout.remote())
+
+    pool = ClientPool(start, placement.num_client_actors)
     try:
         yield pool
     finally:

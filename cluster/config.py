@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -25,6 +25,9 @@ class ClientsConfig(Config):
     """Admitted updates without which a round is not committed; None: more than half of the round's clients."""
     timeout_s: PositiveFloat = 1800
     """How long one client may train in one round before it is dropped from the round."""
+    on_client_loss: Literal["drop", "retry_round"] = "drop"
+    """What the death of a client's actor or node costs: its part in the round, or the round is begun again, so that the
+    outcome is that of a run in which nothing died."""
 
     @property
     def clients_per_round(self) -> int:
@@ -48,6 +51,20 @@ class ClusterConfig(Config):
     """How long actors may take to start and load the base model."""
     call_timeout_s: PositiveFloat = 300
     """How long one call to the aggregator may take."""
+    round_attempts: PositiveInt = 5
+    """How often a round is tried when actors die in it."""
+
+
+class CheckpointConfig(Config):
+    """What is kept of committed rounds, so that a killed run goes on (`safe-fedllm run --resume DIR`)."""
+
+    path: str | None = None
+    """Directory or URI (s3://bucket/runs, any that pyarrow.fs reads), to which the run's name is appended; None: `checkpoints`
+    in the run directory."""
+    keep: PositiveInt = 2
+    """How many of the newest stay."""
+    every: PositiveInt = 1
+    """Rounds from one checkpoint to the next; the last round always has one."""
 
 
 class RunConfig(Config):
@@ -67,6 +84,7 @@ class RunConfig(Config):
     aggregation: AggregationConfig = AggregationConfig()
     admission: AdmissionConfig = AdmissionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @property

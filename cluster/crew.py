@@ -1,4 +1,4 @@
-"""The actors of one run: started together, checked to hold the same model, ended together."""
+"""The actors of one run: started together, checked to hold the same model, brought back when they die, ended together."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from actors.aggregator import AggregatorActor, AggregatorConfig
 from actors.client import ClientActor
 from actors.errors import ModelError
 from actors.evaluation import EvaluationActor
-from actors.messages import AdapterLayout
+from actors.messages import AdapterLayout, AggregatorState
 from actors.probe import ProbeActor, check_fit
 from cluster.config import RunConfig
-from cluster.errors import ConfigError
-from cluster.placement import plan_placement
-from cluster.pool import ClientPool
+from cluster.errors import ConfigError, DeadlineError, LostError
+from cluster.evaluations import Evaluations
+from cluster.placement import Placement, plan_placement
+from cluster.pool import ClientPool, Starting
+from cluster.run_state import RunState
 from cluster.sources import Sources
 from cluster.waiting import wait_for
 from probe.meta import ProbeMeta, load_meta
@@ -31,9 +34,14 @@ class Crew:
         self._config, self._sources = config, sources
         self.probe_meta = load_probe_meta(config, sources)
         self.pool: ClientPool
+        self.evaluations: Evaluations
         self.aggregator: Any
-        self.evaluation: Any
         self.probe: Any | None = None
+        self.peft_config_json = ""
+        """The text of adapter_config.json."""
+        self._placement: Placement
+        self._layout: AdapterLayout | None = None
+        self._initial = b""
 
     def start(self) -> None:
         """Start clients, evaluation, aggregator and probe.
@@ -42,42 +50,90 @@ class Crew:
             ClusterError: too few resources. ModelError, ProbeMismatchError: something does not fit.
             DeadlineError: cluster.start_timeout_s passed.
         """
-        config, sources = self._config, self._sources
-        placement = plan_placement(config, ray.cluster_resources(), sources.model)
-        clients = ClientActor.options(max_restarts=-1, **placement.client_options)
-        self.pool = ClientPool(lambda: clients.remote(sources.model, config.lora, config.training), placement.num_client_actors)
-        evaluation = EvaluationActor.options(**placement.evaluation_options)
-        self.evaluation = evaluation.remote(sources.model, config.lora, sources.evaluation, config.training.max_length)
-        layout = self._common_layout()
+        config, timeout_s = self._config, self._config.cluster.start_timeout_s
+        self._placement = plan_placement(config, ray.cluster_resources(), self._sources.model)
+        self.pool = ClientPool(self._start_client, self._placement.num_client_actors, self._accept)
+        self.evaluations = Evaluations(self._start_evaluation, config.evaluation.timeout_s)
+        first = self.pool.actors[0]
+        about = [first.layout.remote(), first.initial_adapter.remote(), first.peft_config_json.remote()]
+        self._layout, self._initial, self.peft_config_json = wait_for(about, timeout_s, "starting the client actors")
+        wait_for(list(self.pool.starting), timeout_s, "starting the client actors")
         if self.probe_meta is not None:
-            check_fit(self.probe_meta, layout, str(sources.probe_path))
-            self.probe = ProbeActor.options(**placement.server_options).remote(sources.probe_path, layout, config.probe)
-        initial = self.pool.actors[0].initial_adapter.remote()
-        server = AggregatorActor.options(**placement.server_options)
-        self.aggregator = server.remote(self._aggregator_config(), layout, initial)
+            check_fit(self.probe_meta, self._layout, str(self._sources.probe_path))
+            self.probe = self._start_probe()
+        self.aggregator = self._start_aggregator()
 
-    def peft_config_json(self) -> str:
-        """The text of adapter_config.json."""
-        return wait_for(
-            self.pool.actors[0].peft_config_json.remote(), self._config.cluster.start_timeout_s, "the adapter's configuration"
-        )
+    def initial_state(self) -> RunState:
+        """The state of a run of which no round is done."""
+        files = self.ask(self.probe.artefact.remote(), "loading the probe") if self.probe is not None else {}
+        return RunState(aggregator=AggregatorState(adapter=self._initial, version=0, trust={}), probe=files)
+
+    def ask(self, refs: Any, what: str) -> Any:
+        """The answer of aggregator or probe.
+
+        Raises:
+            LostError: it is gone, or does not answer within cluster.call_timeout_s.
+        """
+        try:
+            return wait_for(refs, self._config.cluster.call_timeout_s, what)
+        except (RayActorError, DeadlineError) as error:
+            raise LostError(f"{what}: {str(error).splitlines()[0]}") from error
+
+    def restore(self, state: RunState) -> None:
+        """Bring aggregator and probe to a committed state; one that is gone or does not answer is replaced first.
+
+        Raises:
+            LostError: the replacement is gone too.
+        """
+        if not self._restored(self.aggregator.restore.remote(state.aggregator)):
+            ray.kill(self.aggregator)
+            self.aggregator = self._start_aggregator()
+            self.ask(self.aggregator.restore.remote(state.aggregator), "restoring the aggregator")
+        if self.probe is not None and not self._restored(self.probe.restore.remote(state.probe)):
+            ray.kill(self.probe)
+            self.probe = self._start_probe()
+            self.ask(self.probe.restore.remote(state.probe), "restoring the probe")
 
     def close(self) -> None:
         """End every actor."""
-        if hasattr(self, "pool"):
-            self.pool.close()
-        for name in ("evaluation", "aggregator", "probe"):
+        for name in ("pool", "evaluations"):
+            if hasattr(self, name):
+                getattr(self, name).close()
+        for name in ("aggregator", "probe"):
             if getattr(self, name, None) is not None:
                 ray.kill(getattr(self, name))
 
-    def _common_layout(self) -> AdapterLayout:
-        """The adapter layout, the same on every client actor."""
-        timeout_s = self._config.cluster.start_timeout_s
-        layouts = wait_for([actor.layout.remote() for actor in self.pool.actors], timeout_s, "starting the client actors")
-        if any(layout != layouts[0] for layout in layouts):
-            found = sorted({layout.model_fingerprint for layout in layouts})
-            raise ModelError(f"the client actors loaded different base models {found} from model.path={self._sources.model.path}")
-        return layouts[0]
+    def _restored(self, ref: Any) -> bool:
+        try:
+            self.ask(ref, "restoring a committed state")
+        except LostError:
+            return False
+        return True
+
+    def _start_client(self) -> Starting:
+        actors = ClientActor.options(**self._placement.client_options)
+        actor = actors.remote(self._sources.model, self._config.lora, self._config.training)
+        return Starting(actor, actor.layout.remote())
+
+    def _start_evaluation(self) -> Any:
+        actors, config = EvaluationActor.options(**self._placement.evaluation_options), self._config
+        return actors.remote(self._sources.model, config.lora, self._sources.evaluation, config.training.max_length)
+
+    def _start_probe(self) -> Any:
+        actors = ProbeActor.options(**self._placement.server_options)
+        return actors.remote(self._sources.probe_path, self._layout, self._config.probe)
+
+    def _start_aggregator(self) -> Any:
+        actors = AggregatorActor.options(**self._placement.server_options)
+        return actors.remote(self._aggregator_config(), self._layout, self._initial)
+
+    def _accept(self, layout: AdapterLayout) -> None:
+        """The adapter layout must be the same on every client actor."""
+        if self._layout is not None and layout != self._layout:
+            raise ModelError(
+                f"a client actor loaded base model {layout.model_fingerprint} from model.path={self._sources.model.path}, "
+                f"the others have {self._layout.model_fingerprint}; give every node the same files"
+            )
 
     def _aggregator_config(self) -> AggregatorConfig:
         config = self._config

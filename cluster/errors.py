@@ -19,3 +19,11 @@ class DeadlineError(SafeFedError, TimeoutError):
 
 class CollectionError(SafeFedError, RuntimeError):
     """A reference client of `probe collect` failed: names the client and what happened."""
+
+
+class CheckpointError(SafeFedError, RuntimeError):
+    """A run cannot be resumed from a checkpoint: names the file and what to do."""
+
+
+class LostError(SafeFedError, RuntimeError):
+    """An actor that a round needs is gone: the round is discarded and begun again."""

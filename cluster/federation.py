@@ -5,30 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
-from actors.messages import EvaluationReport, ProbeRefresh, ProbeRound, RoundReport, TrainTask
-from actors.seeding import stream
-from cluster.collecting import RoundCollector
+from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.crew import Crew
+from cluster.errors import ClusterError, LostError
+from cluster.loading import load_config
 from cluster.memory import PeakMemory
 from cluster.pictures import draw_run
-from cluster.probe_rounds import probe_round
 from cluster.progress import Progress
-from cluster.refreshing import Refresh, reference_tasks
+from cluster.round import RoundResult, RoundRunner
 from cluster.run_directory import RunDirectory
+from cluster.run_state import PendingEvaluation, RunState, decode_state, encode_state
 from cluster.session import ray_session
 from cluster.sources import client_names, prepare_sources
 from cluster.summary import summarise
-from cluster.waiting import wait_for
-from defense.levels import READS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +46,6 @@ class RunResult:
         return pq.read_table(self.path / "evaluation.parquet")
 
 
-@dataclass(slots=True)
-class _History:
-    """What has happened so far."""
-
-    rounds: list[RoundReport] = field(default_factory=list)
-    probe: list[ProbeRound] = field(default_factory=list)
-    evaluations: list[EvaluationReport] = field(default_factory=list)
-    pending: list[Any] = field(default_factory=list)
-    """References to evaluations under way, oldest first."""
-
-
 class Federation:
     """One run. `Federation(load_config(None, ["rounds=2"]), Path("runs/mine")).run()` does it all."""
 
@@ -69,29 +55,56 @@ class Federation:
         Raises:
             ConfigError, DataError: something is missing or does not fit.
         """
+        self._begin(config, RunDirectory.create(output, config), progress, committed=None)
+
+    @classmethod
+    def resume(cls, path: Path, progress: Progress | None = None, *, from_round: int | None = None) -> Federation:
+        """A run that was killed, from its last committed round; it ends in the bits of one that never was.
+
+        Args:
+            path: The run's directory.
+            from_round: Go back to the state after so many rounds instead; later checkpoints are removed.
+
+        Raises:
+            ConfigError: no run lies there. CheckpointError: its checkpoint cannot be used.
+        """
+        directory = RunDirectory.reopen(path)
+        config = load_config(directory.path / "config.yaml")
+        checkpoints = _checkpoints(config, directory)
+        found = checkpoints.load(from_round)
+        if from_round is not None:
+            checkpoints.remove_after(from_round)
+        federation = cls.__new__(cls)
+        federation._begin(config, directory, progress, committed=decode_state(found[1]) if found else None)
+        return federation
+
+    def _begin(
+        self, config: RunConfig, directory: RunDirectory, progress: Progress | None, *, committed: RunState | None
+    ) -> None:
         self.config = config
-        self._progress = progress or Progress()
-        self._directory = RunDirectory(output, config)
-        with self._directory.discarded_on_error():
-            self._sources = prepare_sources(config, output)
+        self._progress, self._directory = progress or Progress(), directory
+        with directory.discarded_on_error():
+            self._checkpoints = _checkpoints(config, directory)
+            self._sources = prepare_sources(config, directory.path)
             self._crew = Crew(config, self._sources)
-            self._directory.write_ground_truth(client_names(config.clients.count), self._sources.malicious)
-        self._history = _History()
+            directory.write_ground_truth(client_names(config.clients.count), self._sources.malicious)
+        self._committed = committed
+        self._state: RunState
 
     def run(self) -> RunResult:
-        """Train all rounds, evaluate, and write the run directory."""
+        """Train all rounds that are left, evaluate, and write the run directory."""
         started, memory = time.perf_counter(), PeakMemory()
         memory.start()
         try:
             with self._session():
-                self._evaluate(rounds_done=0)
-                for round_index in range(self.config.rounds):
-                    self._run_round(round_index)
-                self._collect_evaluations(block=True)
-                adapter = self._write_adapter()
+                while self._state.rounds_done < self.config.rounds:
+                    self._commit(self._run_round(), started)
+                self._take_evaluations(block=True)
+                self._directory.write_adapter(self._state.aggregator.adapter, self._crew.peft_config_json)
+                self._save(started)
         finally:
             peak_mb = memory.stop()
-        return self._finish(adapter, time.perf_counter() - started, peak_mb)
+        return self._finish(peak_mb)
 
     @contextmanager
     def _session(self) -> Iterator[None]:
@@ -102,139 +115,104 @@ class Federation:
                 stack.callback(self._crew.close)
                 self._progress.starting(self.config)
                 self._crew.start()
-                self._keep_probe()
+                self._state = self._begin_state()
             yield
 
-    def _keep_probe(self) -> None:
-        """Every version of the probe stays with the run, the first one too."""
-        if self._crew.probe is not None:
-            artefact = self._crew.probe.artefact.remote()
-            files = wait_for(artefact, self.config.cluster.start_timeout_s, "loading the probe")
-            self._directory.write_probe(self._crew.probe_meta.version, files)
+    def _begin_state(self) -> RunState:
+        """The state to start from, with the evaluations that were not done yet begun again."""
+        state = self._committed
+        if state is None:
+            state = self._crew.initial_state()
+            base = PendingEvaluation(adapter_version=0, adapter=state.aggregator.adapter)
+            state = replace(state, pending={0: base})
+            if state.probe:
+                self._directory.write_probe(self._crew.probe_meta.version, state.probe)
+        else:
+            self._crew.restore(state)
+            self._write_tables(state)
+            self._progress.resumed(state.rounds_done, state.rounds[-1] if state.rounds else None)
+        for rounds_done, item in state.pending.items():
+            self._crew.evaluations.submit(rounds_done, item)
+        return state
 
-    def _run_round(self, round_index: int) -> None:
-        """Sample, train, score, weigh, aggregate, record; evaluations overlap the next round."""
-        started, clients = time.perf_counter(), self._sample(round_index)
-        rate = self.config.learning_rate(round_index)
-        self._progress.round_started(round_index, len(clients))
-        aggregator, probe = self._crew.aggregator, self._crew.probe
-        adapter = aggregator.adapter.remote()
-        expected = aggregator.open_round.remote(round_index, clients, rate)
-        if probe is not None:
-            probe.open_round.remote(expected, adapter if self._scores_updates else None)
-        version = self._history.rounds[-1].adapter_version if self._history.rounds else 0
-        tasks = [self._task(client_id, round_index, version, rate) for client_id in clients]
-        collector = self._collector()
-        refreshed = collector.collect(tasks, adapter, self._refresh(round_index, rate), rate)
-        timeout_s = self.config.cluster.call_timeout_s
-        report = wait_for(aggregator.close_round.remote(), timeout_s, f"aggregating round {round_index + 1}")
-        self._history.rounds.append(report)
-        self._directory.write_rounds(self._history.rounds)
-        self._progress.round_finished(report)
-        if probe is not None:
-            self._record_probe(refreshed, collector.refresh_wait_s, time.perf_counter() - started)
-        if (round_index + 1) % self.config.evaluation.every == 0 or round_index + 1 == self.config.rounds:
-            self._evaluate(rounds_done=round_index + 1)
-        self._collect_evaluations(block=False)
-
-    def _sample(self, round_index: int) -> list[str]:
-        """The round's clients, in order of id: all, or a seeded draw of `clients.per_round`."""
-        names = client_names(self.config.clients.count)
-        rng = stream(self.config.seed, "sampled clients", round_index)
-        return sorted(names[i] for i in rng.permutation(len(names))[: self.config.clients.clients_per_round])
-
-    def _task(self, client_id: str, round_index: int, version: int, learning_rate: float) -> TrainTask:
-        reads, meta = READS[self.config.defense.level], self._crew.probe_meta
-        return TrainTask(
-            client_id=client_id,
-            round_index=round_index,
-            base_version=version,
-            files=self._sources.files[client_id],
-            learning_rate=learning_rate,
-            seed=self.config.seed,
-            probe_feature=meta.feature if meta and not self._scores_updates else None,
-            stream_real="all" if reads == "real" else "last",
-            shadow_learning_rate=self.config.defense.shadow.learning_rate if reads == "shadow" else None,
+    def _run_round(self) -> RoundResult:
+        """The next round, begun again from the committed state when an actor that it needs dies."""
+        runner = RoundRunner(self.config, self._sources, self._crew, self._progress)
+        attempts, why = self.config.cluster.round_attempts, ""
+        for attempt in range(attempts):
+            try:
+                if attempt:
+                    self._crew.restore(self._state)
+                return runner.run(self._state)
+            except LostError as error:
+                why = str(error)
+                self._progress.round_lost(self._state.rounds_done, why)
+        raise ClusterError(
+            f"round {self._state.rounds_done + 1} lost actors in all cluster.round_attempts={attempts}, last: {why}; "
+            f"go on with: safe-fedllm run --resume {self._directory.path}"
         )
 
-    @property
-    def _scores_updates(self) -> bool:
-        """Whether the probe scores the updates instead of step deltas."""
-        return READS[self.config.defense.level] == "update"
-
-    def _refresh(self, round_index: int, rate: float) -> Refresh | None:
-        """The refresh of this round's probe, when one is due."""
-        every, meta = self.config.refresh_every, self._crew.probe_meta
-        if not every or round_index % every:
-            return None
-        tasks = reference_tasks(self._sources.references, round_index, feature=meta.feature, rate=rate, seed=self.config.seed)
-        return Refresh(
-            self._crew.probe,
-            self._sources.references,
-            tasks,
-            num_steps=self.config.training.steps,
-            timeout_s=self.config.probe.timeout_s,
+    def _commit(self, result: RoundResult, started: float) -> None:
+        """Make a round part of the run: state, log, checkpoint; the evaluation overlaps the next round."""
+        before, index = self._state, self._state.rounds_done
+        self._state = replace(
+            before,
+            rounds_done=index + 1,
+            aggregator=result.aggregator,
+            probe=result.new_probe or before.probe,
+            rounds=(*before.rounds, result.report),
+            probe_rounds=before.probe_rounds if result.probe_row is None else (*before.probe_rounds, result.probe_row),
         )
+        self._progress.round_finished(result.report)
+        if result.probe_row is not None:
+            self._progress.probe_judged(result.probe_row)
+        if result.new_probe:
+            self._directory.write_probe(result.probe_row.version, result.new_probe)
+        if (index + 1) % self.config.evaluation.every == 0 or index + 1 == self.config.rounds:
+            item = PendingEvaluation(adapter_version=result.report.adapter_version, adapter=result.aggregator.adapter)
+            self._crew.evaluations.submit(index + 1, item)
+        self._take_evaluations(block=False)
+        if (index + 1) % self.config.checkpoint.every == 0 or index + 1 == self.config.rounds:
+            self._save(started)
+        self._write_tables(self._state)
 
-    def _record_probe(self, refreshed: ProbeRefresh | None, refresh_wait_s: float, round_s: float) -> None:
-        """Ask the probe for the round's drift, keep a new version, and write the round's row."""
-        timeout_s = self.config.cluster.call_timeout_s
-        drift, meta = wait_for(
-            [self._crew.probe.close_round.remote(), self._crew.probe.meta.remote()], timeout_s, "the probe's drift"
-        )
-        if refreshed is not None and refreshed.accepted:
-            self._directory.write_probe(meta.version, refreshed.files)
-        row = probe_round(self._history.rounds, meta.version, drift, refreshed, refresh_wait_s, round_s)
-        self._history.probe.append(row)
-        self._directory.write_probe_rounds(self._history.probe)
-        self._progress.probe_judged(row)
-
-    def _collector(self) -> RoundCollector:
-        return RoundCollector(
-            self._crew.pool,
-            self._crew.aggregator,
-            self._crew.probe,
-            scores_updates=self._scores_updates,
-            client_timeout_s=self.config.clients.timeout_s,
-            probe_timeout_s=self.config.probe.timeout_s,
-            call_timeout_s=self.config.cluster.call_timeout_s,
-            on_client_done=self._progress.client_done,
-        )
-
-    def _evaluate(self, rounds_done: int) -> None:
-        version = self._history.rounds[-1].adapter_version if self._history.rounds else 0
-        adapter = self._crew.aggregator.adapter.remote()
-        self._history.pending.append(self._crew.evaluation.evaluate.remote(rounds_done, version, adapter))
-
-    def _collect_evaluations(self, *, block: bool) -> None:
-        """Take the finished evaluations; with `block` wait for all of them."""
-        while self._history.pending:
-            ready, _ = ray.wait(self._history.pending[:1], timeout=self.config.evaluation.timeout_s if block else 0)
-            if not ready and not block:
-                return
-            report = wait_for(self._history.pending.pop(0), 0 if not ready else self.config.evaluation.timeout_s, "an evaluation")
-            self._history.evaluations.append(report)
-            self._directory.write_evaluation(self._history.evaluations)
+    def _take_evaluations(self, *, block: bool) -> None:
+        for report in self._crew.evaluations.collect(block=block):
+            self._state = replace(self._state, evaluations=(*self._state.evaluations, report))
+            self._directory.write_evaluation(self._state.evaluations)
             self._progress.evaluated(report)
 
-    def _write_adapter(self) -> bytes:
-        timeout_s = self.config.cluster.call_timeout_s
-        adapter = wait_for(self._crew.aggregator.adapter.remote(), timeout_s, "reading the final adapter")
-        self._directory.write_adapter(adapter, self._crew.peft_config_json())
-        return adapter
+    def _save(self, started: float) -> None:
+        """Write a checkpoint; from here on the round is committed."""
+        earlier_s = self._committed.elapsed_s if self._committed else 0.0
+        elapsed_s = earlier_s + time.perf_counter() - started
+        self._state = replace(self._state, pending=dict(self._crew.evaluations.pending), elapsed_s=elapsed_s)
+        self._checkpoints.save(self._state.rounds_done, encode_state(self._state))
 
-    def _finish(self, adapter: bytes, wall_s: float, peak_mb: float) -> RunResult:
-        rounds, evaluations = self._history.rounds, self._history.evaluations
+    def _write_tables(self, state: RunState) -> None:
+        self._directory.write_rounds(state.rounds)
+        if state.evaluations:
+            self._directory.write_evaluation(state.evaluations)
+        if state.probe_rounds:
+            self._directory.write_probe_rounds(state.probe_rounds)
+
+    def _finish(self, peak_mb: float) -> RunResult:
+        state = self._state
         summary = summarise(
             self.config,
-            rounds,
-            self._history.probe,
-            evaluations,
+            state.rounds,
+            state.probe_rounds,
+            state.evaluations,
             self._sources.malicious,
-            adapter=adapter,
-            wall_s=wall_s,
+            adapter=state.aggregator.adapter,
+            wall_s=state.elapsed_s,
             peak_rss_mb=peak_mb,
         )
         self._directory.write_summary(summary)
-        draw_run(self._directory.path, rounds, evaluations, self._sources.malicious)
+        draw_run(self._directory.path, state.rounds, state.evaluations, self._sources.malicious)
         return RunResult(self._directory.path, summary)
+
+
+def _checkpoints(config: RunConfig, directory: RunDirectory) -> Checkpoints:
+    path, here = config.checkpoint.path, directory.path.resolve()
+    return Checkpoints(f"{path.rstrip('/')}/{here.name}" if path else str(here / "checkpoints"), config.checkpoint.keep)

@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError, RayError
+
+from actors.errors import SafeFedError
+from cluster.errors import ClusterError
+
+_LOG = logging.getLogger(__name__)
+_FAILED_STARTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """An actor on its way."""
+
+    actor: Any
+    ready: Any
+    """Reference that is there once the actor can train; its value goes to `accept`."""
 
 
 class ClientPool:
-    """Idle and busy client actors. Which actor a client gets changes no result."""
+    """Starting, idle and busy client actors. Which actor a client gets changes no result.
 
-    def __init__(self, start: Callable[[], Any], num_actors: int) -> None:
-        """`start` starts one actor and returns its handle at once."""
-        self._start = start
-        self._idle = [start() for _ in range(num_actors)]
+    An actor takes clients only once it has started, so one that waits for room on the cluster holds up nobody.
+    """
+
+    def __init__(self, start: Callable[[], Starting], num_actors: int, accept: Callable[[Any], None] = lambda _: None) -> None:
+        """Start the actors.
+
+        Args:
+            start: Starts one actor and returns at once.
+            accept: Receives the value of each actor's `ready`; raises SafeFedError when the actor must not be used.
+        """
+        self._start, self._accept = start, accept
+        self._starting = [start() for _ in range(num_actors)]
+        self._idle: list[Any] = []
         self._busy: list[Any] = []
+        self._failed_starts = 0
 
     @property
     def actors(self) -> Sequence[Any]:
-        return [*self._idle, *self._busy]
+        """Every actor, those on their way too."""
+        return [*self._idle, *self._busy, *(item.actor for item in self._starting)]
+
+    @property
+    def starting(self) -> Sequence[Any]:
+        """References that become ready when an actor has started."""
+        return [item.ready for item in self._starting]
 
     def take(self) -> Any | None:
-        """An idle actor, or None when all are busy."""
+        """An idle actor, or None when none is ready.
+
+        Raises:
+            SafeFedError: no actor is left that could be used. ClusterError: actors die again and again as they start.
+        """
+        self._poll()
         if not self._idle:
             return None
         self._busy.append(self._idle.pop(0))
@@ -33,13 +72,40 @@ class ClientPool:
         self._idle.append(actor)
 
     def replace(self, actor: Any) -> None:
-        """End an actor that does not answer and start another in its place."""
+        """End an actor that died or does not answer and start another in its place."""
         self._busy.remove(actor)
         ray.kill(actor)
-        self._idle.append(self._start())
+        self._starting.append(self._start())
 
     def close(self) -> None:
         """End all actors."""
         for actor in self.actors:
             ray.kill(actor)
-        self._idle, self._busy = [], []
+        self._starting, self._idle, self._busy = [], [], []
+
+    def _poll(self) -> None:
+        """Take in the actors that have started."""
+        if not self._starting:
+            return
+        ready = set(ray.wait(self.starting, num_returns=len(self._starting), timeout=0)[0])
+        started = [item for item in self._starting if item.ready in ready]
+        self._starting = [item for item in self._starting if item.ready not in ready]
+        for item in started:
+            self._take_in(item)
+
+    def _take_in(self, item: Starting) -> None:
+        try:
+            self._accept(ray.get(item.ready))
+        except RayActorError as error:
+            self._failed_starts += 1
+            if self._failed_starts == _FAILED_STARTS:
+                raise ClusterError(f"{_FAILED_STARTS} client actors in a row died as they started: {error}") from error
+            self._starting.append(self._start())
+        except (RayError, SafeFedError) as error:
+            ray.kill(item.actor)
+            if not self.actors:
+                raise
+            _LOG.warning("a client actor cannot be used and is left out: %s", str(error).strip().splitlines()[-1])
+        else:
+            self._failed_starts = 0
+            self._idle.append(item.actor)

@@ -24,8 +24,17 @@ class Progress:
     def round_started(self, round_index: int, num_clients: int) -> None:
         """A round begins."""
 
+    def resumed(self, rounds_done: int, last: RoundReport | None) -> None:
+        """The run goes on after so many committed rounds; `last` is the newest of them."""
+
     def client_done(self, client_id: str) -> None:
         """A client finished or was dropped."""
+
+    def client_failed(self, client_id: str, traceback: str) -> None:
+        """A client's training raised an error; this is its own traceback."""
+
+    def round_lost(self, round_index: int, why: str) -> None:
+        """An actor that the round needs died; it begins again."""
 
     def round_finished(self, report: RoundReport) -> None:
         """A round was judged."""
@@ -48,6 +57,15 @@ class PlainProgress(Progress):
 
     def starting(self, config: RunConfig) -> None:
         self._line(describe(config))
+
+    def resumed(self, rounds_done: int, last: RoundReport | None) -> None:  # noqa: ARG002 - the table has the rest
+        self._line(f"resumed after {rounds_done} rounds")
+
+    def client_failed(self, client_id: str, traceback: str) -> None:
+        self._line(f"{client_id} failed: {traceback}")
+
+    def round_lost(self, round_index: int, why: str) -> None:
+        self._line(f"round {round_index + 1} begins again: {why}")
 
     def round_finished(self, report: RoundReport) -> None:
         self._line(f"round {report.round + 1}: {report.outcome}, {report.why}")
@@ -93,8 +111,18 @@ class LiveProgress(Progress):
         if round_index == 0:
             self._bars.update(self._rounds, note="")
 
+    def resumed(self, rounds_done: int, last: RoundReport | None) -> None:
+        self._bars.update(self._rounds, completed=rounds_done)
+        self._bars.update(self._clients, note=f"weights {sparkline(last)}" if last else "")
+
     def client_done(self, client_id: str) -> None:  # noqa: ARG002 - the bar only counts
         self._bars.advance(self._clients)
+
+    def client_failed(self, client_id: str, traceback: str) -> None:
+        self._print(f"{client_id} failed: {traceback}")
+
+    def round_lost(self, round_index: int, why: str) -> None:
+        self._print(f"round {round_index + 1} begins again: {why}")
 
     def round_finished(self, report: RoundReport) -> None:
         self._bars.update(self._rounds, completed=report.round + 1)

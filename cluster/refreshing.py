@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from actors.data.references import Reference
 from actors.messages import ProbeRefresh, TrainTask
-from cluster.errors import DeadlineError
+from cluster.errors import DeadlineError, LostError
 from cluster.streams import Delivery, first_line, shortfall
 from cluster.waiting import wait_for
 
@@ -69,11 +69,13 @@ class Refresh:
             self._failure = f"reference client {client}: {failure}"
 
     def finish(self, round_index: int, rate: float) -> ProbeRefresh:
-        """Refit; whatever fails is the answer's `why`, and the probe stays as it was."""
+        """Refit; whatever fails is the answer's `why`, and the probe stays as it was. A probe that died is a LostError."""
         try:
             if self._failure is None:
                 wait_for(self._observed, self._timeout_s, "taking in the reference clients")
                 return wait_for(self._probe.refresh.remote(rate), self._timeout_s, "refitting the probe")
+        except RayActorError as error:
+            raise LostError(f"the probe is gone: {first_line(error)}") from error
         except (RayError, DeadlineError) as error:
             self._failure = first_line(error)
         return ProbeRefresh(round=round_index, accepted=False, why=str(self._failure))

@@ -23,28 +23,42 @@ from cluster.tables import evaluation_table, probe_table, rounds_table
 class RunDirectory:
     """Paths and writers of one run."""
 
-    def __init__(self, path: Path, config: RunConfig) -> None:
+    def __init__(self, path: Path, *, is_new: bool) -> None:
+        self.path, self._is_new = path, is_new
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> RunDirectory:
         """Create the directory and write config.yaml.
 
         Raises:
             ConfigError: the directory holds another run or anything else.
         """
-        self.path = path
         if path.is_dir() and any(path.iterdir()):
-            what = "another run" if (path / "config.yaml").exists() else "other files"
+            is_run = (path / "config.yaml").exists()
+            what = f"another run (go on with it: --resume {path})" if is_run else "other files"
             raise ConfigError(f"--output {path} holds {what}; name a new or empty directory")
         if path.exists() and not path.is_dir():
             raise ConfigError(f"--output {path} is a file; name a new or empty directory")
         path.mkdir(parents=True, exist_ok=True)
-        self._replace("config.yaml", dump_config(config).encode())
+        directory = cls(path, is_new=True)
+        directory._replace("config.yaml", dump_config(config).encode())
+        return directory
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunDirectory:
+        """The directory of a run that began earlier; raises ConfigError when there is none."""
+        if not (path / "config.yaml").is_file():
+            raise ConfigError(f"--resume {path} holds no run (no config.yaml); name a directory that `safe-fedllm run` wrote")
+        return cls(path, is_new=False)
 
     @contextmanager
     def discarded_on_error(self) -> Iterator[None]:
-        """Remove the directory again when the block fails: a run that never began leaves its name free."""
+        """Remove a new directory again when the block fails: a run that never began leaves its name free."""
         try:
             yield
         except BaseException:
-            shutil.rmtree(self.path)
+            if self._is_new:
+                shutil.rmtree(self.path)
             raise
 
     def write_ground_truth(self, client_ids: Sequence[str], malicious: Collection[str]) -> None:
@@ -64,7 +78,7 @@ class RunDirectory:
     def write_probe(self, version: int, files: Mapping[str, bytes]) -> None:
         """Keep a version of the probe; `probe.path` of another run can name its folder."""
         folder = self.path / "probes" / f"v{version}"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # a round that was killed before its commit is run again
         for name, content in files.items():
             (folder / name).write_bytes(content)
 

@@ -6,6 +6,7 @@ delta of the real branch; an item is known to be a step delta once a newer one h
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,9 +29,11 @@ class Delivery:
 
     task: TrainTask
     update: Any = None
-    """Reference to the encoded LoRAUpdate, or to the error that ended the stream."""
+    """Reference to the encoded LoRAUpdate, or to the client's own error."""
     last_delta: Any = None
     failure: str | None = None
+    lost: bool = False
+    """Whether the failure is that of its actor or node, not of the client."""
 
 
 @dataclass(slots=True)
@@ -55,31 +58,44 @@ def train_all(
     """Run every (task, reference to its starting adapter) on the pool, in this order; yield each as it ends.
 
     Args:
-        timeout_s: How long one client may train; its actor cannot be interrupted, so it is replaced.
+        timeout_s: How long one client may train, and how long clients wait while no actor trains. An actor cannot be
+            interrupted, so one whose client is late is replaced, and so is one that died.
         on_deltas: Called with the tasks and references of the step deltas that have come together.
     """
     waiting, flights = deque(jobs), {}
-    while waiting or flights:
-        while waiting and (actor := pool.take()) is not None:
-            task, adapter = waiting.popleft()
-            stream = actor.train.remote(task, adapter)
-            flights[stream] = _Flight(task, actor, stream, time.monotonic() + timeout_s)
-        deltas, landed = [], []
-        for stream in _ready(flights):
-            flight = flights[stream]
-            if not _take_item(flight):
-                landed.append(flights.pop(stream))
-            elif len(flight.held) > 1:
-                deltas.append((flight.task, flight.held[0]))
-        if deltas:
-            on_deltas(deltas)
-        for flight in landed:
+    idle_since = time.monotonic()
+    try:
+        while waiting or flights:
+            while waiting and (actor := pool.take()) is not None:
+                task, adapter = waiting.popleft()
+                stream = actor.train.remote(task, adapter)
+                flights[stream] = _Flight(task, actor, stream, time.monotonic() + timeout_s)
+            deltas, landed = [], []
+            for stream in _ready(flights, pool.starting if waiting else ()):
+                flight = flights[stream]
+                if not _take_item(flight):
+                    landed.append(flights.pop(stream))
+                elif len(flight.held) > 1:
+                    deltas.append((flight.task, flight.held[0]))
+            if deltas:
+                on_deltas(deltas)
+            for flight in landed:
+                delivery = _landed(flight)
+                (pool.replace if delivery.lost else pool.give_back)(flight.actor)
+                yield delivery
+            for stream in [s for s, flight in flights.items() if time.monotonic() > flight.deadline]:
+                flight = flights.pop(stream)
+                pool.replace(flight.actor)
+                yield Delivery(flight.task, failure=f"late: no update within clients.timeout_s={timeout_s:g} s")
+            if flights or landed:
+                idle_since = time.monotonic()
+            elif time.monotonic() > idle_since + timeout_s:
+                for task, _ in waiting:
+                    yield Delivery(task, failure=f"pending: no client actor for clients.timeout_s={timeout_s:g} s", lost=True)
+                return
+    finally:  # a round that is given up leaves its clients training; what they send is not read
+        for flight in flights.values():
             pool.give_back(flight.actor)
-            yield _landed(flight)
-        for stream in [s for s, flight in flights.items() if time.monotonic() > flight.deadline]:
-            flight = flights.pop(stream)
-            pool.replace(flight.actor)
-            yield Delivery(flight.task, failure=f"late: no update within clients.timeout_s={timeout_s:g} s")
 
 
 def shortfall(delivery: Delivery, num_deltas: int, num_steps: int) -> str | None:
@@ -100,11 +116,14 @@ def first_line(error: BaseException) -> str:
     return f"client_failed: {text}" if isinstance(error, ClientTrainingError) else f"client_lost: {text}"
 
 
-def _ready(flights: dict[Any, _Flight]) -> Sequence[Any]:
-    """Streams with a new item or an end: waits for one, then takes all that are there."""
-    soonest = min(flight.deadline for flight in flights.values()) - time.monotonic()
-    ready, _ = ray.wait(list(flights), num_returns=1, timeout=max(0.0, min(_POLL_S, soonest)), fetch_local=False)
-    return ray.wait(list(flights), num_returns=len(flights), timeout=0, fetch_local=False)[0] if ready else []
+def _ready(flights: dict[Any, _Flight], starting: Sequence[Any]) -> Sequence[Any]:
+    """Streams with a new item or an end: waits for one, or for an actor that has started, then takes all that are there."""
+    soonest = min((flight.deadline for flight in flights.values()), default=math.inf) - time.monotonic()
+    watched = [*flights, *starting]
+    if not watched:
+        return []
+    ray.wait(watched, num_returns=1, timeout=max(0.0, min(_POLL_S, soonest)), fetch_local=False)
+    return ray.wait(list(flights), num_returns=len(flights), timeout=0, fetch_local=False)[0] if flights else []
 
 
 def _take_item(flight: _Flight) -> bool:
@@ -117,6 +136,10 @@ def _take_item(flight: _Flight) -> bool:
 
 
 def _landed(flight: _Flight) -> Delivery:
+    try:
+        ray.get(flight.stream.completed())
+    except RayError as error:  # the actor died; an error that the client raised is the stream's last item instead
+        return Delivery(flight.task, failure=first_line(error), lost=True)
     update = flight.held.pop() if flight.held else None
     last_delta = flight.held.pop() if flight.held else None
     return Delivery(flight.task, update, last_delta, None if update is not None else "the client sent nothing")

@@ -10,7 +10,7 @@ from cluster.run_directory import RunDirectory
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds other files"):
-        RunDirectory(tmp_path, RunConfig())
+        RunDirectory.create(tmp_path, RunConfig())
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -18,28 +18,36 @@ def test_a_file_in_its_place_is_refused(tmp_path):
     path = tmp_path / "run"
     path.write_text("")
     with pytest.raises(ConfigError, match="is a file"):
-        RunDirectory(path, RunConfig())
+        RunDirectory.create(path, RunConfig())
 
 
 def test_a_run_that_never_began_leaves_its_name_free(tmp_path):
-    directory = RunDirectory(tmp_path / "run", RunConfig())
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
     with pytest.raises(RuntimeError, match="no"), directory.discarded_on_error():
         raise RuntimeError("no")
     assert not (tmp_path / "run").exists()
-    RunDirectory(tmp_path / "run", RunConfig())
+    RunDirectory.create(tmp_path / "run", RunConfig())
 
 
 def test_no_temporary_files_stay(tmp_path):
-    directory = RunDirectory(tmp_path / "run", RunConfig())
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
     directory.write_ground_truth(["a", "b"], {"b"})
     directory.write_summary({"x": 1})
     assert sorted(path.name for path in directory.path.iterdir()) == ["config.yaml", "ground_truth.parquet", "summary.json"]
 
 
 def test_every_version_of_the_probe_has_a_folder(tmp_path):
-    directory = RunDirectory(tmp_path / "run", RunConfig())
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
     for version in (1, 2):
         directory.write_probe(version, {"probe.safetensors": b"numbers", "probe.json": b"{}"})
     assert (directory.path / "probes" / "v2" / "probe.safetensors").read_bytes() == b"numbers"
-    with pytest.raises(FileExistsError):
-        directory.write_probe(2, {})
+
+
+def test_a_run_is_reopened_and_nothing_else(tmp_path):
+    RunDirectory.create(tmp_path / "run", RunConfig())
+    directory = RunDirectory.reopen(tmp_path / "run")
+    with pytest.raises(RuntimeError, match="no"), directory.discarded_on_error():
+        raise RuntimeError("no")
+    assert (tmp_path / "run/config.yaml").exists()
+    with pytest.raises(ConfigError, match=r"other holds no run"):
+        RunDirectory.reopen(tmp_path / "other")

@@ -1,13 +1,16 @@
 """cluster/streams.py on real Ray actors that stream without a model: order, relayed deltas, errors and deadlines."""
 
+import os
+import signal
 import time
+from contextlib import closing
 
 import pytest
 import ray
 
 from actors.errors import ClientTrainingError
 from actors.messages import TrainTask
-from cluster.pool import ClientPool
+from cluster.pool import ClientPool, Starting
 from cluster.streams import first_line, shortfall, train_all
 
 
@@ -19,6 +22,8 @@ class Streamer:
         for step in range(3):
             if task.client_id.startswith("fails") and step == 2:
                 raise ClientTrainingError(f"ValueError: no more\ntraceback of {task.client_id}")
+            if task.client_id.startswith("dies") and step == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
             if task.client_id.startswith("hangs") and step == 1:
                 time.sleep(60)
             yield f"{task.client_id} {step} {adapter.decode()}".encode()
@@ -36,7 +41,11 @@ def task(client_id: str) -> TrainTask:
 
 @pytest.fixture
 def pool(local_ray):
-    made = ClientPool(Streamer.remote, 2)
+    def start() -> Starting:
+        actor = Streamer.remote()
+        return Starting(actor, actor.silent.remote())
+
+    made = ClientPool(start, 2)
     yield made
     made.close()
 
@@ -70,8 +79,40 @@ def test_a_client_that_raises_ends_with_its_error_and_spoils_nobody_else(pool):
     deliveries, deltas = run(pool, "fails", "fine")
     with pytest.raises(ClientTrainingError, match="no more"):
         ray.get(deliveries["fails"].update)
+    assert not deliveries["fails"].lost
     assert shortfall(deliveries["fails"], len(deltas["fails"]), 3) == "client_failed: ValueError: no more"
     assert shortfall(deliveries["fine"], len(deltas["fine"]), 3) is None
+
+
+def test_an_actor_that_dies_costs_one_client_and_is_replaced(pool):
+    deliveries, _ = run(pool, "dies", *(f"c{i}" for i in range(5)))
+    assert deliveries["dies"].lost
+    assert deliveries["dies"].failure.startswith("client_lost: ")
+    assert all(deliveries[f"c{i}"].failure is None for i in range(5))
+    assert len(pool.actors) == 2
+
+
+def test_clients_for_whom_no_actor_ever_starts_are_told_as_pending(local_ray):
+    @ray.remote(num_cpus=1000)
+    class NoRoom:
+        def ready(self):
+            return None
+
+    def start() -> Starting:
+        actor = NoRoom.remote()
+        return Starting(actor, actor.ready.remote())
+
+    pool = ClientPool(start, 1)
+    deliveries, _ = run(pool, "a", "b", timeout_s=1.0)
+    pool.close()
+    assert {d.failure for d in deliveries.values()} == {"pending: no client actor for clients.timeout_s=1 s"}
+
+
+def test_a_collection_that_is_given_up_leaves_its_actors_usable(pool):
+    jobs = [(task("slow-a"), ray.put(b"adapter")), (task("slow-b"), ray.put(b"adapter"))]
+    with closing(train_all(pool, jobs, timeout_s=30.0, on_deltas=lambda _: None)) as deliveries:
+        next(deliveries)
+    assert run(pool, "c0", "c1")[0].keys() == {"c0", "c1"}
 
 
 def test_a_client_past_its_deadline_is_given_up_and_its_actor_replaced(pool):

@@ -1,0 +1,128 @@
+"""One round as a transaction: sample, train, score, weigh, aggregate. Nothing of it counts until the caller commits it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from actors.messages import AggregatorState, ProbeRefresh, ProbeRound, RoundReport, TrainTask
+from actors.seeding import stream
+from cluster.collecting import RoundCollector
+from cluster.config import RunConfig
+from cluster.crew import Crew
+from cluster.probe_rounds import probe_round
+from cluster.progress import Progress
+from cluster.refreshing import Refresh, reference_tasks
+from cluster.run_state import RunState
+from cluster.sources import Sources, client_names
+from defense.levels import READS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundResult:
+    """What a round changed."""
+
+    report: RoundReport
+    aggregator: AggregatorState
+    probe_row: ProbeRound | None
+    """None at a level without a probe."""
+    new_probe: Mapping[str, bytes]
+    """The refreshed probe; empty when the old one stays."""
+
+
+class RoundRunner:
+    """Runs rounds with a crew; holds no state between them."""
+
+    def __init__(self, config: RunConfig, sources: Sources, crew: Crew, progress: Progress) -> None:
+        self._config, self._sources, self._crew, self._progress = config, sources, crew, progress
+
+    def run(self, state: RunState) -> RoundResult:
+        """The round that follows `state`, to which aggregator and probe must have been brought.
+
+        Raises:
+            LostError: an actor that the round needs is gone; restore the crew and run the round again.
+        """
+        started, index, crew = time.perf_counter(), state.rounds_done, self._crew
+        clients, rate = self._sample(index), self._config.learning_rate(index)
+        self._progress.round_started(index, len(clients))
+        adapter = ray.put(state.aggregator.adapter)
+        expected = crew.aggregator.open_round.remote(index, clients, rate)
+        if crew.probe is not None:
+            crew.probe.open_round.remote(expected, adapter if self._scores_updates else None)
+        tasks = [self._task(client_id, index, state.aggregator.version, rate) for client_id in clients]
+        collector = self._collector()
+        refreshed = collector.collect(tasks, adapter, self._refresh(index, rate), rate)
+        report = crew.ask(crew.aggregator.close_round.remote(), f"aggregating round {index + 1}")
+        probe_row = None
+        if crew.probe is not None:
+            waited = collector.refresh_wait_s
+            probe_row = self._probe_round([*state.rounds, report], refreshed, waited, time.perf_counter() - started)
+        return RoundResult(
+            report=report,
+            aggregator=crew.ask(crew.aggregator.state.remote(), "reading the aggregator's state"),
+            probe_row=probe_row,
+            new_probe=refreshed.files if refreshed is not None else {},
+        )
+
+    def _sample(self, round_index: int) -> list[str]:
+        """The round's clients, in order of id: all, or a seeded draw of `clients.per_round`."""
+        names = client_names(self._config.clients.count)
+        rng = stream(self._config.seed, "sampled clients", round_index)
+        return sorted(names[i] for i in rng.permutation(len(names))[: self._config.clients.clients_per_round])
+
+    def _task(self, client_id: str, round_index: int, version: int, learning_rate: float) -> TrainTask:
+        reads, meta = READS[self._config.defense.level], self._crew.probe_meta
+        return TrainTask(
+            client_id=client_id,
+            round_index=round_index,
+            base_version=version,
+            files=self._sources.files[client_id],
+            learning_rate=learning_rate,
+            seed=self._config.seed,
+            probe_feature=meta.feature if meta and not self._scores_updates else None,
+            stream_real="all" if reads == "real" else "last",
+            shadow_learning_rate=self._config.defense.shadow.learning_rate if reads == "shadow" else None,
+        )
+
+    @property
+    def _scores_updates(self) -> bool:
+        """Whether the probe scores the updates instead of step deltas."""
+        return READS[self._config.defense.level] == "update"
+
+    def _refresh(self, round_index: int, rate: float) -> Refresh | None:
+        """The refresh of this round's probe, when one is due."""
+        every, meta = self._config.refresh_every, self._crew.probe_meta
+        if not every or round_index % every:
+            return None
+        references = self._sources.references
+        tasks = reference_tasks(references, round_index, feature=meta.feature, rate=rate, seed=self._config.seed)
+        return Refresh(
+            self._crew.probe,
+            references,
+            tasks,
+            num_steps=self._config.training.steps,
+            timeout_s=self._config.probe.timeout_s,
+        )
+
+    def _probe_round(self, reports: Any, refreshed: ProbeRefresh | None, refresh_wait_s: float, round_s: float) -> ProbeRound:
+        answers = [self._crew.probe.close_round.remote(), self._crew.probe.meta.remote()]
+        drift, meta = self._crew.ask(answers, "the probe's drift")
+        return probe_round(reports, meta.version, drift, refreshed, refresh_wait_s, round_s)
+
+    def _collector(self) -> RoundCollector:
+        return RoundCollector(
+            self._crew.pool,
+            self._crew.aggregator,
+            self._crew.probe,
+            scores_updates=self._scores_updates,
+            client_timeout_s=self._config.clients.timeout_s,
+            probe_timeout_s=self._config.probe.timeout_s,
+            call_timeout_s=self._config.cluster.call_timeout_s,
+            keep_all=self._config.clients.on_client_loss == "retry_round",
+            on_client_done=self._progress.client_done,
+            on_client_failed=self._progress.client_failed,
+        )

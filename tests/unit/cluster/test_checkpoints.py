@@ -1,0 +1,86 @@
+"""Checkpoints on a real file system: complete or absent, only the newest kept, damage told by file."""
+
+import json
+
+import pytest
+
+from cluster.checkpoints import Checkpoints
+from cluster.errors import CheckpointError, ConfigError
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(str(tmp_path / "run"), keep=2)
+
+
+def test_what_was_saved_comes_back(checkpoints):
+    files = {"adapter.safetensors": b"\x00\x01", "probe/probe.json": b"{}"}
+    checkpoints.save(3, files)
+    assert checkpoints.load() == (3, files)
+
+
+def test_a_uri_names_the_same_place(checkpoints, tmp_path):
+    Checkpoints(f"file://{tmp_path}/run", keep=2).save(1, {"a": b"1"})
+    assert checkpoints.load() == (1, {"a": b"1"})
+
+
+def test_only_the_newest_are_kept(checkpoints):
+    for number in (1, 2, 3, 10):
+        checkpoints.save(number, {"a": str(number).encode()})
+    assert checkpoints.complete() == [3, 10]
+    assert checkpoints.load(3) == (3, {"a": b"3"})
+
+
+def test_nothing_there_is_no_checkpoint(checkpoints):
+    assert checkpoints.load() is None
+    assert checkpoints.complete() == []
+
+
+@pytest.mark.parametrize("manifest", [None, b"", b'{"files": {'])
+def test_a_checkpoint_without_a_whole_manifest_does_not_exist(checkpoints, tmp_path, manifest):
+    checkpoints.save(1, {"a": b"1"})
+    checkpoints.save(2, {"a": b"2"})
+    path = tmp_path / "run/round-00002/manifest.json"
+    path.unlink()
+    if manifest is not None:
+        path.write_bytes(manifest)
+    assert checkpoints.load() == (1, {"a": b"1"})
+    checkpoints.save(2, {"b": b"again"})
+    assert checkpoints.load() == (2, {"b": b"again"})
+
+
+def test_a_changed_or_missing_file_is_refused_by_name(checkpoints, tmp_path):
+    checkpoints.save(1, {"adapter.safetensors": b"1"})
+    path = tmp_path / "run/round-00001/adapter.safetensors"
+    path.write_bytes(b"2")
+    with pytest.raises(CheckpointError, match=r"round-00001/adapter.safetensors .*hash mismatch"):
+        checkpoints.load()
+    path.unlink()
+    with pytest.raises(CheckpointError, match="missing; remove that folder"):
+        checkpoints.load()
+
+
+def test_a_round_without_a_checkpoint_is_told_with_those_there_are(checkpoints):
+    checkpoints.save(4, {})
+    with pytest.raises(CheckpointError, match=r"after 2 rounds, it has \[4\]; raise checkpoint.keep"):
+        checkpoints.load(2)
+
+
+def test_another_schema_is_refused(checkpoints, tmp_path):
+    checkpoints.save(1, {})
+    path = tmp_path / "run/round-00001/manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
+    with pytest.raises(CheckpointError, match="schema_version 99"):
+        checkpoints.load()
+
+
+def test_later_ones_go_when_a_run_takes_another_way(checkpoints):
+    for number in (1, 2):
+        checkpoints.save(number, {})
+    checkpoints.remove_after(1)
+    assert checkpoints.complete() == [1]
+
+
+def test_a_uri_that_no_file_system_answers_to_is_refused_by_key():
+    with pytest.raises(ConfigError, match=r"checkpoint.path=nosuch://bucket/x: .*name a directory or a URI"):
+        Checkpoints("nosuch://bucket/x", keep=1)

@@ -1,0 +1,27 @@
+"""A run's state survives its files to the bit."""
+
+import math
+
+from actors.messages import AggregatorState
+from cluster.run_state import PendingEvaluation, RunState, decode_state, encode_state
+from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
+
+
+def test_a_state_comes_back_as_it_was():
+    state = RunState(
+        rounds_done=2,
+        aggregator=AggregatorState(adapter=b"weights", version=1, trust={"client-000": {"mean": 0.1 + 0.2, "rounds": 2}}),
+        probe={"probe.json": b"{}", "probe.safetensors": b"numbers"},
+        rounds=(round_report(0, {"a": 0.1, "b": None}), round_report(1, {"a": 1 / 3, "b": 1.0}, "skipped")),
+        probe_rounds=(probe_row(0, refresh="accepted", refresh_tpr=0.99), probe_row(1)),
+        evaluations=(evaluation_report(0, 0.75),),
+        pending={2: PendingEvaluation(adapter_version=1, adapter=b"weights")},
+        elapsed_s=1.5,
+    )
+    assert decode_state(encode_state(state)) == state
+
+
+def test_what_is_not_finite_survives():
+    trust = {"a": math.inf}
+    state = RunState(aggregator=AggregatorState(adapter=b"", version=0, trust=trust))
+    assert decode_state(encode_state(state)).aggregator.trust == trust
