@@ -79,7 +79,7 @@ class AdaptedModel:
     def layout(self) -> AdapterLayout:
         """Names, shapes and layers of the adapter with the fingerprints that tie a probe to it."""
         initial = hashlib.sha256(self.initial_adapter()).hexdigest()
-        settings = f"r={self._lora.r} alpha={self._lora.alpha} {initial}"
+        settings = f"r={self._lora.r} alpha={self._lora.alpha:g} {initial}"
         return AdapterLayout(
             shapes={name: tuple(p.shape) for name, p in self._parameters.items()},
             layers=self.layers,

@@ -170,6 +170,11 @@ def test_the_lora_fingerprint_follows_the_settings(tiny_base, model, changed):
     assert layout.model_fingerprint == model.layout().model_fingerprint
 
 
+def test_the_lora_fingerprint_does_not_depend_on_how_a_number_is_written(tiny_base, model):
+    written_out = make_model(tiny_base, LoraConfig(target_modules="all-linear", alpha=16.0)).layout()
+    assert written_out.lora_fingerprint == model.layout().lora_fingerprint
+
+
 def test_the_layout_is_equal_on_every_instance(tiny_base, model):
     model.load_adapter(make_state(model))
     assert make_model(tiny_base).layout() == model.layout()
