@@ -52,6 +52,7 @@ class _Round:
     expected: OpenRound
     trust: Mapping[str, Any]
     sum: Any
+    min_updates: int
     rows: dict[str, ClientRound] = field(default_factory=dict)
     raw_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each admitted client before `min_weight`."""
@@ -69,8 +70,7 @@ class Aggregator:
         torch.set_num_threads(config.training.num_threads)
         self._config, self._layout = config, layout
         self._adapter, self._adapter_bytes, self._version = decode_tensors(adapter), adapter, 0
-        self._level = make_level(config.defense)
-        self._reads = READS[config.defense.level]
+        self._defend(config.defense)
         self._rule = RULES[config.aggregation.rule]
         self._trust: Mapping[str, Any] = {}
         self._round: _Round | None = None
@@ -81,18 +81,27 @@ class Aggregator:
 
     def state(self) -> AggregatorState:
         """What has been committed; an open round is not part of it."""
-        return AggregatorState(adapter=self._adapter_bytes, version=self._version, trust=self._trust)
+        return AggregatorState(adapter=self._adapter_bytes, version=self._version, trust=self._trust, defense=self._defense)
 
     def restore(self, state: AggregatorState) -> None:
         """Go on from a committed state; an open round is discarded."""
         self._adapter, self._adapter_bytes, self._version = decode_tensors(state.adapter), state.adapter, state.version
         self._trust, self._round = state.trust, None
+        self._defend(state.defense)
 
-    def open_round(self, round_index: int, client_ids: Sequence[str], learning_rate: float) -> OpenRound:
-        """Begin a round with these clients at this learning rate; returns what the probe should expect too."""
+    def _defend(self, defense: DefenseConfig) -> None:
+        self._defense, self._level, self._reads = defense, make_level(defense), READS[defense.level]
+
+    def open_round(
+        self, round_index: int, client_ids: Sequence[str], learning_rate: float, min_updates: int | None = None
+    ) -> OpenRound:
+        """Begin a round with these clients at this learning rate; returns what the probe should expect too.
+
+        `min_updates`: admitted updates without which the round is not committed; None: the configured number.
+        """
         training, admission = self._config.training, self._config.admission
         num_values = sum(tensor.numel() for tensor in self._adapter.values())
-        shadow_rate = self._config.defense.shadow.learning_rate if self._reads == "shadow" else 0.0
+        shadow_rate = self._defense.shadow.learning_rate if self._reads == "shadow" else 0.0
         bound = admission.max_norm or adamw_norm_bound(
             admission.norm_factor, max(learning_rate, shadow_rate), training.steps, num_values
         )
@@ -105,7 +114,8 @@ class Aggregator:
             max_norm=bound,
             reads=self._reads,
         )
-        self._round = _Round(expected=expected, trust=self._trust, sum=self._rule.init())
+        quorum = min_updates or self._config.min_updates
+        self._round = _Round(expected=expected, trust=self._trust, sum=self._rule.init(), min_updates=quorum)
         return expected
 
     def submit(self, client_id: str, update: bytes, last_delta: bytes | None, scores: Sequence[ProbeScore]) -> Admission:
@@ -143,7 +153,7 @@ class Aggregator:
         current = self._open()
         for client_id in current.expected.client_ids:
             self.drop(client_id, "nothing was received")
-        decision = decide(current.raw_weights, min_updates=self._config.min_updates, skip_below=self._config.defense.skip_below)
+        decision = decide(current.raw_weights, min_updates=current.min_updates, skip_below=self._defense.skip_below)
         if decision.outcome == "aggregated":
             self._commit(self._rule.finish(current.sum))
         if decision.outcome != "no_quorum":
@@ -195,7 +205,7 @@ class Aggregator:
         if evidence is not None:
             weights, current.trust = self._level(current.trust, [evidence])
             raw = weights[message.client_id]
-            lifted = lift(raw, self._config.defense.min_weight)
+            lifted = lift(raw, self._defense.min_weight)
         current.raw_weights[message.client_id] = raw
         if lifted > 0:
             exact = {name: message.tensors[name].double() - self._adapter[name].double() for name in self._layout.shapes}

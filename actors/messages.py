@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from defense.config import DefenseConfig
+
 if TYPE_CHECKING:  # the driver reads messages and never needs torch
     import torch
 
@@ -170,6 +172,8 @@ class AggregatorState:
     version: int
     trust: Mapping[str, Any]
     """The level's state, plain JSON."""
+    defense: DefenseConfig
+    """The defense's parameters in force; they can change while a run is live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from actors.errors import SafeFedError
+from cluster.live_commands import add_live_commands
 
 if TYPE_CHECKING:
     from cluster.progress import Progress
@@ -31,6 +32,8 @@ app.add_typer(world_app, name="world")
 
 probe_app = typer.Typer(help="Make a LoRA-Probe for your model: collect samples, train, evaluate.", no_args_is_help=True)
 app.add_typer(probe_app, name="probe")
+
+add_live_commands(app)
 
 Arguments = Annotated[
     list[str] | None,

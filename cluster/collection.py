@@ -77,7 +77,7 @@ def _states(config: RunConfig) -> dict[str, Path | None]:
 
 @contextmanager
 def _client_pool(config: RunConfig, model: ModelConfig, num_trainings: int) -> Iterator[ClientPool]:
-    placement = plan_placement(config, ray.cluster_resources(), model, num_trainings)
+    placement = plan_placement(config, ray.cluster_resources(), model, num_trainings=num_trainings)
     actors = ClientActor.options(**placement.client_options)
 
     def start() -> Starting:

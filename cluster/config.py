@@ -35,7 +35,11 @@ class ClientsConfig(Config):
 
     @property
     def quorum(self) -> int:
-        return self.min_updates or self.clients_per_round // 2 + 1
+        return self.quorum_of(self.clients_per_round)
+
+    def quorum_of(self, num_clients: int) -> int:
+        """Admitted updates that a round of so many clients needs."""
+        return self.min_updates or num_clients // 2 + 1
 
 
 class ClusterConfig(Config):
@@ -70,6 +74,8 @@ class CheckpointConfig(Config):
 class RunConfig(Config):
     """Everything about one run. Defaults are the paper's (METHOD.md)."""
 
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    """By which other sessions find the run while it is live; None: the name of its directory."""
     seed: Annotated[int, Field(ge=0)] = 0
     rounds: PositiveInt = 25
     model: ModelConfig = ModelConfig()

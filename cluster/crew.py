@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from actors.evaluation import EvaluationActor
 from actors.messages import AdapterLayout, AggregatorState
 from actors.probe import ProbeActor, check_fit
 from cluster.config import RunConfig
-from cluster.errors import ConfigError, DeadlineError, LostError
+from cluster.errors import ClusterError, ConfigError, DeadlineError, LostError
 from cluster.evaluations import Evaluations
 from cluster.placement import Placement, plan_placement
 from cluster.pool import ClientPool, Starting
+from cluster.roster import Roster
 from cluster.run_state import RunState
 from cluster.sources import Sources
 from cluster.waiting import wait_for
 from probe.meta import ProbeMeta, load_meta
 
+_LOG = logging.getLogger(__name__)
 _RECIPE_FIELD = "learning_rate"
 
 
@@ -66,7 +69,22 @@ class Crew:
     def initial_state(self) -> RunState:
         """The state of a run of which no round is done."""
         files = self.ask(self.probe.artefact.remote(), "loading the probe") if self.probe is not None else {}
-        return RunState(aggregator=AggregatorState(adapter=self._initial, version=0, trust={}), probe=files)
+        aggregator = AggregatorState(adapter=self._initial, version=0, trust={}, defense=self._config.defense)
+        known = self._sources.files
+        return RunState(aggregator=aggregator, roster=Roster(known=known, num_active=len(known)), probe=files)
+
+    def resize(self, num_clients: int) -> None:
+        """Follow the cluster's size and the number of clients; no client may be training.
+
+        A cluster that has become too small keeps the actors it has.
+        """
+        try:
+            placement = plan_placement(self._config, ray.cluster_resources(), self._sources.model, num_clients)
+        except ClusterError as error:
+            _LOG.warning("the pool of client actors stays as it is: %s", error)
+            return
+        self._placement = placement
+        self.pool.resize(placement.num_client_actors)
 
     def ask(self, refs: Any, what: str) -> Any:
         """The answer of aggregator or probe.

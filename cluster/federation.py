@@ -12,19 +12,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.boundary import Boundary
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.errors import ClusterError, LostError
+from cluster.live_run import LiveRun
+from cluster.live_status import LiveStatus
 from cluster.loading import load_config
 from cluster.memory import PeakMemory
 from cluster.pictures import draw_run
-from cluster.progress import Progress
+from cluster.progress import Progress, Watchers
+from cluster.roster import Roster
 from cluster.round import RoundResult, RoundRunner
 from cluster.run_directory import RunDirectory
 from cluster.run_state import PendingEvaluation, RunState, decode_state, encode_state
 from cluster.session import ray_session
-from cluster.sources import client_names, prepare_sources
+from cluster.sources import client_names, new_client_files, prepare_sources
 from cluster.summary import summarise
 
 
@@ -91,20 +95,33 @@ class Federation:
         self._committed = committed
         self._state: RunState
 
+    @staticmethod
+    def attach(name: str | None = None) -> LiveRun:
+        """A handle on a run that is live on the connected cluster; see `LiveRun`."""
+        return LiveRun(name)
+
     def run(self) -> RunResult:
         """Train all rounds that are left, evaluate, and write the run directory."""
         started, memory = time.perf_counter(), PeakMemory()
         memory.start()
         try:
             with self._session():
-                while self._state.rounds_done < self.config.rounds:
+                while self._state.rounds_done < self.config.rounds and self._may_go_on():
                     self._commit(self._run_round(), started)
+                self._evaluate_last()
                 self._take_evaluations(block=True)
                 self._directory.write_adapter(self._state.aggregator.adapter, self._crew.peft_config_json)
                 self._save(started)
         finally:
             peak_mb = memory.stop()
         return self._finish(peak_mb)
+
+    def _may_go_on(self) -> bool:
+        """Between two rounds: orders take effect; False when one of them was to stop."""
+        self._state, stop = self._boundary.cross(self._state)
+        if stop:
+            self._progress.state_changed("stopping")
+        return not stop
 
     @contextmanager
     def _session(self) -> Iterator[None]:
@@ -113,10 +130,19 @@ class Federation:
             with self._directory.discarded_on_error():
                 stack.enter_context(ray_session(self.config.cluster.address))
                 stack.callback(self._crew.close)
+                self._watch()
+                stack.callback(self._boundary.close)
                 self._progress.starting(self.config)
                 self._crew.start()
                 self._state = self._begin_state()
             yield
+
+    def _watch(self) -> None:
+        """Make the run known on the cluster, with every event from here on."""
+        name = self.config.name or self._directory.path.resolve().name
+        self._boundary = Boundary(name, self.config, self._sources, self._crew, self._directory)
+        status = LiveStatus(name, str(self._directory.path.resolve()), self._boundary.publish)
+        self._progress = self._boundary.progress = Watchers(self._progress, status)
 
     def _begin_state(self) -> RunState:
         """The state to start from, with the evaluations that were not done yet begun again."""
@@ -128,12 +154,21 @@ class Federation:
             if state.probe:
                 self._directory.write_probe(self._crew.probe_meta.version, state.probe)
         else:
+            state = replace(state, roster=self._with_files(state.roster))
             self._crew.restore(state)
             self._write_tables(state)
             self._progress.resumed(state.rounds_done, state.rounds[-1] if state.rounds else None)
+        self._progress.members_changed(state.roster.active)
         for rounds_done, item in state.pending.items():
             self._crew.evaluations.submit(rounds_done, item)
         return state
+
+    def _with_files(self, roster: Roster) -> Roster:
+        """A roster whose data files are those of this machine: a run may be resumed in another place."""
+        files, joined = self._sources.files, len(roster.known) - len(self._sources.files)
+        if joined > 0 and self.config.is_embedded:
+            files = {**files, **new_client_files(self.config, self._directory.path, files, joined)}
+        return replace(roster, known={**roster.known, **files})
 
     def _run_round(self) -> RoundResult:
         """The next round, begun again from the committed state when an actor that it needs dies."""
@@ -168,13 +203,23 @@ class Federation:
             self._progress.probe_judged(result.probe_row)
         if result.new_probe:
             self._directory.write_probe(result.probe_row.version, result.new_probe)
-        if (index + 1) % self.config.evaluation.every == 0 or index + 1 == self.config.rounds:
-            item = PendingEvaluation(adapter_version=result.report.adapter_version, adapter=result.aggregator.adapter)
-            self._crew.evaluations.submit(index + 1, item)
+        if (index + 1) % self.config.evaluation.every == 0:
+            self._evaluate()
         self._take_evaluations(block=False)
-        if (index + 1) % self.config.checkpoint.every == 0 or index + 1 == self.config.rounds:
+        if (index + 1) % self.config.checkpoint.every == 0:
             self._save(started)
         self._write_tables(self._state)
+
+    def _evaluate(self) -> None:
+        current = self._state.aggregator
+        item = PendingEvaluation(adapter_version=current.version, adapter=current.adapter)
+        self._crew.evaluations.submit(self._state.rounds_done, item)
+
+    def _evaluate_last(self) -> None:
+        """The adapter that a run ends with is always measured."""
+        done = {report.rounds_done for report in self._state.evaluations} | set(self._crew.evaluations.pending)
+        if self._state.rounds_done not in done:
+            self._evaluate()
 
     def _take_evaluations(self, *, block: bool) -> None:
         for report in self._crew.evaluations.collect(block=block):
@@ -205,6 +250,7 @@ class Federation:
             state.evaluations,
             self._sources.malicious,
             adapter=state.aggregator.adapter,
+            changes=state.changes,
             wall_s=state.elapsed_s,
             peak_rss_mb=peak_mb,
         )

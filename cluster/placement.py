@@ -28,12 +28,17 @@ class Placement:
 
 
 def plan_placement(
-    config: RunConfig, resources: dict[str, float], model: ModelConfig, num_trainings: int | None = None
+    config: RunConfig,
+    resources: dict[str, float],
+    model: ModelConfig,
+    num_clients: int | None = None,
+    num_trainings: int | None = None,
 ) -> Placement:
     """Decide from `resources` (Ray's cluster_resources: CPU, GPU, memory in bytes).
 
     Args:
-        num_trainings: How many clients could train side by side; None: those of a round, with the references of a refresh.
+        num_clients: Clients that take part; None: clients.count.
+        num_trainings: How many could train side by side; None: the clients of a round, with the references of a refresh.
 
     Raises:
         ClusterError: the cluster cannot hold the requested actors; names what is missing.
@@ -53,7 +58,7 @@ def plan_placement(
         wanted = config.cluster.client_actors or max(1, int(cpus))
         client_options = {"num_cpus": min(1.0, max(cpus, 1) / wanted)}
         evaluation_options = {"num_cpus": 0}
-    num_actors = min(wanted, num_trainings or _trainings_of_a_round(config))
+    num_actors = min(wanted, num_trainings or _trainings_of_a_round(config, num_clients or config.clients.count))
     _check_memory(num_actors, model, resources, on_gpu=gpus >= 1)
     return Placement(
         num_client_actors=num_actors,
@@ -63,8 +68,9 @@ def plan_placement(
     )
 
 
-def _trainings_of_a_round(config: RunConfig) -> int:
-    return config.clients.clients_per_round + (2 * config.probe.refresh_clients if config.refresh_every else 0)
+def _trainings_of_a_round(config: RunConfig, num_clients: int) -> int:
+    references = 2 * config.probe.refresh_clients if config.refresh_every else 0
+    return min(num_clients, config.clients.per_round or num_clients) + references
 
 
 def _check_memory(num_actors: int, model: ModelConfig, resources: dict[str, float], *, on_gpu: bool) -> None:

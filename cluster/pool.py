@@ -77,6 +77,13 @@ class ClientPool:
         ray.kill(actor)
         self._starting.append(self._start())
 
+    def resize(self, num_actors: int) -> None:
+        """Start more, or end some: first those on their way, then idle ones. Busy ones stay."""
+        for _ in range(num_actors - len(self.actors)):
+            self._starting.append(self._start())
+        while len(self.actors) > num_actors and (self._starting or self._idle):
+            ray.kill(self._starting.pop().actor if self._starting else self._idle.pop())
+
     def close(self) -> None:
         """End all actors."""
         for actor in self.actors:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,7 +22,19 @@ class Progress:
     def starting(self, config: RunConfig) -> None:
         """Actors are about to start."""
 
-    def round_started(self, round_index: int, num_clients: int) -> None:
+    def state_changed(self, state: str) -> None:
+        """The run is starting, running, paused, stopping or finished; told again while it stays so."""
+
+    def members_changed(self, client_ids: Sequence[str]) -> None:
+        """Who takes part from the next round on."""
+
+    def order_carried_out(self, round_index: int, order: str) -> None:
+        """An order from another session takes effect with this round."""
+
+    def order_refused(self, why: str) -> None:
+        """An order from another session cannot be carried out; nothing changed."""
+
+    def round_started(self, round_index: int, client_ids: Sequence[str]) -> None:
         """A round begins."""
 
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:
@@ -49,6 +62,23 @@ class Progress:
         """The run ended, well or not."""
 
 
+class Watchers(Progress):
+    """Hands every event on to several."""
+
+    def __init__(self, *watchers: Progress) -> None:
+        self._watchers = watchers
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return super().__getattribute__(name)
+
+        def tell(*arguments: Any) -> None:
+            for watcher in self._watchers:
+                getattr(watcher, name)(*arguments)
+
+        return tell
+
+
 class PlainProgress(Progress):
     """One line per event worth keeping in a log."""
 
@@ -57,6 +87,12 @@ class PlainProgress(Progress):
 
     def starting(self, config: RunConfig) -> None:
         self._line(describe(config))
+
+    def order_carried_out(self, round_index: int, order: str) -> None:
+        self._line(f"from round {round_index + 1} on: {order}")
+
+    def order_refused(self, why: str) -> None:
+        self._line(f"order refused: {why}")
 
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:  # noqa: ARG002 - the table has the rest
         self._line(f"resumed after {rounds_done} rounds")
@@ -106,8 +142,14 @@ class LiveProgress(Progress):
         self._bars.update(self._rounds, total=config.rounds)
         self._bars.start()
 
-    def round_started(self, round_index: int, num_clients: int) -> None:
-        self._bars.reset(self._clients, total=num_clients)
+    def order_carried_out(self, round_index: int, order: str) -> None:
+        self._print(f"from round {round_index + 1} on: {order}")
+
+    def order_refused(self, why: str) -> None:
+        self._print(f"order refused: {why}")
+
+    def round_started(self, round_index: int, client_ids: Sequence[str]) -> None:
+        self._bars.reset(self._clients, total=len(client_ids))
         if round_index == 0:
             self._bars.update(self._rounds, note="")
 

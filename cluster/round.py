@@ -17,8 +17,9 @@ from cluster.crew import Crew
 from cluster.probe_rounds import probe_round
 from cluster.progress import Progress
 from cluster.refreshing import Refresh, reference_tasks
+from cluster.roster import Files, Roster
 from cluster.run_state import RunState
-from cluster.sources import Sources, client_names
+from cluster.sources import Sources
 from defense.levels import READS
 
 
@@ -47,13 +48,14 @@ class RoundRunner:
             LostError: an actor that the round needs is gone; restore the crew and run the round again.
         """
         started, index, crew = time.perf_counter(), state.rounds_done, self._crew
-        clients, rate = self._sample(index), self._config.learning_rate(index)
-        self._progress.round_started(index, len(clients))
+        clients, rate = self._sample(index, state.roster), self._config.learning_rate(index)
+        self._progress.round_started(index, clients)
         adapter = ray.put(state.aggregator.adapter)
-        expected = crew.aggregator.open_round.remote(index, clients, rate)
+        expected = crew.aggregator.open_round.remote(index, clients, rate, self._config.clients.quorum_of(len(clients)))
         if crew.probe is not None:
             crew.probe.open_round.remote(expected, adapter if self._scores_updates else None)
-        tasks = [self._task(client_id, index, state.aggregator.version, rate) for client_id in clients]
+        version, files = state.aggregator.version, state.roster.known
+        tasks = [self._task(client_id, files[client_id], index, version, rate) for client_id in clients]
         collector = self._collector()
         refreshed = collector.collect(tasks, adapter, self._refresh(index, rate), rate)
         report = crew.ask(crew.aggregator.close_round.remote(), f"aggregating round {index + 1}")
@@ -68,19 +70,19 @@ class RoundRunner:
             new_probe=refreshed.files if refreshed is not None else {},
         )
 
-    def _sample(self, round_index: int) -> list[str]:
-        """The round's clients, in order of id: all, or a seeded draw of `clients.per_round`."""
-        names = client_names(self._config.clients.count)
+    def _sample(self, round_index: int, roster: Roster) -> list[str]:
+        """The round's clients, in order of id: all who take part, or a seeded draw of `clients.per_round`."""
+        names = roster.active
         rng = stream(self._config.seed, "sampled clients", round_index)
-        return sorted(names[i] for i in rng.permutation(len(names))[: self._config.clients.clients_per_round])
+        return sorted(names[i] for i in rng.permutation(len(names))[: self._config.clients.per_round])
 
-    def _task(self, client_id: str, round_index: int, version: int, learning_rate: float) -> TrainTask:
+    def _task(self, client_id: str, files: Files, round_index: int, version: int, learning_rate: float) -> TrainTask:
         reads, meta = READS[self._config.defense.level], self._crew.probe_meta
         return TrainTask(
             client_id=client_id,
             round_index=round_index,
             base_version=version,
-            files=self._sources.files[client_id],
+            files=files,
             learning_rate=learning_rate,
             seed=self._config.seed,
             probe_feature=meta.feature if meta and not self._scores_updates else None,

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from actors.messages import AggregatorState, EvaluationReport, ProbeRound, RoundReport
+from cluster.roster import Roster
+from defense.config import DefenseConfig
 
 _ADAPTER, _STATE = "adapter.safetensors", "state.json"
 _PROBE, _PENDING = "probe/", "evaluation-"
@@ -29,11 +31,21 @@ class PendingEvaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """An order that was carried out before a round."""
+
+    round: int
+    """Counts from 0."""
+    order: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """A run between two rounds. Random streams need no entry: they follow from seed, client and round."""
 
     rounds_done: int = 0
     aggregator: AggregatorState
+    roster: Roster
     probe: Mapping[str, bytes] = field(default_factory=dict)
     """The probe in force as artefact files; empty at a level without one."""
     rounds: tuple[RoundReport, ...] = ()
@@ -41,6 +53,8 @@ class RunState:
     evaluations: tuple[EvaluationReport, ...] = ()
     pending: Mapping[int, PendingEvaluation] = field(default_factory=dict)
     """Rounds done -> evaluation under way; it is run again on resume."""
+    changes: tuple[Change, ...] = ()
+    """Orders carried out while the run was live, oldest first."""
     elapsed_s: float = 0.0
     """Seconds of work so far, resumed runs included."""
 
@@ -51,6 +65,10 @@ def encode_state(state: RunState) -> dict[str, bytes]:
         "rounds_done": state.rounds_done,
         "adapter_version": state.aggregator.version,
         "trust": dict(state.aggregator.trust),
+        "defense": state.aggregator.defense.model_dump(mode="json"),
+        "clients": {client_id: list(files) for client_id, files in state.roster.known.items()},
+        "num_active": state.roster.num_active,
+        "changes": [asdict(change) for change in state.changes],
         "elapsed_s": state.elapsed_s,
         "pending": {str(done): item.adapter_version for done, item in state.pending.items()},
         **{name: [asdict(report) for report in getattr(state, name)] for name in _REPORTS},
@@ -70,7 +88,16 @@ def decode_state(files: Mapping[str, bytes]) -> RunState:
     plain = json.loads(files[_STATE])
     return RunState(
         rounds_done=plain["rounds_done"],
-        aggregator=AggregatorState(adapter=files[_ADAPTER], version=plain["adapter_version"], trust=plain["trust"]),
+        aggregator=AggregatorState(
+            adapter=files[_ADAPTER],
+            version=plain["adapter_version"],
+            trust=plain["trust"],
+            defense=DefenseConfig.model_validate(plain["defense"]),
+        ),
+        roster=Roster(
+            known={client_id: tuple(paths) for client_id, paths in plain["clients"].items()}, num_active=plain["num_active"]
+        ),
+        changes=tuple(Change(**change) for change in plain["changes"]),
         probe={name.removeprefix(_PROBE): content for name, content in files.items() if name.startswith(_PROBE)},
         pending={
             int(done): PendingEvaluation(adapter_version=version, adapter=files[f"{_PENDING}{done}.safetensors"])

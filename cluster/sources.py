@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,30 @@ def prepare_sources(config: RunConfig, folder: Path) -> Sources:
         references=_references(config, folder / "data" / "references"),
         malicious=malicious,
     )
+
+
+def new_client_files(
+    config: RunConfig, folder: Path, known: Mapping[str, tuple[str, ...]], count: int
+) -> dict[str, tuple[str, ...]]:
+    """Data files of `count` clients that join a live run: generated, or those in data.path that nobody has yet.
+
+    Raises:
+        ConfigError: data.path holds data of fewer clients. DataError: a file cannot be read.
+    """
+    names = client_names(len(known) + count)[len(known) :]
+    if config.is_embedded:
+        return write_clients(World(config.world.seed), folder / "data", names, (), config.data.samples_per_client, config.seed)
+    taken = {path for files in known.values() for path in files}
+    groups = [] if _is_split(config, len(known)) else [_absolute(group) for group in _file_groups(config.data.path)]
+    free = [group for group in groups if not taken & set(group)]
+    if len(free) < count:
+        raise ConfigError(
+            f"data.path={config.data.path} holds data for {len(free)} more clients, {count} are needed; "
+            "add a file or folder for each (one file that was split over the clients cannot be split again)"
+        )
+    for path in (Path(path) for group in free[:count] for path in group):
+        read_column_names(path)
+    return dict(zip(names, free[:count], strict=True))
 
 
 def built_world(config: RunConfig) -> Path:
@@ -150,6 +174,11 @@ def _real_files(config: RunConfig, folder: Path, malicious: frozenset[str]) -> d
         unsafe = [path for group in _file_groups(config.data.malicious_path) for path in group]
         files |= _split(config, unsafe, sorted(malicious), folder, "data.malicious_path")
     return files
+
+
+def _is_split(config: RunConfig, num_clients: int) -> bool:
+    """Whether data.path is one client's data that is split over all of them."""
+    return isinstance(config.data.path, str) and not Path(config.data.path).is_dir() and num_clients > 1
 
 
 def _file_groups(path: str | Sequence[str | Sequence[str]]) -> list[list[Path]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.messages import ClientRound, EvaluationReport, ProbeRound, RoundReport
 from cluster.config import RunConfig
+from cluster.run_state import Change
 from cluster.tables import SCHEMA_VERSION
 
 
@@ -21,6 +22,7 @@ def summarise(
     malicious: Collection[str],
     *,
     adapter: bytes,
+    changes: Sequence[Change],
     wall_s: float,
     peak_rss_mb: float,
 ) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def summarise(
         "clients": config.clients.count,
         "malicious": config.clients.malicious,
         "rounds": config.rounds,
+        "rounds_done": len(reports),
+        "changes": [asdict(change) for change in changes],
         **_measures(last),
         "base": _measures(first),
         "utility_by_family": {family: share.value for family, share in last.utility_by_family.items()},

@@ -11,7 +11,7 @@ from tests.unit.cluster.reports import evaluation_report, probe_row, round_repor
 
 def play(progress):
     progress.starting(load_config(None))
-    progress.round_started(0, 2)
+    progress.round_started(0, ["a", "b"])
     progress.client_done("a")
     progress.client_done("b")
     progress.round_finished(round_report(0, {"a": 1.0, "b": None}, outcome="skipped"))

@@ -3,14 +3,22 @@
 import math
 
 from actors.messages import AggregatorState
-from cluster.run_state import PendingEvaluation, RunState, decode_state, encode_state
+from cluster.roster import Roster
+from cluster.run_state import Change, PendingEvaluation, RunState, decode_state, encode_state
+from defense.config import DefenseConfig
 from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
+
+
+def aggregator(trust) -> AggregatorState:
+    return AggregatorState(adapter=b"weights", version=1, trust=trust, defense=DefenseConfig(skip_below=0.3))
 
 
 def test_a_state_comes_back_as_it_was():
     state = RunState(
         rounds_done=2,
-        aggregator=AggregatorState(adapter=b"weights", version=1, trust={"client-000": {"mean": 0.1 + 0.2, "rounds": 2}}),
+        aggregator=aggregator({"client-000": {"mean": 0.1 + 0.2, "rounds": 2}}),
+        roster=Roster(known={"client-000": ("a.parquet",), "client-001": ("b", "c")}, num_active=1),
+        changes=(Change(round=1, order="scale 1"),),
         probe={"probe.json": b"{}", "probe.safetensors": b"numbers"},
         rounds=(round_report(0, {"a": 0.1, "b": None}), round_report(1, {"a": 1 / 3, "b": 1.0}, "skipped")),
         probe_rounds=(probe_row(0, refresh="accepted", refresh_tpr=0.99), probe_row(1)),
@@ -23,5 +31,5 @@ def test_a_state_comes_back_as_it_was():
 
 def test_what_is_not_finite_survives():
     trust = {"a": math.inf}
-    state = RunState(aggregator=AggregatorState(adapter=b"", version=0, trust=trust))
+    state = RunState(aggregator=aggregator(trust), roster=Roster(known={}, num_active=0))
     assert decode_state(encode_state(state)).aggregator.trust == trust

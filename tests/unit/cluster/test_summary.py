@@ -25,7 +25,9 @@ PROBE = [
 
 def summary(malicious=frozenset({"c"}), probe=PROBE):
     evaluations = [evaluation_report(0, 0.9), evaluation_report(3, 0.4)]
-    return summarise(RunConfig(), ROUNDS, probe, evaluations, malicious, adapter=b"bytes", wall_s=1.234, peak_rss_mb=10.06)
+    return summarise(
+        RunConfig(), ROUNDS, probe, evaluations, malicious, adapter=b"bytes", changes=(), wall_s=1.234, peak_rss_mb=10.06
+    )
 
 
 def test_verdicts_are_counted_against_the_truth_overall_and_by_round():

@@ -1,0 +1,156 @@
+"""Orders to a live run from other sessions: scale, pause, resume, set, stop; status; and going on afterwards."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from cluster import Federation, load_config
+from cluster.checkpoints import Checkpoints
+from cluster.errors import ClusterError, ConfigError
+from cluster.progress import Progress
+from cluster.run_state import decode_state
+from tests.chaos import wait_until
+from tests.integration.conftest import SMALL
+
+LONG = [*SMALL, "rounds=40", "evaluation.every=40", "defense.level=step"]
+CARRIED_OUT = ["scale 6", "set defense.skip_below=0.05", "scale 1", "scale 5"]
+
+
+class Log(Progress):
+    def __init__(self, on_round=lambda index: None):
+        self.rounds, self.refused, self.carried_out, self._on_round = [], [], [], on_round
+
+    def round_started(self, round_index, client_ids):
+        self.rounds.append(list(client_ids))
+        self._on_round(round_index)
+
+    def order_refused(self, why):
+        self.refused.append(why)
+
+    def order_carried_out(self, round_index, order):
+        self.carried_out.append((round_index, order))
+
+
+@pytest.fixture
+def start(local_ray, tmp_path):
+    """Start a run in a thread; returns its log, and a function that waits for its result."""
+
+    def start(*overrides):
+        log, results = Log(), []
+        federation = Federation(load_config(None, [*LONG, *overrides]), tmp_path / "run", log)
+        thread = threading.Thread(target=lambda: results.append(federation.run()))
+        thread.start()
+
+        def finish():
+            thread.join(120)
+            return results[0]
+
+        wait_until(lambda: log.rounds, 120, "the first round")
+        return log, finish
+
+    return start
+
+
+def test_a_live_run_is_watched_scaled_paused_changed_and_stopped(start, tmp_path):
+    log, finish = start("name=mine")
+    live = Federation.attach("mine")
+    live.pause()
+    live.wait("paused", 60)
+    num_rounds = len(log.rounds)
+    live.scale(6)
+    live.set("defense.skip_below=0.05")
+    live.set("defense.skip_below=7")
+    live.set("defense.level=none")
+    live.scale(1)
+    live.scale(5)
+    live.resume()
+    wait_until(lambda: len(log.rounds) >= num_rounds + 2, 60, "two more rounds")
+    assert len(log.rounds[num_rounds - 1]) == 4
+    assert log.rounds[num_rounds] == [f"client-{i:03d}" for i in range(5)]
+    assert [order for _, order in log.carried_out] == CARRIED_OUT
+    assert len(log.refused) == 2
+    assert "skip_below" in log.refused[0]
+    assert "fixed while a run is live" in log.refused[1]
+    status = live.status()
+    assert status["rounds"] == 40
+    assert set(status["clients"]) == set(log.rounds[num_rounds])
+    assert set(status["weights"]) <= set(status["clients"])
+    live.stop()
+    result = finish()
+    assert result.summary["rounds_done"] == len(log.rounds) < 40
+    assert [change["order"] for change in result.summary["changes"]] == CARRIED_OUT
+    saved = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])
+    assert saved.aggregator.defense.skip_below == 0.05
+    assert saved.roster.num_active == 5
+    assert len(saved.roster.known) == 6
+    assert set(saved.aggregator.trust) == {f"client-{i:03d}" for i in range(5)}
+    with pytest.raises(ClusterError, match="has ended"):
+        live.status()
+    with pytest.raises(ClusterError, match="no run is live"):
+        Federation.attach()
+
+
+def test_who_leaves_keeps_its_trust_and_a_newcomer_starts_from_the_prior(start, tmp_path):
+    log, finish = start()
+    live = Federation.attach()
+    for clients in (2, 4, 5):
+        before = len(log.carried_out)
+        live.scale(clients)
+        wait_until(lambda before=before: len(log.carried_out) > before and len(log.rounds[-1]) == clients, 60, "the order")  # noqa: B023
+    live.stop()
+    result = finish()
+    state = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])
+    took_part = {client: sum(row["client_id"] == client for row in result.rounds.to_pylist()) for client in state.roster.known}
+    trust = {client: state.aggregator.trust[client]["rounds"] for client in state.roster.known}
+    assert trust == {client: min(20, rounds) for client, rounds in took_part.items()}
+    assert took_part["client-004"] < took_part["client-003"] < took_part["client-000"]
+
+
+def test_orders_that_make_no_sense_are_refused_where_they_are_given(start):
+    _, finish = start("rounds=3")
+    live = Federation.attach("run")
+    with pytest.raises(ConfigError, match="only defense"):
+        live.set("seed=1")
+    with pytest.raises(ConfigError, match="at least one client"):
+        live.scale(0)
+    with pytest.raises(ClusterError, match=r"no live run is named other: --name run"):
+        Federation.attach("other")
+    live.stop()
+    finish()
+
+
+def test_a_stopped_run_goes_on_with_its_roster_and_ends_as_ordered(start, tmp_path):
+    log, finish = start("rounds=30")
+    live = Federation.attach()
+    live.scale(5)
+    wait_until(lambda: log.carried_out, 60, "the order")
+    live.stop()
+    finish()
+    left = Log(on_round=lambda index: Federation.attach().stop() if len(left.rounds) == 2 else None)
+    result = Federation.resume(tmp_path / "run", left).run()
+    assert all(len(clients) == 5 for clients in left.rounds)
+    assert result.summary["rounds_done"] == len(log.rounds) + len(left.rounds)
+
+
+def test_another_process_attaches_by_the_command_line(start):
+    import ray
+
+    _, finish = start("name=elsewhere")
+    address = ray.get_runtime_context().gcs_address
+
+    def command(*arguments):
+        words = [sys.executable, "-m", "cluster", *arguments, "--address", address]
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+    shown = command("status", "--json")
+    assert shown.returncode == 0, shown.stderr
+    status = json.loads(shown.stdout)
+    assert (status["name"], status["rounds"], len(status["clients"])) == ("elsewhere", 40, 4)
+    assert "elsewhere: running" in command("status").stdout
+    assert "no live run is named nobody: --name elsewhere" in command("status", "--name", "nobody").stderr
+    stopped = command("stop", "--name", "elsewhere")
+    assert (stopped.returncode, stopped.stdout.startswith("elsewhere: stop")) == (0, True), stopped.stderr
+    assert finish().summary["rounds_done"] < 40
