@@ -50,6 +50,7 @@ def run(
     output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory, with its own configuration.")] = None,
     from_round: Annotated[int | None, typer.Option(help="With --resume: go back to the state after so many rounds.")] = None,
+    go_on: Annotated[bool, typer.Option("--go-on", help="Resume the run in --output if it has begun, else begin it.")] = False,
 ) -> None:
     """Run a federation and write its adapter, tables and picture.
 
@@ -58,6 +59,11 @@ def run(
     from cluster.errors import ConfigError
     from cluster.loading import load_config, split_arguments
 
+    output = output.expanduser() if output is not None else None
+    if go_on and output is None:
+        raise ConfigError("--go-on needs --output DIR")
+    if go_on and (output / "config.yaml").is_file():
+        resume, arguments, output = output, None, None
     if resume is not None and (arguments or output):
         raise ConfigError("--resume goes on with the run's own configuration and directory; leave CONFIG and --output out")
     if resume is None and from_round is not None:
@@ -86,6 +92,38 @@ def _config_of(run: Path) -> Path:
     from cluster.run_directory import RunDirectory
 
     return RunDirectory.reopen(run).path / "config.yaml"
+
+
+@app.command()
+def submit(
+    arguments: Arguments = None,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the head.")
+    ] = "http://127.0.0.1:8265",
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Run directory on the head node or a shared disk.")] = None,
+    working_dir: Annotated[Path, typer.Option(help="Uploaded without what .rayignore and .gitignore name.")] = Path(),
+    runtime_env: Annotated[Path | None, typer.Option(help="YAML of a Ray runtime environment: pip, uv, env_vars ...")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stream the log and exit with the job's code.")] = True,
+    retries: Annotated[int, typer.Option(min=0, help="Submit again so often when the job fails; the run goes on.")] = 0,
+) -> None:
+    """Run a federation as a Ray job: `submit CONFIG --address http://HEAD:8265`. Files it reads must be on the cluster."""
+    from cluster.loading import load_config, read_mapping, split_arguments
+    from cluster.submission import RUNS, Submission, check_head, entrypoint, use_token
+
+    path, overrides = split_arguments(arguments or [])
+    config, environment = load_config(path, overrides), read_mapping(runtime_env) if runtime_env else {}
+    folder = output or f"{RUNS}/{config.name or time.strftime('%Y%m%d-%H%M%S') + '-' + config.defense.level}"
+    if not check_head(address, use_token()):
+        typer.echo(f"warning: {address} is open: whoever reaches it can run code there; see SECURITY.md for tokens", err=True)
+    command = entrypoint(arguments or [], folder)
+    environment = {"working_dir": str(working_dir.resolve()), **environment}
+    jobs = Submission(address, command, environment, lambda text: print(text, end="", flush=True))
+    for _ in range(retries + 1):
+        job = jobs.start()
+        typer.echo(f"job {job}, run {folder}; watch it on the cluster: safe-fedllm status --name {Path(folder).name}")
+        if not wait or jobs.follow(job):
+            return
+    raise typer.Exit(1)
 
 
 @app.command()

@@ -24,7 +24,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or inconsistent values.
     """
-    return validate(with_overrides(_read_yaml(path or EMBEDDED), overrides))
+    return validate(with_overrides(read_mapping(path or EMBEDDED), overrides))
 
 
 def with_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def known_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterable
             yield prefix + name
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file; raises ConfigError when it is none."""
     if not path.is_file():
         raise ConfigError(f"configuration file {path} does not exist")
     try:

@@ -1,0 +1,113 @@
+"""`safe-fedllm submit`: a run as a Ray job, with its log, its exit code, and going on by itself when the job dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ClusterError
+
+RUNS = "~/safe-fedllm/runs"
+"""Where runs of jobs lie on the head node, unless --output says otherwise: a job's working directory does not outlive it."""
+_REACH_TIMEOUT_S = 5.0
+_AGENT_TIMEOUT_S = 60.0
+_POLL_S = 1.0
+
+
+def use_token() -> bool:
+    """Pass the token that this machine has; must be called before Ray is imported. False when there is none.
+
+    Ray's Jobs client sends a token only when RAY_AUTH_MODE=token.
+    """
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    found = bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+    if found:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    return found
+
+
+def check_head(address: str, has_token: bool) -> bool:
+    """Whether the head asks for a token; call it first, since Ray waits long for a head that is not there.
+
+    Raises:
+        ClusterError: nothing answers, or a token is asked for and this machine has none.
+    """
+    try:
+        urllib.request.urlopen(f"{address.rstrip('/')}/api/jobs/", timeout=_REACH_TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403) and not has_token:
+            raise ClusterError(
+                f"{address} asks for a token and this machine has none: copy the head's ~/.ray/auth_token here, or set "
+                "RAY_AUTH_TOKEN (`ray get-auth-token` on the head prints it)"
+            ) from error
+        if error.code in (401, 403):
+            return True
+        raise ClusterError(f"{address} is no Ray head with the Jobs API: HTTP {error.code}") from error
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"--address {address}: no Ray head answers there ({error}); it should be the dashboard's, such as http://HEAD:8265"
+        ) from error
+    return False
+
+
+def entrypoint(arguments: Sequence[str], output: str) -> str:
+    """The command of the job; it goes on with the run when an earlier job has begun it."""
+    return shlex.join(["python", "-m", "cluster", "run", *arguments, "--output", output, "--go-on"])
+
+
+class Submission:
+    """Jobs of one run on one cluster."""
+
+    def __init__(self, address: str, command: str, runtime_env: dict[str, Any], write: Callable[[str], None]) -> None:
+        """`write` receives the job's log as it comes.
+
+        Raises:
+            ClusterError: the head refuses us.
+        """
+        from ray.exceptions import RayError
+        from ray.job_submission import JobSubmissionClient
+
+        self._command, self._runtime_env, self._write = command, runtime_env, write
+        try:
+            self._client = JobSubmissionClient(address)
+            self._client.list_jobs()
+        except (RuntimeError, ConnectionError, RayError) as error:
+            raise ClusterError(
+                f"{address} refused the connection: {str(error).splitlines()[0]}. If the head asks for a token, this machine's "
+                "(~/.ray/auth_token or RAY_AUTH_TOKEN) is not the head's; `ray get-auth-token` on the head prints it"
+            ) from error
+
+    def start(self) -> str:
+        """Submit the job and return its id; a head that has just started is given a minute.
+
+        Raises:
+            ClusterError: the head does not take the job.
+        """
+        until = time.monotonic() + _AGENT_TIMEOUT_S
+        while True:
+            try:
+                return self._client.submit_job(entrypoint=self._command, runtime_env=self._runtime_env)
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > until:
+                    raise ClusterError(f"the head did not take the job: {str(error).strip().splitlines()[0]}") from error
+                time.sleep(_POLL_S)
+
+    def follow(self, job: str) -> bool:
+        """Stream the log until the job ends; whether it succeeded."""
+        asyncio.run(self._stream(job))
+        while not (status := self._client.get_job_status(job)).is_terminal():
+            time.sleep(_POLL_S)
+        if status.value != "SUCCEEDED":
+            self._write(f"job {job} {status.value}: {self._client.get_job_info(job).message}\n")
+        return status.value == "SUCCEEDED"
+
+    async def _stream(self, job: str) -> None:
+        async for lines in self._client.tail_job_logs(job):
+            self._write(lines)
