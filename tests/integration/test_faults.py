@@ -11,25 +11,26 @@ from cluster.progress import Progress
 from tests.chaos import Killer, actor_processes, committed_rounds, start_run, wait_until
 from tests.integration.conftest import SMALL
 
-FAULTS = [*SMALL, "clients.on_client_loss=retry_round", "training.steps=12", "rounds=3"]
+FAULTS = [*SMALL, "clients.on_client_loss=retry_round", "training.steps=8", "rounds=5"]
+KINDS = ("client", "probe", "aggregator", "evaluation")
 
 
 class Saboteur(Progress):
-    """Kills an actor of a kind in the second round, when its first client has finished."""
+    """Kills an actor of another kind in each round after the first, when the round's first client has finished."""
 
-    def __init__(self, kind: str, times: int = 1) -> None:
-        self.kind, self.left, self.round, self.begun_again = kind, times, -1, []
+    def __init__(self, victims: dict[int, str], times: int = 1) -> None:
+        self.victims, self.left, self.round, self.begun_again = victims, dict.fromkeys(victims, times), 0, []
 
-    def round_started(self, round_index, num_clients):
+    def round_started(self, round_index, client_ids):
         self.round = round_index
 
     def client_done(self, client_id):
-        if self.round == 1 and self.left:
-            self.left -= 1
-            Killer(self.kind, 0.0).run()
+        if self.left.get(self.round):
+            self.left[self.round] -= 1
+            Killer(self.victims[self.round], 0.0).run()
 
     def round_lost(self, round_index, why):
-        self.begun_again.append((round_index, why))
+        self.begun_again.append((self.victims[round_index], why))
 
 
 @pytest.fixture(scope="module")
@@ -44,32 +45,29 @@ def assert_same(result, undisturbed):
     assert result.evaluation.equals(undisturbed.evaluation)
 
 
-@pytest.mark.parametrize("kind", ["client", "probe", "aggregator", "evaluation"])
-def test_a_killed_actor_changes_no_bit(kind, undisturbed, tmp_path):
-    saboteur = Saboteur(kind)
+def test_the_death_of_an_actor_of_each_kind_changes_no_bit(undisturbed, tmp_path):
+    saboteur = Saboteur(dict(enumerate(KINDS, start=1)))
     result = Federation(load_config(None, FAULTS), tmp_path / "run", saboteur).run()
-    assert saboteur.left == 0
-    assert [index for index, _ in saboteur.begun_again] == ([] if kind == "evaluation" else [1])
+    assert not any(saboteur.left.values())
+    assert [kind for kind, _ in saboteur.begun_again] == ["client", "probe", "aggregator"]
+    assert "client_lost" in saboteur.begun_again[0][1]
+    assert "the probe is gone" in saboteur.begun_again[1][1]
     assert_same(result, undisturbed)
 
 
-def test_a_killed_probe_changes_no_bit_at_level_live(local_ray, tmp_path):
-    live = [*FAULTS, "defense.level=live", "probe.refresh_clients=2", "probe.refresh_every=2", "rounds=2"]
-    live += ["probe.refresh_min_tpr=0", "probe.refresh_max_fpr=1"]
-    quiet = Federation(load_config(None, live), tmp_path / "quiet").run()
-    saboteur = Saboteur("probe")
-    result = Federation(load_config(None, live), tmp_path / "run", saboteur).run()
-    assert len(saboteur.begun_again) == 1
-    assert {row["probe_version"] for row in result.rounds.to_pylist()} == {2}
-    assert_same(result, quiet)
+def test_a_dead_client_actor_costs_its_client_the_round_and_no_more_unless_asked(local_ray, tmp_path):
+    config = load_config(None, [*FAULTS, "clients.on_client_loss=drop", "clients.min_updates=1", "rounds=2"])
+    rows = Federation(config, tmp_path / "run", Saboteur({0: "client"})).run().rounds.to_pylist()
+    (lost,) = [row for row in rows if not row["admitted"]]
+    assert lost["round"] == 0
+    assert lost["reason"].startswith("client_lost: ")
 
 
-def test_a_run_that_keeps_losing_actors_says_how_to_go_on_and_does(undisturbed, tmp_path):
-    saboteur = Saboteur("client", times=100)
+def test_a_run_that_keeps_losing_actors_says_how_to_go_on(local_ray, tmp_path):
+    config = load_config(None, [*FAULTS, "cluster.round_attempts=2"])
     with pytest.raises(ClusterError, match=r"round 2 lost actors in all cluster.round_attempts=2.*run --resume"):
-        Federation(load_config(None, [*FAULTS, "cluster.round_attempts=2"]), tmp_path / "run", saboteur).run()
+        Federation(config, tmp_path / "run", Saboteur({1: "client"}, times=100)).run()
     assert committed_rounds(tmp_path / "run") == 1
-    assert_same(Federation.resume(tmp_path / "run").run(), undisturbed)
 
 
 def test_a_killed_driver_resumes_from_the_last_commit_and_goes_back_when_asked(undisturbed, tmp_path):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -110,29 +109,6 @@ def test_a_client_whose_data_cannot_be_used_is_dropped_with_its_reason(local_ray
     assert not rows["client-002"]["admitted"]
     assert rows["client-001"]["admitted"]
     assert rows["client-001"]["round_outcome"] == "aggregated"
-
-
-def client_processes() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "ray::Client" in " ".join(p.cmdline())]
-
-
-def test_a_killed_client_actor_costs_its_client_the_round_and_no_more(local_ray, tmp_path):
-    overrides = ["rounds=2", "defense.level=none", "cluster.client_actors=1", "clients.min_updates=1", "training.steps=20"]
-
-    class KillOnce(Progress):
-        killed = False
-
-        def client_done(self, client_id):
-            if not self.killed:
-                (process,) = client_processes()
-                process.kill()
-                self.killed = True
-
-    result = Federation(load_config(None, [*SMALL, *overrides]), tmp_path / "run", KillOnce()).run()
-    rows = result.rounds.to_pylist()
-    lost = [row for row in rows if not row["admitted"]]
-    assert 1 <= len(lost) <= 3
-    assert all(row["round"] == 0 and "client_lost" in row["reason"] for row in lost)
 
 
 def test_a_client_past_its_deadline_is_dropped_and_its_actor_replaced(local_ray, tmp_path):

@@ -109,19 +109,6 @@ def test_who_leaves_keeps_its_trust_and_a_newcomer_starts_from_the_prior(start, 
     assert took_part["client-004"] < took_part["client-003"] < took_part["client-000"]
 
 
-def test_orders_that_make_no_sense_are_refused_where_they_are_given(start):
-    _, finish = start("rounds=3")
-    live = Federation.attach("run")
-    with pytest.raises(ConfigError, match="only defense"):
-        live.set("seed=1")
-    with pytest.raises(ConfigError, match="at least one client"):
-        live.scale(0)
-    with pytest.raises(ClusterError, match=r"no live run is named other: --name run"):
-        Federation.attach("other")
-    live.stop()
-    finish()
-
-
 def test_a_stopped_run_goes_on_with_its_roster_and_ends_as_ordered(start, tmp_path):
     log, finish = start("rounds=30")
     live = Federation.attach()
@@ -135,10 +122,15 @@ def test_a_stopped_run_goes_on_with_its_roster_and_ends_as_ordered(start, tmp_pa
     assert result.summary["rounds_done"] == len(log.rounds) + len(left.rounds)
 
 
-def test_another_process_attaches_by_the_command_line(start):
+def test_another_process_attaches_by_the_command_line_and_senseless_orders_are_refused_at_once(start):
     import ray
 
     _, finish = start("name=elsewhere")
+    live = Federation.attach("elsewhere")
+    with pytest.raises(ConfigError, match="only defense"):
+        live.set("seed=1")
+    with pytest.raises(ConfigError, match="at least one client"):
+        live.scale(0)
     address = ray.get_runtime_context().gcs_address
 
     def command(*arguments):
