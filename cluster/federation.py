@@ -21,6 +21,7 @@ from cluster.live_run import LiveRun
 from cluster.live_status import LiveStatus
 from cluster.loading import load_config
 from cluster.memory import PeakMemory
+from cluster.metrics import Metrics
 from cluster.pictures import draw_run
 from cluster.progress import Progress, Watchers
 from cluster.roster import Roster
@@ -142,7 +143,7 @@ class Federation:
         name = self.config.name or self._directory.path.resolve().name
         self._boundary = Boundary(name, self.config, self._sources, self._crew, self._directory)
         status = LiveStatus(name, str(self._directory.path.resolve()), self._boundary.publish)
-        self._progress = self._boundary.progress = Watchers(self._progress, status)
+        self._progress = self._boundary.progress = Watchers(self._progress, status, Metrics(name))
 
     def _begin_state(self) -> RunState:
         """The state to start from, with the evaluations that were not done yet begun again."""

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -44,7 +45,7 @@ def free_ports(count: int) -> list[int]:
 def head(tmp_path_factory):
     """Dashboard address, GCS address and environment of a head that asks for a token; its home is a new folder."""
     home = tmp_path_factory.mktemp("home")
-    port, dashboard, agent = free_ports(3)
+    port, dashboard, agent, metrics = free_ports(4)
     temp = tempfile.mkdtemp(prefix="head-", dir="/tmp")  # Ray's sockets need a short path
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 40, "RAY_TMPDIR": temp}
@@ -56,13 +57,14 @@ def head(tmp_path_factory):
         f"--temp-dir={temp}",
         "--dashboard-host=127.0.0.1",
         f"--dashboard-agent-listen-port={agent}",
+        f"--metrics-export-port={metrics}",
     ]
     with (home / "head.log").open("wb") as log:
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{dashboard}"
     try:
         wait_until(lambda: answers(address), 90, "the head's dashboard")
-        yield address, f"127.0.0.1:{port}", environment
+        yield address, f"127.0.0.1:{port}", environment | {"TEST_METRICS_PORT": str(metrics)}
     finally:
         family = [*psutil.Process(process.pid).children(recursive=True), process]
         process.terminate()
@@ -78,6 +80,14 @@ def answers(address: str) -> bool:
         return check_head(address, has_token=True)
     except ClusterError:
         return False
+
+
+def scrape(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
 
 
 def command(environment, *arguments, timeout: float = 240, **changes):
@@ -105,6 +115,11 @@ def test_plain_ray_job_submit_works_and_a_second_process_scales_and_stops_the_ru
             [*words, "python", "-m", "cluster", "run", *run], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
     wait_until(lambda: (tmp_path / "run/rounds.parquet").exists() or job.poll() is not None, 120, "the first round")
+    prometheus = f"http://127.0.0.1:{environment['TEST_METRICS_PORT']}/metrics"
+    wait_until(lambda: "ray_safe_fedllm_weight{" in scrape(prometheus), 60, "metrics on Ray's endpoint")
+    told = [line for line in scrape(prometheus).splitlines() if line.startswith("ray_safe_fedllm_") and "from-a-job" in line]
+    for name in ("round{", "rounds_total{", "round_seconds_bucket{", "clients{", "score{", "train_seconds_sum{"):
+        assert any(line.startswith(f"ray_safe_fedllm_{name}") for line in told), (name, told)
     for order in (["scale", "3"], ["stop"]):
         given = command(environment, *order, "--name", "from-a-job", "--address", gcs, timeout=60)
         assert given.returncode == 0, given.stderr
