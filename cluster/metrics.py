@@ -71,7 +71,7 @@ class Metrics(Progress):
         self._probe_version.set(row.version)
         self._blind.set(float(row.blind))
         if row.refresh_wait_s is not None:
-            self._wait_s.observe(row.refresh_wait_s)
+            self._refresh_s.observe(row.refresh_wait_s)
 
     def evaluated(self, report: EvaluationReport) -> None:
         for name in _MEASURES:
