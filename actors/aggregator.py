@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from actors.config import TrainingConfig
 from actors.errors import WireError
 from actors.messages import AdapterLayout, Admission, AggregatorState, ClientRound, LoRAUpdate, ProbeScore, RoundReport, StepDelta
+from actors.seeding import stream
 from actors.wire import decode_message, decode_tensors, encode_tensors
 from defense.admission import (
     OpenRound,
@@ -29,7 +31,8 @@ from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
 from defense.evidence import Evidence, gather_evidence
 from defense.gate import Decision, decide, lift
 from defense.levels import READS, make_level
-from defense.rules import RULES
+from defense.rules import make_rule
+from defense.rules.rule import Aggregate, Memory, Update
 from probe.config import PAPER_THRESHOLD
 
 
@@ -43,6 +46,8 @@ class AggregatorConfig:
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
     min_updates: int = 1
     """Admitted updates without which a round is not committed."""
+    seed: int = 0
+    """The run's; a rule that draws at random has a stream from it for each round."""
 
 
 @dataclass(slots=True)
@@ -51,7 +56,8 @@ class _Round:
 
     expected: OpenRound
     trust: Mapping[str, Any]
-    sum: Any
+    folded: Any
+    """The rule's state."""
     min_updates: int
     rows: dict[str, ClientRound] = field(default_factory=dict)
     raw_weights: dict[str, float] = field(default_factory=dict)
@@ -61,9 +67,9 @@ class _Round:
 class Aggregator:
     """Owns the global adapter; one instance per run.
 
-    A round is `open_round`, a `submit` or `drop` per client, `close_round`. Updates are folded into the aggregate as
-    they are submitted, in order of client id, so memory does not grow with the number of clients and sums do not
-    depend on who finishes first.
+    A round is `open_round`, a `submit` or `drop` per client, `close_round`. Updates are given to the rule as they are
+    submitted, in order of client id, so sums do not depend on who finishes first. FedAvg folds each into one sum, and
+    memory does not grow with the number of clients; the other rules keep the updates until the round is closed.
     """
 
     def __init__(self, config: AggregatorConfig, layout: AdapterLayout, adapter: bytes) -> None:
@@ -71,7 +77,8 @@ class Aggregator:
         self._config, self._layout = config, layout
         self._adapter, self._adapter_bytes, self._version = decode_tensors(adapter), adapter, 0
         self._defend(config.defense)
-        self._rule = RULES[config.aggregation.rule]
+        self._rule = make_rule(config.aggregation)
+        self._memory: Memory = {}
         self._trust: Mapping[str, Any] = {}
         self._round: _Round | None = None
 
@@ -81,12 +88,19 @@ class Aggregator:
 
     def state(self) -> AggregatorState:
         """What has been committed; an open round is not part of it."""
-        return AggregatorState(adapter=self._adapter_bytes, version=self._version, trust=self._trust, defense=self._defense)
+        return AggregatorState(
+            adapter=self._adapter_bytes,
+            version=self._version,
+            trust=self._trust,
+            defense=self._defense,
+            rule_memory=encode_tensors(self._memory) if self._memory else b"",
+        )
 
     def restore(self, state: AggregatorState) -> None:
         """Go on from a committed state; an open round is discarded."""
         self._adapter, self._adapter_bytes, self._version = decode_tensors(state.adapter), state.adapter, state.version
         self._trust, self._round = state.trust, None
+        self._memory = decode_tensors(state.rule_memory) if state.rule_memory else {}
         self._defend(state.defense)
 
     def _defend(self, defense: DefenseConfig) -> None:
@@ -115,7 +129,7 @@ class Aggregator:
             reads=self._reads,
         )
         quorum = min_updates or self._config.min_updates
-        self._round = _Round(expected=expected, trust=self._trust, sum=self._rule.init(), min_updates=quorum)
+        self._round = _Round(expected=expected, trust=self._trust, folded=self._rule.init(), min_updates=quorum)
         return expected
 
     def submit(self, client_id: str, update: bytes, last_delta: bytes | None, scores: Sequence[ProbeScore]) -> Admission:
@@ -137,10 +151,10 @@ class Aggregator:
         try:
             message = decode_message(update, LoRAUpdate)
         except WireError as error:
-            return self._refuse(client_id, Refusal(Reason.MALFORMED, str(error)))
+            return self._refuse(client_id, Refusal(Reason.MALFORMED, str(error)), _size(update))
         refusal = self._check(client_id, message, last_delta)
         if refusal is not None:
-            return self._refuse(client_id, refusal)
+            return self._refuse(client_id, refusal, _tensor_bytes(message))
         self._fold(current, message, scores)
         return Admission(client_id=client_id, admitted=True, reason=None)
 
@@ -150,16 +164,16 @@ class Aggregator:
 
     def close_round(self) -> RoundReport:
         """Judge the round and commit or skip it; the report has a row for every sampled client."""
-        current = self._open()
+        started, current = time.perf_counter(), self._open()
         for client_id in current.expected.client_ids:
             self.drop(client_id, "nothing was received")
         decision = decide(current.raw_weights, min_updates=current.min_updates, skip_below=self._defense.skip_below)
         if decision.outcome == "aggregated":
-            self._commit(self._rule.finish(current.sum))
+            decision = self._aggregate(current, decision)
         if decision.outcome != "no_quorum":
             self._trust = current.trust
         self._round = None
-        return self._report(current, decision)
+        return replace(self._report(current, decision), aggregate_s=time.perf_counter() - started)
 
     def _open(self) -> _Round:
         if self._round is None:
@@ -209,10 +223,11 @@ class Aggregator:
         current.raw_weights[message.client_id] = raw
         if lifted > 0:
             exact = {name: message.tensors[name].double() - self._adapter[name].double() for name in self._layout.shapes}
-            current.sum = self._rule.add(current.sum, exact, message.num_samples, lifted)
+            given = Update(client_id=message.client_id, delta=exact, num_samples=message.num_samples, weight=lifted)
+            current.folded = self._rule.add(current.folded, given)
         probed = evidence is not None and self._reads is not None
         current.rows[message.client_id] = replace(
-            self._empty_row(message.client_id, reason),
+            self._empty_row(message.client_id, reason, _tensor_bytes(message)),
             admitted=True,
             num_samples=message.num_samples,
             num_steps_scored=sum(s.probability is not None and s.branch == self._reads for s in scores),
@@ -245,12 +260,12 @@ class Aggregator:
         )
         return evidence, f"step_delta_refused: {refusals[0]}" if refusals else None
 
-    def _refuse(self, client_id: str, refusal: Refusal) -> Admission:
+    def _refuse(self, client_id: str, refusal: Refusal, num_bytes: int) -> Admission:
         if client_id in self._open().expected.client_ids:
-            self.drop(client_id, str(refusal))
+            self._open().rows.setdefault(client_id, self._empty_row(client_id, str(refusal), num_bytes))
         return Admission(client_id=client_id, admitted=False, reason=str(refusal))
 
-    def _empty_row(self, client_id: str, reason: str | None) -> ClientRound:
+    def _empty_row(self, client_id: str, reason: str | None, num_bytes: int = 0) -> ClientRound:
         return ClientRound(
             round=self._open().expected.round_index,
             client_id=client_id,
@@ -268,7 +283,22 @@ class Aggregator:
             train_s=None,
             probe_version=None,
             round_outcome="",
+            num_bytes=num_bytes,
         )
+
+    def _aggregate(self, current: _Round, decision: Decision) -> Decision:
+        """Commit what the rule makes of the round; the decision, with a word when f had to be lowered."""
+        rng = stream(self._config.seed, "aggregation", current.expected.round_index)
+        aggregate = self._rule.finish(current.folded, self._memory, rng)
+        self._commit(aggregate.delta)
+        self._memory = aggregate.memory
+        return replace(decision, why=decision.why + self._lowered(aggregate))
+
+    def _lowered(self, aggregate: Aggregate) -> str:
+        aggregation, assumed = self._config.aggregation, aggregate.num_attackers
+        if assumed is None or assumed == aggregation.f:
+            return ""
+        return f"; aggregation.f={aggregation.f} was lowered to {assumed}, the most that so few clients allow"
 
     def _commit(self, pseudo_gradient: Mapping[str, torch.Tensor]) -> None:
         self._adapter = {name: (tensor.double() + pseudo_gradient[name]).float() for name, tensor in self._adapter.items()}
@@ -290,6 +320,15 @@ class Aggregator:
             mean_weight=decision.mean_weight,
             clients=rows,
         )
+
+
+def _tensor_bytes(message: LoRAUpdate) -> int:
+    return sum(tensor.nbytes for tensor in message.tensors.values())
+
+
+def _size(update: object) -> int:
+    """Length of what a client sent in place of an update, which need not be bytes."""
+    return len(update) if isinstance(update, bytes) else 0
 
 
 AggregatorActor = ray.remote(Aggregator)

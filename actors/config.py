@@ -78,6 +78,8 @@ class DataConfig(Config):
     malicious_path: str | None = None
     """Unsafe data that the simulated malicious clients train on; split over them as `partition` says."""
     partition: PartitionConfig = PartitionConfig()
+    watch: bool = False
+    """Whether a file or folder that appears in the directory `path` while a run is live makes its client a member."""
     samples_per_client: PositiveInt = 160
     """Examples that the embedded world generates for each client."""
 

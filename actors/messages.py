@@ -15,6 +15,8 @@ from defense.config import DefenseConfig
 if TYPE_CHECKING:  # the driver reads messages and never needs torch
     import torch
 
+    from probe.drift import Drift
+
 Branch = Literal["real", "shadow"]
 """`real` is the update that may be aggregated; `shadow` trains from the fixed initial adapter (METHOD.md section 3)."""
 
@@ -145,6 +147,11 @@ class ClientRound:
     probe_version: int | None
     round_outcome: str
     """`aggregated`, `skipped` or `no_quorum`."""
+    num_bytes: int = 0
+    """Bytes of the update's tensors as received, or of the whole message where it could not be decoded; 0 when none came.
+
+    The header is left out: its length varies with the digits of the seconds in it.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +168,8 @@ class RoundReport:
     """Mean weight of the admitted clients before `min_weight`; None without any."""
     clients: tuple[ClientRound, ...]
     """In order of client id."""
+    aggregate_s: float = field(default=0.0, compare=False)
+    """Seconds the aggregator took to close the round. For the log only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +183,8 @@ class AggregatorState:
     """The level's state, plain JSON."""
     defense: DefenseConfig
     """The defense's parameters in force; they can change while a run is live."""
+    rule_memory: bytes = b""
+    """What the aggregation rule remembers across rounds, as safetensors; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +235,20 @@ class ProbeRefresh:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeClose:
+    """The probe's answer when a round is closed: whether its scores have drifted, and what scoring took."""
+
+    drift: Drift | None
+    """None without scores or without the training's to compare them with."""
+    num_messages: int
+    """Step deltas, or updates, that were answered; refused ones are among them."""
+    score_s: float
+    """Seconds spent decoding, checking and scoring them, waits between them left out."""
+    num_bytes: int
+    """Bytes, headers included, of those that were scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRound:
     """The probe in one round, as recorded: a row of probe.parquet."""
 
@@ -249,3 +274,7 @@ class ProbeRound:
     fit_s: float | None = None
     round_s: float
     """Seconds of the whole round, so that the wait can be seen as a share of it."""
+    num_messages: int = 0
+    """As in ProbeClose; score_s / num_messages is the mean latency of a score. Likewise `score_s`, `score_bytes`."""
+    score_s: float = field(default=0.0, compare=False)
+    score_bytes: int = field(default=0, compare=False)

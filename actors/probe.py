@@ -12,7 +12,7 @@ import ray
 import torch
 
 from actors.errors import ProbeMismatchError, WireError
-from actors.messages import AdapterLayout, LoRAUpdate, ProbeRefresh, ProbeScore, StepDelta
+from actors.messages import AdapterLayout, LoRAUpdate, ProbeClose, ProbeRefresh, ProbeScore, StepDelta
 from actors.refitting import ReferenceSamples, refit
 from actors.wire import decode_message, decode_tensors
 from defense.admission import OpenRound, Reason, Refusal, check_count, check_norm, check_sender, check_tensors
@@ -36,6 +36,9 @@ class _Round:
     references: ReferenceSamples
     seen: set[tuple[str, str, int]] = field(default_factory=set)
     probabilities: dict[str, list[float]] = field(default_factory=dict)
+    num_messages: int = 0
+    num_bytes: int = 0
+    score_s: float = 0.0
 
 
 class Probe:
@@ -135,10 +138,18 @@ class Probe:
             files=self.artefact() if accepted else {},
         )
 
-    def close_round(self) -> Drift | None:
-        """Compare the round's scores with those of training; None when there are none to compare."""
-        probabilities, self._round, meta = self._open().probabilities, None, self._probe.meta
-        scores = [p for client in sorted(probabilities) for p in probabilities[client]]
+    def close_round(self) -> ProbeClose:
+        """End the round: its scores are compared with those of training."""
+        closed, self._round = self._open(), None
+        return ProbeClose(
+            drift=self._drift(closed.probabilities),
+            num_messages=closed.num_messages,
+            score_s=closed.score_s,
+            num_bytes=closed.num_bytes,
+        )
+
+    def _drift(self, probabilities: Mapping[str, Sequence[float]]) -> Drift | None:
+        meta, scores = self._probe.meta, [p for client in sorted(probabilities) for p in probabilities[client]]
         if not scores or not meta.scores:
             return None
         known = meta.training.get("num_held_out", 1)
@@ -169,15 +180,21 @@ class Probe:
         admit: Callable[[str, bytes], tuple[_Deltas, str, int] | Refusal],
     ) -> list[ProbeScore]:
         """Admit each message, score those let through in one call, and answer in order."""
+        started = time.perf_counter()
         admitted = [admit(client_id, payload) for client_id, payload in zip(client_ids, payloads, strict=True)]
         deltas = [item[0] for item in admitted if not isinstance(item, Refusal)]
         probabilities = iter(self._probe.score(deltas) if deltas else [])
-        return [
+        scores = [
             ProbeScore(client_id=client_id, refusal=str(item))
             if isinstance(item, Refusal)
             else self._scored(client_id, *item[1:], next(probabilities))
             for client_id, item in zip(client_ids, admitted, strict=True)
         ]
+        if self._round is not None:
+            self._round.num_messages += len(scores)
+            self._round.num_bytes += sum(len(p) for p, s in zip(payloads, scores, strict=True) if s.refusal is None)
+            self._round.score_s += time.perf_counter() - started
+        return scores
 
     def _scored(self, client_id: str, branch: str, step: int, probability: float) -> ProbeScore:
         if self._open().expected.reads in (branch, None):

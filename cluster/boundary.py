@@ -17,9 +17,10 @@ from cluster.crew import Crew
 from cluster.errors import ConfigError
 from cluster.loading import validate, with_overrides
 from cluster.progress import Progress
+from cluster.roster import Roster
 from cluster.run_directory import RunDirectory
 from cluster.run_state import Change, RunState
-from cluster.sources import Sources, new_client_files
+from cluster.sources import Sources, arrived_client_files, new_client_files
 from cluster.waiting import wait_for
 
 _POLL_S = 0.2
@@ -35,6 +36,7 @@ class Boundary:
         self._name, self._config, self._sources, self._crew = name, config, sources, crew
         self._directory = directory
         self._control = start_control(name)
+        self._unreadable: frozenset[str] = frozenset()
         self.progress = Progress()
         """Receives what becomes of orders."""
 
@@ -50,6 +52,7 @@ class Boundary:
         """Carry out what was ordered; returns the state to go on from, and whether to stop. Waits while the run is paused."""
         paused = False
         while True:
+            state = self._with_arrivals(state) if self._config.data.watch else state
             for verb, value in self._orders():
                 if verb == "stop":
                     return state, True
@@ -88,9 +91,25 @@ class Boundary:
         least = self._config.clients.min_updates or 1
         if clients < least:
             raise ConfigError(f"clients.min_updates={least} could never be reached with {clients} clients")
-        missing = max(0, clients - len(state.roster.known))
-        newcomers = new_client_files(self._config, self._directory.path, state.roster.known, missing) if missing else {}
-        roster = state.roster.scaled(clients, newcomers)
+        missing, known = state.roster.num_missing(clients), state.roster.known
+        newcomers = new_client_files(self._config, self._directory.path, known, missing) if missing else {}
+        return self._with_roster(state, state.roster.scaled(clients, newcomers))
+
+    def _with_arrivals(self, state: RunState) -> RunState:
+        """Clients whose files have appeared in data.path are members; a file that cannot be read yet is tried again."""
+        newcomers, unreadable = arrived_client_files(self._config, state.roster.known)
+        for why in unreadable - self._unreadable:
+            self.progress.order_refused(f"data.watch: {why}; it is tried again at every round")
+        self._unreadable = unreadable
+        if not newcomers:
+            return state
+        changes = [Change(round=state.rounds_done, order=f"join {name}: {', '.join(newcomers[name])}") for name in newcomers]
+        for change in changes:
+            self.progress.order_carried_out(change.round, change.order)
+        state = self._with_roster(state, state.roster.joined(newcomers))
+        return replace(state, changes=(*state.changes, *changes))
+
+    def _with_roster(self, state: RunState, roster: Roster) -> RunState:
         self._directory.write_ground_truth(list(roster.known), self._sources.malicious)
         self.progress.members_changed(roster.active)
         return replace(state, roster=roster)

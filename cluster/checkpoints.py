@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -83,6 +84,25 @@ class Checkpoints:
         for number in self.complete():
             if number > rounds_done:
                 self._remove(self._folder(number))
+
+    def check_writable(self) -> None:
+        """Write a small file, read it back and remove it; a directory that has to be made for it stays.
+
+        Raises:
+            CheckpointError: one of the three fails.
+        """
+        path, content = f"{self._root}/.writable-{uuid.uuid4().hex}", b"safe-fedllm"
+        try:
+            self._write(path, content)
+            with self._files.open_input_stream(path) as file:
+                found = file.read()
+            self._files.delete_file(path)
+        except (ArrowException, OSError) as error:
+            raise CheckpointError(
+                f"cannot write to {self.location}: {error}; name another place, or let this user write"
+            ) from error
+        if found != content:
+            raise CheckpointError(f"{self.location} does not give back what is written to it; name another place")
 
     def _folder(self, rounds_done: int) -> str:
         return f"{self._root}/{_PREFIX}{rounds_done:05d}"

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from actors.errors import SafeFedError
 from cluster.live_commands import add_live_commands
+from cluster.tokens import find_token, use_token
 
 if TYPE_CHECKING:
     from cluster.progress import Progress
@@ -108,12 +109,12 @@ def submit(
 ) -> None:
     """Run a federation as a Ray job: `submit CONFIG --address http://HEAD:8265`. Files it reads must be on the cluster."""
     from cluster.loading import load_config, read_mapping, split_arguments
-    from cluster.submission import RUNS, Submission, check_head, entrypoint, use_token
+    from cluster.submission import RUNS, Submission, check_head, entrypoint
 
     path, overrides = split_arguments(arguments or [])
     config, environment = load_config(path, overrides), read_mapping(runtime_env) if runtime_env else {}
     folder = output or f"{RUNS}/{config.name or time.strftime('%Y%m%d-%H%M%S') + '-' + config.defense.level}"
-    if not check_head(address, use_token()):
+    if not check_head(address, find_token() is not None):
         typer.echo(f"warning: {address} is open: whoever reaches it can run code there; see SECURITY.md for tokens", err=True)
     command = entrypoint(arguments or [], folder)
     environment = {"working_dir": str(working_dir.resolve()), **environment}
@@ -237,13 +238,26 @@ def evaluate(
 
 
 @app.command()
-def doctor(arguments: Arguments = None) -> None:
-    """Check what a run needs on this machine: versions, memory, GPUs, world, probe, data and cluster."""
-    from cluster.doctor import diagnose
+def doctor(
+    arguments: Arguments = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT or `auto`; overrides cluster.address.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run directory that would be made.", show_default="runs/...")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that the nodes may take to answer.")] = 60,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of {check, ok, detail}.")] = False,
+) -> None:
+    """Check this machine and every node of a cluster: what a run with this configuration would miss, and what to do."""
     from cluster.loading import load_config, split_arguments
 
-    config = load_config(*split_arguments(arguments or []))
-    raise typer.Exit(0 if diagnose(config, _console()) else 1)
+    path, overrides = split_arguments(arguments or [])
+    config = load_config(path, [*overrides, *([f"cluster.address={address}"] if address else [])])
+
+    from cluster.doctor.diagnosis import diagnose
+    from cluster.doctor.printing import print_findings
+
+    runs = output.expanduser().parent if output else Path("runs")
+    raise typer.Exit(0 if print_findings(diagnose(config, runs, timeout), None if as_json else _console()) else 1)
 
 
 @app.command()
@@ -274,6 +288,7 @@ def _progress(console: Console, label: str = "") -> Iterator[Progress]:
 
 def main() -> None:
     """Entry point: errors made for people are printed without a traceback, and end with exit code 2."""
+    use_token()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

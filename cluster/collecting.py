@@ -30,6 +30,7 @@ class RoundCollector:
     def __init__(
         self,
         pool: ClientPool,
+        reference_pool: ClientPool,
         aggregator: Any,
         probe: Any | None,
         *,
@@ -44,12 +45,13 @@ class RoundCollector:
         """Collect one round.
 
         Args:
+            reference_pool: Trains the reference clients of a refresh; it may be the clients' own.
             scores_updates: The probe scores the updates (level live), not the step deltas.
             keep_all: A client whose actor or node is lost ends the round with LostError instead of being dropped from it.
             on_client_done: Receives the id of each client that finishes or is dropped, as it happens.
             on_client_failed: Receives the id and the traceback of a client whose training raised an error.
         """
-        self._pool, self._aggregator, self._probe = pool, aggregator, probe
+        self._pool, self._reference_pool, self._aggregator, self._probe = pool, reference_pool, aggregator, probe
         self._scores_updates = scores_updates
         self._on_client_done, self._on_client_failed = on_client_done, on_client_failed
         self._client_timeout_s, self._probe_timeout_s = client_timeout_s, probe_timeout_s
@@ -74,9 +76,9 @@ class RoundCollector:
         """
         ordered, self._refresh = sorted(tasks, key=lambda task: task.client_id), refresh
         unsubmitted = deque(task.client_id for task in ordered)
-        jobs = [(task, adapter) for task in [*ordered, *(refresh.tasks if refresh else ())]]
+        jobs = self._jobs([(task, adapter) for task in ordered], [(task, adapter) for task in refresh.tasks] if refresh else [])
         clients_ended = time.perf_counter()
-        with closing(train_all(self._pool, jobs, timeout_s=self._client_timeout_s, on_deltas=self._relay)) as deliveries:
+        with closing(train_all(jobs, timeout_s=self._client_timeout_s, on_deltas=self._relay)) as deliveries:
             for delivery in deliveries:
                 self._check_kept(delivery.task.client_id, delivery.failure if delivery.lost else None)
                 if refresh is not None and refresh.owns(delivery.task):
@@ -90,6 +92,12 @@ class RoundCollector:
         self._submit_finished(unsubmitted, deadline=time.monotonic() + self._probe_timeout_s)
         self._settle_admissions(block=True)
         return refreshed
+
+    def _jobs(self, clients: Sequence[Any], references: Sequence[Any]) -> list[tuple[ClientPool, Sequence[Any]]]:
+        """Which pool trains what: in the same pool reference clients come after all clients, so that these do not wait."""
+        if self._reference_pool is self._pool:
+            return [(self._pool, [*clients, *references])]
+        return [(self._pool, clients), (self._reference_pool, references)]
 
     def _check_kept(self, client_id: str, loss: str | None) -> None:
         if loss is not None and self._keep_all:

@@ -18,7 +18,8 @@ from actors.wire import decode_message
 from cluster.config import RunConfig
 from cluster.errors import CollectionError, ConfigError
 from cluster.loading import dump_config
-from cluster.placement import plan_placement
+from cluster.nodes import living_nodes
+from cluster.placement import plan_collection
 from cluster.pool import ClientPool, Starting
 from cluster.references import prepare_references
 from cluster.refreshing import reference_tasks
@@ -77,7 +78,7 @@ def _states(config: RunConfig) -> dict[str, Path | None]:
 
 @contextmanager
 def _client_pool(config: RunConfig, model: ModelConfig, num_trainings: int) -> Iterator[ClientPool]:
-    placement = plan_placement(config, ray.cluster_resources(), model, num_trainings=num_trainings)
+    placement = plan_collection(config, living_nodes(), model, num_trainings)
     actors = ClientActor.options(**placement.client_options)
 
     def start() -> Starting:
@@ -93,9 +94,9 @@ def _client_pool(config: RunConfig, model: ModelConfig, num_trainings: int) -> I
 
 def _layout(config: RunConfig, pool: ClientPool) -> tuple[AdapterLayout, Any]:
     """The adapter's layout, and a reference to its initial state."""
-    first = pool.actors[0]
-    layout = wait_for(first.layout.remote(), config.cluster.start_timeout_s, "starting a client actor")
-    return layout, first.initial_adapter.remote()
+    timeout_s = config.cluster.start_timeout_s
+    first = pool.wait_for_one(timeout_s)
+    return wait_for(first.layout.remote(), timeout_s, "reading the adapter's layout"), first.initial_adapter.remote()
 
 
 def _open_store(config: RunConfig, folder: Path, layout: AdapterLayout) -> SampleStore:
@@ -150,7 +151,7 @@ def _train(
         )
         adapter = initial if weights is None else ray.put(weights.read_bytes())
         jobs = [(task, adapter) for task in tasks]
-        for delivery in train_all(pool, jobs, timeout_s=config.clients.timeout_s, on_deltas=keep):
+        for delivery in train_all([(pool, jobs)], timeout_s=config.clients.timeout_s, on_deltas=keep):
             client, deltas = delivery.task.client_id, arrived.pop(delivery.task.client_id, [])
             failure = shortfall(delivery, len(deltas), config.training.steps)
             if failure is not None:

@@ -49,8 +49,12 @@ class ClusterConfig(Config):
     """Ray cluster, `HOST:PORT` or `auto`; None: the one in RAY_ADDRESS (inside a Ray job), else a local one."""
     client_actors: PositiveInt | None = None
     """Client actors; clients share them when there are more clients. None: one per GPU, or per CPU without GPUs."""
+    clients_per_actor: PositiveInt | None = None
+    """Most clients that share an actor in a round; those for whom there is no room wait as pending. None: no limit."""
     gpus_per_client: PositiveFloat | None = None
-    """GPU (fraction) of a client actor; None: what the evaluation leaves of one GPU. Ignored without GPUs."""
+    """GPU (fraction) that each client actor waits for; None: what the evaluation leaves of a GPU, where there are GPUs."""
+    server_label: Annotated[str, Field(pattern=r"^[^=\s]+=[^=\s]+$")] | None = None
+    """Ray node label KEY=VALUE of the server's nodes: aggregator, probe and reference clients run there, clients do not."""
     start_timeout_s: PositiveFloat = 300
     """How long actors may take to start and load the base model."""
     call_timeout_s: PositiveFloat = 300
@@ -123,6 +127,10 @@ class RunConfig(Config):
                 f"clients.malicious={self.clients.malicious} simulates attackers on your own model; "
                 "name their unsafe data in data.malicious_path, or set clients.malicious=0"
             )
+        if self.data.watch and (self.is_embedded or not isinstance(self.data.path, str)):
+            raise ValueError("data.watch=true needs a directory in data.path, with a file or folder per client")
+        if self.data.watch and self.clients.malicious:
+            raise ValueError(f"data.watch=true takes clients as they are; clients.malicious={self.clients.malicious} should be 0")
         partition = self.data.partition
         if partition.by != "iid" and partition.column is None:
             raise ValueError(f"data.partition.by={partition.by} needs data.partition.column")
@@ -152,6 +160,11 @@ class RunConfig(Config):
                 f"training.min_learning_rate={training.min_learning_rate:g} is above "
                 f"training.learning_rate={training.learning_rate:g}; lower it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_aggregation(self) -> RunConfig:
+        self.aggregation.check(self.clients.clients_per_round)
         return self
 
     def learning_rate(self, round_index: int) -> float:

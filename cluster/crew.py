@@ -18,7 +18,8 @@ from actors.probe import ProbeActor, check_fit
 from cluster.config import RunConfig
 from cluster.errors import ClusterError, ConfigError, DeadlineError, LostError
 from cluster.evaluations import Evaluations
-from cluster.placement import Placement, plan_placement
+from cluster.nodes import living_nodes
+from cluster.placement import Options, Placement, plan_placement
 from cluster.pool import ClientPool, Starting
 from cluster.roster import Roster
 from cluster.run_state import RunState
@@ -37,6 +38,8 @@ class Crew:
         self._config, self._sources = config, sources
         self.probe_meta = load_probe_meta(config, sources)
         self.pool: ClientPool
+        self.reference_pool: ClientPool
+        """Where reference clients train: the server's own nodes when they are labelled, else the clients' actors."""
         self.evaluations: Evaluations
         self.aggregator: Any
         self.probe: Any | None = None
@@ -53,14 +56,16 @@ class Crew:
             ClusterError: too few resources. ModelError, ProbeMismatchError: something does not fit.
             DeadlineError: cluster.start_timeout_s passed.
         """
-        config, timeout_s = self._config, self._config.cluster.start_timeout_s
-        self._placement = plan_placement(config, ray.cluster_resources(), self._sources.model)
-        self.pool = ClientPool(self._start_client, self._placement.num_client_actors, self._accept)
+        config = self._config
+        self._placement = placement = plan_placement(config, living_nodes(), self._sources.model)
         self.evaluations = Evaluations(self._start_evaluation, config.evaluation.timeout_s)
-        first = self.pool.actors[0]
-        about = [first.layout.remote(), first.initial_adapter.remote(), first.peft_config_json.remote()]
-        self._layout, self._initial, self.peft_config_json = wait_for(about, timeout_s, "starting the client actors")
-        wait_for(list(self.pool.starting), timeout_s, "starting the client actors")
+        self.pool = ClientPool(self._start_client, placement.num_client_actors, self._accept)
+        self.reference_pool = self.pool
+        if placement.num_reference_actors:
+            self.reference_pool = ClientPool(self._start_reference, placement.num_reference_actors, self._accept)
+        first = self._first_client()
+        about = [first.initial_adapter.remote(), first.peft_config_json.remote()]
+        self._initial, self.peft_config_json = wait_for(about, config.cluster.start_timeout_s, "reading the initial adapter")
         if self.probe_meta is not None:
             check_fit(self.probe_meta, self._layout, str(self._sources.probe_path))
             self.probe = self._start_probe()
@@ -71,20 +76,29 @@ class Crew:
         files = self.ask(self.probe.artefact.remote(), "loading the probe") if self.probe is not None else {}
         aggregator = AggregatorState(adapter=self._initial, version=0, trust={}, defense=self._config.defense)
         known = self._sources.files
-        return RunState(aggregator=aggregator, roster=Roster(known=known, num_active=len(known)), probe=files)
+        return RunState(aggregator=aggregator, roster=Roster(known=known, active=tuple(known)), probe=files)
+
+    @property
+    def capacity(self) -> int | None:
+        """How many clients there is room for in a round; None: for all."""
+        per_actor = self._config.cluster.clients_per_actor
+        return None if per_actor is None else per_actor * max(1, self._placement.num_placeable)
 
     def resize(self, num_clients: int) -> None:
         """Follow the cluster's size and the number of clients; no client may be training.
 
-        A cluster that has become too small keeps the actors it has.
+        Actors for which there is no room are demand that Ray's autoscaler sees; they start when a node joins. A cluster
+        that has become too small for any keeps the actors it has.
         """
         try:
-            placement = plan_placement(self._config, ray.cluster_resources(), self._sources.model, num_clients)
+            placement = plan_placement(self._config, living_nodes(), self._sources.model, num_clients)
         except ClusterError as error:
             _LOG.warning("the pool of client actors stays as it is: %s", error)
             return
         self._placement = placement
         self.pool.resize(placement.num_client_actors)
+        if self.reference_pool is not self.pool:
+            self.reference_pool.resize(placement.num_reference_actors)
 
     def ask(self, refs: Any, what: str) -> Any:
         """The answer of aggregator or probe.
@@ -114,7 +128,7 @@ class Crew:
 
     def close(self) -> None:
         """End every actor."""
-        for name in ("pool", "evaluations"):
+        for name in ("pool", "reference_pool", "evaluations"):
             if hasattr(self, name):
                 getattr(self, name).close()
         for name in ("aggregator", "probe"):
@@ -128,8 +142,25 @@ class Crew:
             return False
         return True
 
+    def _first_client(self) -> Any:
+        timeout_s, options = self._config.cluster.start_timeout_s, self._placement.client_options
+        try:
+            return self.pool.wait_for_one(timeout_s)
+        except DeadlineError as error:
+            asks = ", ".join(f"{name}={value:g}" for name, value in options.items() if name.startswith("num_"))
+            raise DeadlineError(
+                f"no client actor started within cluster.start_timeout_s={timeout_s:g} s; each asks for {asks}, and "
+                f"{self._placement.num_placeable} of {self._placement.num_client_actors} have room on the nodes there are"
+            ) from error
+
     def _start_client(self) -> Starting:
-        actors = ClientActor.options(**self._placement.client_options)
+        return self._start_trainer(self._placement.client_options)
+
+    def _start_reference(self) -> Starting:
+        return self._start_trainer(self._placement.reference_options)
+
+    def _start_trainer(self, options: Options) -> Starting:
+        actors = ClientActor.options(**options)
         actor = actors.remote(self._sources.model, self._config.lora, self._config.training)
         return Starting(actor, actor.layout.remote())
 
@@ -147,7 +178,8 @@ class Crew:
 
     def _accept(self, layout: AdapterLayout) -> None:
         """The adapter layout must be the same on every client actor."""
-        if self._layout is not None and layout != self._layout:
+        self._layout = self._layout or layout
+        if layout != self._layout:
             raise ModelError(
                 f"a client actor loaded base model {layout.model_fingerprint} from model.path={self._sources.model.path}, "
                 f"the others have {self._layout.model_fingerprint}; give every node the same files"
@@ -161,6 +193,7 @@ class Crew:
             aggregation=config.aggregation,
             admission=config.admission,
             min_updates=config.clients.quorum,
+            seed=config.seed,
         )
 
 

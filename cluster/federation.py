@@ -17,6 +17,8 @@ from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.errors import ClusterError, LostError
+from cluster.event_log import EventLog
+from cluster.instruments import Instruments
 from cluster.live_run import LiveRun
 from cluster.live_status import LiveStatus
 from cluster.loading import load_config
@@ -101,6 +103,15 @@ class Federation:
         """A handle on a run that is live on the connected cluster; see `LiveRun`."""
         return LiveRun(name)
 
+    def scale(self, clients: int) -> None:
+        """Let so many clients take part from the next round on; for another thread of this process while `run` goes on."""
+        self.attach(self.name).scale(clients)
+
+    @property
+    def name(self) -> str:
+        """By which `attach` finds the run while it is live."""
+        return self.config.name or self._directory.path.resolve().name
+
     def run(self) -> RunResult:
         """Train all rounds that are left, evaluate, and write the run directory."""
         started, memory = time.perf_counter(), PeakMemory()
@@ -131,19 +142,21 @@ class Federation:
             with self._directory.discarded_on_error():
                 stack.enter_context(ray_session(self.config.cluster.address))
                 stack.callback(self._crew.close)
-                self._watch()
-                stack.callback(self._boundary.close)
+                self._watch(stack)
                 self._progress.starting(self.config)
                 self._crew.start()
                 self._state = self._begin_state()
             yield
 
-    def _watch(self) -> None:
-        """Make the run known on the cluster, with every event from here on."""
-        name = self.config.name or self._directory.path.resolve().name
+    def _watch(self, stack: ExitStack) -> None:
+        """Make the run known on the cluster until the stack unwinds, with every event from here on."""
+        name, path = self.name, self._directory.path.resolve()
         self._boundary = Boundary(name, self.config, self._sources, self._crew, self._directory)
-        status = LiveStatus(name, str(self._directory.path.resolve()), self._boundary.publish)
-        self._progress = self._boundary.progress = Watchers(self._progress, status, Metrics(name))
+        stack.callback(self._boundary.close)
+        metrics = Metrics(Instruments(name))
+        stack.callback(metrics.close)
+        status, log = LiveStatus(name, str(path), self._boundary.publish), EventLog(path / "events.jsonl", name)
+        self._progress = self._boundary.progress = Watchers(self._progress, status, metrics, log)
 
     def _begin_state(self) -> RunState:
         """The state to start from, with the evaluations that were not done yet begun again."""
@@ -165,11 +178,12 @@ class Federation:
         return state
 
     def _with_files(self, roster: Roster) -> Roster:
-        """A roster whose data files are those of this machine: a run may be resumed in another place."""
+        """A roster whose data files exist on this machine: a run may be resumed in another place."""
         files, joined = self._sources.files, len(roster.known) - len(self._sources.files)
         if joined > 0 and self.config.is_embedded:
             files = {**files, **new_client_files(self.config, self._directory.path, files, joined)}
-        return replace(roster, known={**roster.known, **files})
+        missing = {client_id for client_id, paths in roster.known.items() if not all(Path(path).is_file() for path in paths)}
+        return replace(roster, known={name: files.get(name, p) if name in missing else p for name, p in roster.known.items()})
 
     def _run_round(self) -> RoundResult:
         """The next round, begun again from the committed state when an actor that it needs dies."""

@@ -54,6 +54,10 @@ class LiveStatus(Progress):
         now = {client_id: "running" if client_id in client_ids else state for client_id, state in self._data["clients"].items()}
         self._update(round=round_index + 1, clients=now)
 
+    def clients_waiting(self, round_index: int, client_ids: Sequence[str]) -> None:  # noqa: ARG002 - round_started told it
+        waiting = dict.fromkeys(client_ids, "pending")
+        self._update(clients={client_id: waiting.get(client_id, state) for client_id, state in self._data["clients"].items()})
+
     def client_done(self, client_id: str) -> None:
         if self._data["clients"].get(client_id) == "running":
             self._update(clients={**self._data["clients"], client_id: "done"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from actors.errors import SafeFedError
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, DeadlineError
 
 _LOG = logging.getLogger(__name__)
 _FAILED_STARTS = 5
@@ -54,6 +55,20 @@ class ClientPool:
     def starting(self) -> Sequence[Any]:
         """References that become ready when an actor has started."""
         return [item.ready for item in self._starting]
+
+    def wait_for_one(self, timeout_s: float) -> Any:
+        """The first actor that has started; it stays idle.
+
+        Raises:
+            DeadlineError: none has, in this time. SafeFedError, ClusterError: as `take`.
+        """
+        until = time.monotonic() + timeout_s
+        while not self._idle:
+            ray.wait(self.starting, num_returns=1, timeout=max(0.0, until - time.monotonic()))
+            self._poll()
+            if not self._idle and time.monotonic() > until:
+                raise DeadlineError(f"no client actor started within {timeout_s:g} s")
+        return self._idle[0]
 
     def take(self) -> Any | None:
         """An idle actor, or None when none is ready.

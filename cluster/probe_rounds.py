@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.messages import ProbeRefresh, ProbeRound, RoundReport
-from probe.drift import Drift, collapse
+from actors.messages import ProbeClose, ProbeRefresh, ProbeRound, RoundReport
+from probe.drift import collapse
 
 
 def probe_round(
     reports: Sequence[RoundReport],
     version: int,
-    drift: Drift | None,
+    closed: ProbeClose,
     refreshed: ProbeRefresh | None,
     refresh_wait_s: float,
     round_s: float,
@@ -20,10 +20,11 @@ def probe_round(
 
     Args:
         version: Version of the probe that judged the round.
+        closed: What the probe told as it closed the round.
         refresh_wait_s: Seconds from the last client's end to the refitted probe.
         round_s: Seconds of the whole round.
     """
-    report, refresh = reports[-1], {}
+    report, drift, refresh = reports[-1], closed.drift, {}
     *earlier, now = map(_flagged_share, reports)
     collapsed = None if now is None else collapse([share for share in earlier if share is not None], now)
     if refreshed is not None:
@@ -44,6 +45,9 @@ def probe_round(
         blind=collapsed is not None or (drift is not None and drift.blind),
         warning=collapsed or (drift.message if drift else None),
         round_s=round_s,
+        num_messages=closed.num_messages,
+        score_s=closed.score_s,
+        score_bytes=closed.num_bytes,
         **refresh,
     )
 

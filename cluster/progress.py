@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 from actors.messages import EvaluationReport, ProbeRound, Proportion, RoundReport
 from cluster.config import RunConfig
 
+_CLIENTS_SHOWN = 8
 _CELLS = " ▁▂▃▄▅▆▇█"
 
 
@@ -36,6 +37,9 @@ class Progress:
 
     def round_started(self, round_index: int, client_ids: Sequence[str]) -> None:
         """A round begins."""
+
+    def clients_waiting(self, round_index: int, client_ids: Sequence[str]) -> None:
+        """Clients of the round for whom the cluster has no room yet; told every round, also when there are none."""
 
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:
         """The run goes on after so many committed rounds; `last` is the newest of them."""
@@ -84,6 +88,7 @@ class PlainProgress(Progress):
 
     def __init__(self, write: Callable[[str], None], label: str = "") -> None:
         self._write, self._label, self._since = write, label, time.perf_counter()
+        self._waiting: Sequence[str] = []
 
     def starting(self, config: RunConfig) -> None:
         self._line(describe(config))
@@ -93,6 +98,11 @@ class PlainProgress(Progress):
 
     def order_refused(self, why: str) -> None:
         self._line(f"order refused: {why}")
+
+    def clients_waiting(self, round_index: int, client_ids: Sequence[str]) -> None:
+        if len(client_ids) != len(self._waiting):
+            self._waiting = client_ids
+            self._line(waiting_news(round_index, client_ids))
 
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:  # noqa: ARG002 - the table has the rest
         self._line(f"resumed after {rounds_done} rounds")
@@ -125,6 +135,7 @@ class LiveProgress(Progress):
 
     def __init__(self, console: Console, label: str = "") -> None:
         self._console, self._label = console, label
+        self._waiting: Sequence[str] = []
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -152,6 +163,11 @@ class LiveProgress(Progress):
         self._bars.reset(self._clients, total=len(client_ids))
         if round_index == 0:
             self._bars.update(self._rounds, note="")
+
+    def clients_waiting(self, round_index: int, client_ids: Sequence[str]) -> None:
+        if len(client_ids) != len(self._waiting):
+            self._waiting = client_ids
+            self._print(waiting_news(round_index, client_ids))
 
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:
         self._bars.update(self._rounds, completed=rounds_done)
@@ -198,6 +214,14 @@ def describe(config: RunConfig) -> str:
         f"{config.rounds} rounds x {config.training.steps} steps, "
         f"defense {config.defense.level}, rule {config.aggregation.rule}, seed {config.seed}"
     )
+
+
+def waiting_news(round_index: int, client_ids: Sequence[str]) -> str:
+    """Who waits for room on the cluster, when that has changed."""
+    if not client_ids:
+        return f"round {round_index + 1}: there is room for every client"
+    some = ", ".join(client_ids[:_CLIENTS_SHOWN]) + (" ..." if len(client_ids) > _CLIENTS_SHOWN else "")
+    return f"round {round_index + 1}: {len(client_ids)} clients are pending until there is room for more actors: {some}"
 
 
 def probe_news(row: ProbeRound, *, with_successes: bool) -> Iterator[str]:

@@ -48,8 +48,10 @@ class RoundRunner:
             LostError: an actor that the round needs is gone; restore the crew and run the round again.
         """
         started, index, crew = time.perf_counter(), state.rounds_done, self._crew
-        clients, rate = self._sample(index, state.roster), self._config.learning_rate(index)
+        clients, waiting = self._sample(index, state.roster)
+        rate = self._config.learning_rate(index)
         self._progress.round_started(index, clients)
+        self._progress.clients_waiting(index, waiting)
         adapter = ray.put(state.aggregator.adapter)
         expected = crew.aggregator.open_round.remote(index, clients, rate, self._config.clients.quorum_of(len(clients)))
         if crew.probe is not None:
@@ -70,11 +72,16 @@ class RoundRunner:
             new_probe=refreshed.files if refreshed is not None else {},
         )
 
-    def _sample(self, round_index: int, roster: Roster) -> list[str]:
-        """The round's clients, in order of id: all who take part, or a seeded draw of `clients.per_round`."""
+    def _sample(self, round_index: int, roster: Roster) -> tuple[list[str], list[str]]:
+        """The round's clients, and those drawn for whom there is no room, each in order of id.
+
+        Drawn are all who take part, or a seeded `clients.per_round` of them.
+        """
         names = roster.active
         rng = stream(self._config.seed, "sampled clients", round_index)
-        return sorted(names[i] for i in rng.permutation(len(names))[: self._config.clients.per_round])
+        drawn = [names[i] for i in rng.permutation(len(names))[: self._config.clients.per_round]]
+        room = self._crew.capacity if self._crew.capacity is not None else len(drawn)
+        return sorted(drawn[:room]), sorted(drawn[room:])
 
     def _task(self, client_id: str, files: Files, round_index: int, version: int, learning_rate: float) -> TrainTask:
         reads, meta = READS[self._config.defense.level], self._crew.probe_meta
@@ -112,12 +119,13 @@ class RoundRunner:
 
     def _probe_round(self, reports: Any, refreshed: ProbeRefresh | None, refresh_wait_s: float, round_s: float) -> ProbeRound:
         answers = [self._crew.probe.close_round.remote(), self._crew.probe.meta.remote()]
-        drift, meta = self._crew.ask(answers, "the probe's drift")
-        return probe_round(reports, meta.version, drift, refreshed, refresh_wait_s, round_s)
+        closed, meta = self._crew.ask(answers, "closing the probe's round")
+        return probe_round(reports, meta.version, closed, refreshed, refresh_wait_s, round_s)
 
     def _collector(self) -> RoundCollector:
         return RoundCollector(
             self._crew.pool,
+            self._crew.reference_pool,
             self._crew.aggregator,
             self._crew.probe,
             scores_updates=self._scores_updates,

@@ -13,7 +13,7 @@ from actors.messages import AggregatorState, EvaluationReport, ProbeRound, Round
 from cluster.roster import Roster
 from defense.config import DefenseConfig
 
-_ADAPTER, _STATE = "adapter.safetensors", "state.json"
+_ADAPTER, _STATE, _RULE = "adapter.safetensors", "state.json", "rule.safetensors"
 _PROBE, _PENDING = "probe/", "evaluation-"
 _REPORTS = {
     "rounds": TypeAdapter(tuple[RoundReport, ...]),
@@ -67,7 +67,7 @@ def encode_state(state: RunState) -> dict[str, bytes]:
         "trust": dict(state.aggregator.trust),
         "defense": state.aggregator.defense.model_dump(mode="json"),
         "clients": {client_id: list(files) for client_id, files in state.roster.known.items()},
-        "num_active": state.roster.num_active,
+        "active": list(state.roster.active),
         "changes": [asdict(change) for change in state.changes],
         "elapsed_s": state.elapsed_s,
         "pending": {str(done): item.adapter_version for done, item in state.pending.items()},
@@ -78,6 +78,7 @@ def encode_state(state: RunState) -> dict[str, bytes]:
     return {
         _ADAPTER: state.aggregator.adapter,
         _STATE: json.dumps(plain, default=dict).encode(),
+        **({_RULE: state.aggregator.rule_memory} if state.aggregator.rule_memory else {}),
         **{_PROBE + name: content for name, content in state.probe.items()},
         **{f"{_PENDING}{done}.safetensors": item.adapter for done, item in state.pending.items()},
     }
@@ -93,9 +94,10 @@ def decode_state(files: Mapping[str, bytes]) -> RunState:
             version=plain["adapter_version"],
             trust=plain["trust"],
             defense=DefenseConfig.model_validate(plain["defense"]),
+            rule_memory=files.get(_RULE, b""),
         ),
         roster=Roster(
-            known={client_id: tuple(paths) for client_id, paths in plain["clients"].items()}, num_active=plain["num_active"]
+            known={client_id: tuple(paths) for client_id, paths in plain["clients"].items()}, active=tuple(plain["active"])
         ),
         changes=tuple(Change(**change) for change in plain["changes"]),
         probe={name.removeprefix(_PROBE): content for name, content in files.items() if name.startswith(_PROBE)},

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 
+from cluster.authentication import check_token
 from cluster.errors import ClusterError
-
-_REACH_TIMEOUT_S = 3.0
 
 
 @contextmanager
@@ -38,25 +37,13 @@ def _connect(address: str | None) -> None:
         ray.init(include_dashboard=False, **options)
         return
     if address != "auto":
-        _check_reachable(address)
+        if not re.fullmatch(r"(ray://)?\S+:\d+", address):
+            raise ClusterError(f"cluster.address={address} should be HOST:PORT or auto")
+        check_token(address)  # fails in seconds, where Ray waits long and tells little
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"cluster.address={address}: Ray refused the connection: {str(error).splitlines()[0]}. "
             "Start a cluster with `ray start --head`, or leave cluster.address empty for a local one"
-        ) from error
-
-
-def _check_reachable(address: str) -> None:
-    """Fail in seconds, not after Ray's own long wait."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise ClusterError(f"cluster.address={address} should be HOST:PORT or auto")
-    try:
-        socket.create_connection((host, int(port)), timeout=_REACH_TIMEOUT_S).close()
-    except OSError as error:
-        raise ClusterError(
-            f"cluster.address={address}: no Ray cluster answers there ({error}). "
-            "Start one with `ray start --head`, or leave cluster.address empty for a local one"
         ) from error

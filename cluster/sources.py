@@ -82,9 +82,7 @@ def new_client_files(
     names = client_names(len(known) + count)[len(known) :]
     if config.is_embedded:
         return write_clients(World(config.world.seed), folder / "data", names, (), config.data.samples_per_client, config.seed)
-    taken = {path for files in known.values() for path in files}
-    groups = [] if _is_split(config, len(known)) else [_absolute(group) for group in _file_groups(config.data.path)]
-    free = [group for group in groups if not taken & set(group)]
+    free = [] if _is_split(config, len(known)) else _free_groups(config, known)
     if len(free) < count:
         raise ConfigError(
             f"data.path={config.data.path} holds data for {len(free)} more clients, {count} are needed; "
@@ -93,6 +91,33 @@ def new_client_files(
     for path in (Path(path) for group in free[:count] for path in group):
         read_column_names(path)
     return dict(zip(names, free[:count], strict=True))
+
+
+def arrived_client_files(
+    config: RunConfig, known: Mapping[str, tuple[str, ...]]
+) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
+    """Clients of the watched directory that nobody has yet, with their files; and why others cannot be read."""
+    taken = {path for files in known.values() for path in files}
+    readable, unreadable = [], set()
+    for entry in _entries(Path(config.data.path)):
+        try:
+            group = _absolute(_files_of(entry))
+            if taken & set(group):
+                continue
+            for path in group:
+                read_column_names(Path(path))
+        except DataError as error:
+            unreadable.add(str(error))
+        else:
+            readable.append(group)
+    names = client_names(len(known) + len(readable))[len(known) :]
+    return dict(zip(names, readable, strict=True)), frozenset(unreadable)
+
+
+def _free_groups(config: RunConfig, known: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Files of each client in data.path that no client has."""
+    taken = {path for files in known.values() for path in files}
+    return [group for group in map(_absolute, _file_groups(config.data.path)) if not taken & set(group)]
 
 
 def built_world(config: RunConfig) -> Path:
@@ -158,6 +183,8 @@ def _checked_evaluation(config: EvaluationConfig) -> EvaluationConfig:
 
 
 def _real_files(config: RunConfig, folder: Path, malicious: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    if config.data.watch:
+        return _watched_files(config)
     clients, groups = client_names(config.clients.count), _file_groups(config.data.path)
     for path in (path for group in groups for path in group):
         read_column_names(path)
@@ -176,6 +203,20 @@ def _real_files(config: RunConfig, folder: Path, malicious: frozenset[str]) -> d
     return files
 
 
+def _watched_files(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """The first clients.count clients of the watched directory; the others join at the first round boundary."""
+    path, clients = config.data.path, client_names(config.clients.count)
+    if not Path(path).is_dir():
+        raise ConfigError(f"data.watch=true needs a directory with a file or folder per client; data.path={path} is none")
+    found, unreadable = arrived_client_files(config, {})
+    if len(found) < len(clients):
+        raise ConfigError(
+            f"data.path={path} holds readable data of {len(found)} clients, clients.count={len(clients)} begin; add files, or "
+            f"set clients.count={max(1, len(found))}{'; ' if unreadable else ''}{'; '.join(sorted(unreadable))}"
+        )
+    return {client: found[client] for client in clients}
+
+
 def _is_split(config: RunConfig, num_clients: int) -> bool:
     """Whether data.path is one client's data that is split over all of them."""
     return isinstance(config.data.path, str) and not Path(config.data.path).is_dir() and num_clients > 1
@@ -188,10 +229,17 @@ def _file_groups(path: str | Sequence[str | Sequence[str]]) -> list[list[Path]]:
     root = Path(path)
     if not root.is_dir():
         return [[root]]
-    entries = sorted(entry for entry in root.iterdir() if entry.is_dir() or entry.suffix in SUFFIXES)
+    entries = _entries(root)
     if not entries:
         raise DataError(f"data directory {root} holds no .parquet or .jsonl file")
     return [_files_of(entry) for entry in entries]
+
+
+def _entries(root: Path) -> list[Path]:
+    """A client's file or folder each, in sorted order; none where the directory is gone."""
+    if not root.is_dir():
+        return []
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() or entry.suffix in SUFFIXES)
 
 
 def _files_of(entry: Path) -> list[Path]:

@@ -37,10 +37,19 @@ class Delivery:
 
 
 @dataclass(slots=True)
+class _Queue:
+    """Clients that wait for an actor of a pool."""
+
+    pool: ClientPool
+    waiting: deque
+
+
+@dataclass(slots=True)
 class _Flight:
     """A client that is training now."""
 
     task: TrainTask
+    pool: ClientPool
     actor: Any
     stream: Any
     deadline: float
@@ -49,29 +58,27 @@ class _Flight:
 
 
 def train_all(
-    pool: ClientPool,
-    jobs: Iterable[tuple[TrainTask, Any]],
+    jobs: Iterable[tuple[ClientPool, Sequence[tuple[TrainTask, Any]]]],
     *,
     timeout_s: float,
     on_deltas: Callable[[Sequence[tuple[TrainTask, Any]]], None],
 ) -> Iterator[Delivery]:
-    """Run every (task, reference to its starting adapter) on the pool, in this order; yield each as it ends.
+    """Run every (task, reference to its starting adapter) on its pool, in this order; yield each as it ends.
 
     Args:
+        jobs: Pools, each with what it trains.
         timeout_s: How long one client may train, and how long clients wait while no actor trains. An actor cannot be
             interrupted, so one whose client is late is replaced, and so is one that died.
         on_deltas: Called with the tasks and references of the step deltas that have come together.
     """
-    waiting, flights = deque(jobs), {}
+    queues, flights = [_Queue(pool, deque(own)) for pool, own in jobs], {}
     idle_since = time.monotonic()
     try:
-        while waiting or flights:
-            while waiting and (actor := pool.take()) is not None:
-                task, adapter = waiting.popleft()
-                stream = actor.train.remote(task, adapter)
-                flights[stream] = _Flight(task, actor, stream, time.monotonic() + timeout_s)
+        while flights or any(queue.waiting for queue in queues):
+            for queue in queues:
+                flights |= {flight.stream: flight for flight in _launch(queue, timeout_s)}
             deltas, landed = [], []
-            for stream in _ready(flights, pool.starting if waiting else ()):
+            for stream in _ready(flights, [ref for queue in queues if queue.waiting for ref in queue.pool.starting]):
                 flight = flights[stream]
                 if not _take_item(flight):
                     landed.append(flights.pop(stream))
@@ -81,21 +88,21 @@ def train_all(
                 on_deltas(deltas)
             for flight in landed:
                 delivery = _landed(flight)
-                (pool.replace if delivery.lost else pool.give_back)(flight.actor)
+                (flight.pool.replace if delivery.lost else flight.pool.give_back)(flight.actor)
                 yield delivery
             for stream in [s for s, flight in flights.items() if time.monotonic() > flight.deadline]:
                 flight = flights.pop(stream)
-                pool.replace(flight.actor)
+                flight.pool.replace(flight.actor)
                 yield Delivery(flight.task, failure=f"late: no update within clients.timeout_s={timeout_s:g} s")
             if flights or landed:
                 idle_since = time.monotonic()
             elif time.monotonic() > idle_since + timeout_s:
-                for task, _ in waiting:
+                for task, _ in (job for queue in queues for job in queue.waiting):
                     yield Delivery(task, failure=f"pending: no client actor for clients.timeout_s={timeout_s:g} s", lost=True)
                 return
     finally:  # a round that is given up leaves its clients training; what they send is not read
         for flight in flights.values():
-            pool.give_back(flight.actor)
+            flight.pool.give_back(flight.actor)
 
 
 def shortfall(delivery: Delivery, num_deltas: int, num_steps: int) -> str | None:
@@ -114,6 +121,13 @@ def first_line(error: BaseException) -> str:
     cause = getattr(error, "cause", None) or error
     text = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     return f"client_failed: {text}" if isinstance(error, ClientTrainingError) else f"client_lost: {text}"
+
+
+def _launch(queue: _Queue, timeout_s: float) -> Iterator[_Flight]:
+    """Start as many waiting clients as the pool has idle actors."""
+    while queue.waiting and (actor := queue.pool.take()) is not None:
+        task, adapter = queue.waiting.popleft()
+        yield _Flight(task, queue.pool, actor, actor.train.remote(task, adapter), time.monotonic() + timeout_s)
 
 
 def _ready(flights: dict[Any, _Flight], starting: Sequence[Any]) -> Sequence[Any]:

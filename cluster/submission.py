@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
@@ -19,18 +17,6 @@ RUNS = "~/safe-fedllm/runs"
 _REACH_TIMEOUT_S = 5.0
 _AGENT_TIMEOUT_S = 60.0
 _POLL_S = 1.0
-
-
-def use_token() -> bool:
-    """Pass the token that this machine has; must be called before Ray is imported. False when there is none.
-
-    Ray's Jobs client sends a token only when RAY_AUTH_MODE=token.
-    """
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    found = bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
-    if found:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    return found
 
 
 def check_head(address: str, has_token: bool) -> bool:

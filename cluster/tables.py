@@ -29,6 +29,7 @@ _ROUNDS = pa.schema(
         ("train_s", pa.float64()),
         ("probe_version", pa.int32()),
         ("round_outcome", pa.string()),
+        ("num_bytes", pa.int64()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
@@ -48,6 +49,9 @@ _PROBE = pa.schema(
         ("refresh_wait_s", pa.float64()),
         ("fit_s", pa.float64()),
         ("round_s", pa.float64()),
+        ("num_messages", pa.int32()),
+        ("score_s", pa.float64()),
+        ("score_bytes", pa.int64()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )

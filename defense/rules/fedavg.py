@@ -1,4 +1,5 @@
-"""Security-weighted FedAvg (McMahan et al. 2017; Safe-FedLLM, METHOD.md section 4).
+"""Security-weighted FedAvg (McMahan, Moore, Ramage, Hampson and Agüera y Arcas, AISTATS 2017, arXiv 1602.05629, algorithm 1;
+weights as in Safe-FedLLM, METHOD.md section 4).
 
 Streams: whatever the number of clients, it holds one sum. In float64, so that equal updates average to themselves.
 """
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from defense.rules.rule import Delta
+from defense.rules.rule import Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,11 @@ def init() -> WeightedSum:
     return WeightedSum()
 
 
-def add(state: WeightedSum, delta: Delta, num_samples: int, weight: float) -> WeightedSum:
-    """Add one client's delta with mass num_samples x weight; the mass must be positive."""
-    mass = num_samples * weight
-    if not mass > 0:
-        raise ValueError(f"a client of mass {mass} (num_samples {num_samples} x weight {weight}) must not be added")
+def add(state: WeightedSum, update: Update) -> WeightedSum:
+    """Add one client's delta, float64, with mass n w."""
+    mass = update.mass
     tensors = {
-        name: mass * tensor if not state.tensors else state.tensors[name] + mass * tensor for name, tensor in delta.items()
+        name: mass * tensor if not state.tensors else state.tensors[name] + mass * tensor for name, tensor in update.delta.items()
     }
     return WeightedSum(state.total + mass, tensors)
 

@@ -25,6 +25,7 @@ def test_a_run_leaves_a_complete_directory(small_run):
         "evaluation.parquet",
         "summary.json",
         "run.png",
+        "events.jsonl",
         "ground_truth.parquet",
     }
     assert expected <= names

@@ -84,7 +84,7 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped(start, tmp_path
     assert [change["order"] for change in result.summary["changes"]] == CARRIED_OUT
     saved = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])
     assert saved.aggregator.defense.skip_below == 0.05
-    assert saved.roster.num_active == 5
+    assert len(saved.roster.active) == 5
     assert len(saved.roster.known) == 6
     assert set(saved.aggregator.trust) == {f"client-{i:03d}" for i in range(5)}
     with pytest.raises(ClusterError, match="has ended"):

@@ -259,6 +259,20 @@ def test_calls_outside_a_round_are_refused():
             call()
 
 
+def test_the_report_says_how_many_bytes_came():
+    made = aggregator(clients=["a", "b", "c", "d", "e"])
+    made.submit("a", update("a", 1.0, train_s=1 / 3), None, [])
+    made.submit("b", update("b", 1.0, train_s=0.5, num_samples=99), None, [])
+    made.submit("c", b"junk", None, [])
+    made.submit("d", 7, None, [])
+    made.drop("e", "late")
+    report = made.close_round()
+    whole = 4 * sum(height * width for height, width in SHAPES.values())  # float32; the header does not count
+    assert {row.client_id: row.num_bytes for row in report.clients} == {"a": whole, "b": whole, "c": 4, "d": 0, "e": 0}
+    assert rows(report)["b"].reason.startswith("bad_count")
+    assert report.aggregate_s > 0
+
+
 def test_identical_updates_return_themselves_to_the_bit():
     generator = torch.Generator().manual_seed(0)
     state = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in SHAPES.items()}

@@ -310,7 +310,7 @@ def test_the_round_ends_with_its_drift(probe, tmp_path):
     clients = [f"c{i}" for i in range(9)]
     blind.open_round(dataclasses.replace(ROUND, client_ids=frozenset(clients)))
     blind.score_batch(clients, *(step_delta(client, 1.0) for client in clients))
-    drift = blind.close_round()
+    drift = blind.close_round().drift
     # Every score is 1/2, where no training score lies: in the nearest mixture half lies below and half above.
     assert drift.distance == pytest.approx(0.5, abs=0.01)
     assert drift.critical == pytest.approx(1.63 * 5 / 12)  # 9 clients against 16
@@ -324,17 +324,32 @@ def test_only_what_the_level_weighs_counts_as_drift(tmp_path):
     probe = Probe(str(tmp_path), LAYOUT)
     probe.open_round(dataclasses.replace(ROUND, reads="shadow"))
     probe.score("a", step_delta("a", 1.0, branch="real"))
-    assert probe.close_round() is None
+    assert probe.close_round().drift is None
     probe.open_round(dataclasses.replace(ROUND, reads="shadow"))
     probe.score("a", step_delta("a", 1.0, branch="shadow"))
-    assert probe.close_round() is not None
+    assert probe.close_round().drift is not None
 
 
 def test_without_scores_or_a_training_distribution_there_is_no_drift(probe):
     probe.score("a", step_delta("a", 1.0))
-    assert probe.close_round() is None  # the artefact tells no distribution
+    assert probe.close_round().drift is None  # the artefact tells no distribution
     with pytest.raises(RuntimeError, match="no round is open"):
         probe.close_round()
+
+
+def test_the_round_ends_with_what_scoring_took(probe):
+    deltas = [step_delta("a", 1.0), step_delta("b", 0.5)]
+    probe.score_batch(["a", "b"], *deltas)
+    for sent in (b"junk", 7):  # refused: counted, but nothing of it was scored
+        assert probe.score("a", sent).refusal.startswith("malformed")
+    closed = probe.close_round()
+    assert closed.num_messages == 4
+    assert closed.num_bytes == sum(map(len, deltas))
+    assert closed.score_s > 0
+    assert probe.score("a", step_delta("a", 1.0)).refusal == "wrong_round: no round is open"
+    probe.open_round(ROUND)
+    closed = probe.close_round()
+    assert (closed.num_messages, closed.score_s, closed.num_bytes) == (0, 0.0, 0)
 
 
 def test_a_step_counts_once(probe):

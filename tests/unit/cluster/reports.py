@@ -23,6 +23,7 @@ def client_round(
         train_s=0.1,
         probe_version=1,
         round_outcome=outcome,
+        num_bytes=1000 if admitted else 0,
     )
 
 

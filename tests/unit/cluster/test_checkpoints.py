@@ -84,3 +84,14 @@ def test_later_ones_go_when_a_run_takes_another_way(checkpoints):
 def test_a_uri_that_no_file_system_answers_to_is_refused_by_key():
     with pytest.raises(ConfigError, match=r"checkpoint.path=nosuch://bucket/x: .*name a directory or a URI"):
         Checkpoints("nosuch://bucket/x", keep=1)
+
+
+def test_a_place_is_tried_by_writing_and_leaves_nothing_behind(checkpoints, tmp_path):
+    checkpoints.check_writable()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"cannot write to .*/file/run: .*; name another place"):
+        Checkpoints(str(tmp_path / "file/run"), keep=1).check_writable()

@@ -31,6 +31,14 @@ def test_a_client_is_pending_until_a_round_takes_it(status, published):
     assert published[-1]["counts"] == {"done": 1, "running": 1, "pending": 1}
 
 
+def test_a_client_without_room_is_pending_again(status, published):
+    status.round_started(0, ["a", "b", "c"])
+    status.round_finished(round_report(0, {"a": 1.0, "b": 1.0, "c": 1.0}))
+    status.round_started(1, ["a"])
+    status.clients_waiting(1, ["c"])
+    assert published[-1]["clients"] == {"a": "running", "b": "done", "c": "pending"}
+
+
 def test_a_round_leaves_states_weights_and_rates(status, published):
     status.round_started(0, ["a", "b"])
     status.round_finished(round_report(0, {"a": 0.25, "b": None}))

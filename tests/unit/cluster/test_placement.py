@@ -1,4 +1,4 @@
-"""How many actors a cluster holds: decisions from resources, no Ray."""
+"""How many actors a cluster holds, and where: decisions from nodes, no Ray."""
 
 import pytest
 
@@ -6,36 +6,48 @@ from actors.config import ModelConfig
 from cluster.config import RunConfig
 from cluster.errors import ClusterError
 from cluster.loading import load_config
-from cluster.placement import model_bytes, plan_placement
+from cluster.nodes import Node
+from cluster.placement import model_bytes, plan_collection, plan_placement
 
 GIB = 2**30
+SERVER = {"role": "server"}
+LABELLED = "cluster.server_label=role=server"
+LIVE = ("clients.per_round=3", "defense.level=live", "probe.refresh_clients=2")
 
 
-def plan(resources: dict[str, float], *overrides: str, model: ModelConfig | None = None):
-    return plan_placement(load_config(None, list(overrides)), resources, model or ModelConfig())
+def plan(*nodes: dict[str, float] | Node, overrides=(), model: ModelConfig | None = None, num_clients: int | None = None):
+    nodes = [node if isinstance(node, Node) else Node(node) for node in nodes]
+    return plan_placement(load_config(None, list(overrides)), nodes, model or ModelConfig(), num_clients)
 
 
-def test_without_gpus_there_is_a_client_actor_per_cpu():
-    placement = plan({"CPU": 4, "memory": 16 * GIB})
-    assert placement.num_client_actors == 4
+def test_without_gpus_there_is_a_client_actor_per_cpu_of_every_node():
+    placement = plan({"CPU": 3, "memory": 16 * GIB}, {"CPU": 1, "memory": 16 * GIB})
+    assert placement.num_client_actors == placement.num_placeable == 4
     assert placement.client_options == {"num_cpus": 1.0}
 
 
 def test_never_more_actors_than_clients_of_a_round():
-    assert plan({"CPU": 64}, "clients.per_round=3").num_client_actors == 3
+    assert plan({"CPU": 64}, overrides=["clients.per_round=3"]).num_client_actors == 3
+    assert plan({"CPU": 64}, num_clients=40).num_client_actors == 40
 
 
 def test_reference_clients_of_a_refresh_and_of_a_collection_count():
-    live = ("clients.per_round=3", "defense.level=live", "probe.refresh_clients=2")
-    assert plan({"CPU": 64}, *live).num_client_actors == 3 + 2 * 2
-    assert plan({"CPU": 64}, *live, "probe.refresh_every=0").num_client_actors == 3
-    assert plan_placement(load_config(None), {"CPU": 64}, ModelConfig(), 40).num_client_actors == 40
+    assert plan({"CPU": 64}, overrides=LIVE).num_client_actors == 3 + 2 * 2
+    assert plan({"CPU": 64}, overrides=[*LIVE, "probe.refresh_every=0"]).num_client_actors == 3
+    assert plan_collection(load_config(None), [Node({"CPU": 64})], ModelConfig(), 40).num_client_actors == 40
 
 
 def test_more_actors_than_cpus_share_them():
-    placement = plan({"CPU": 2}, "cluster.client_actors=4")
-    assert placement.num_client_actors == 4
+    placement = plan({"CPU": 2}, overrides=["cluster.client_actors=4"])
+    assert placement.num_client_actors == placement.num_placeable == 4
     assert placement.client_options == {"num_cpus": 0.5}
+
+
+def test_actors_for_the_clients_are_wanted_even_where_there_is_no_room_yet():
+    small, large = (plan(*nodes, overrides=["cluster.clients_per_actor=4"]) for nodes in ([{"CPU": 1}], [{"CPU": 1}, {"CPU": 8}]))
+    assert (small.num_client_actors, small.num_placeable) == (3, 1)
+    assert (large.num_client_actors, large.num_placeable) == (3, 3)
+    assert small.client_options == {"num_cpus": 1.0}
 
 
 def test_with_gpus_client_and_evaluation_share_them():
@@ -45,25 +57,68 @@ def test_with_gpus_client_and_evaluation_share_them():
     assert placement.evaluation_options["num_gpus"] == pytest.approx(0.2)
 
 
-def test_four_gpus_give_four_client_actors():
-    assert plan({"CPU": 16, "GPU": 4}).num_client_actors == 4
+@pytest.mark.parametrize(("share", "actors"), [(0.8, 4), (0.2, 4 + 3 * 5), (0.5, 1 + 3 * 2), (1, 3), (2, 1)])
+def test_a_share_below_1_lies_on_one_gpu_and_the_evaluation_takes_part_of_one(share, actors):
+    placement = plan({"CPU": 64, "GPU": 4}, overrides=[f"cluster.gpus_per_client={share}"], num_clients=100)
+    assert placement.num_client_actors == placement.num_placeable == actors
 
 
-def test_a_small_gpu_share_puts_several_actors_on_one_gpu():
-    placement = plan({"CPU": 16, "GPU": 1}, "cluster.gpus_per_client=0.2")
-    assert placement.num_client_actors == 4
+def test_four_gpus_on_nodes_of_their_own_give_four_client_actors():
+    assert plan(*[{"CPU": 4, "GPU": 1}] * 4).num_client_actors == 4
 
 
-def test_too_many_actors_for_the_gpus_are_refused_with_the_keys():
-    with pytest.raises(ClusterError, match=r"cluster\.client_actors=3 x cluster\.gpus_per_client=0\.5 .* 1 GPUs"):
-        plan({"CPU": 16, "GPU": 1}, "cluster.client_actors=3", "cluster.gpus_per_client=0.5")
+def test_too_many_actors_for_the_gpus_wait_for_more():
+    placement = plan({"CPU": 16, "GPU": 1}, overrides=["cluster.client_actors=3", "cluster.gpus_per_client=0.5"])
+    assert (placement.num_client_actors, placement.num_placeable) == (3, 1)
+
+
+def test_gpus_that_are_named_are_waited_for_where_there_are_none_yet():
+    placement = plan({"CPU": 4}, overrides=["cluster.gpus_per_client=1", "cluster.client_actors=2"])
+    assert (placement.num_client_actors, placement.num_placeable) == (2, 0)
+    assert placement.client_options["num_gpus"] == 1
+
+
+def test_a_share_that_the_evaluation_leaves_on_no_gpu_is_refused():
+    with pytest.raises(ClusterError, match=r"cluster\.gpus_per_client=1: .*the cluster has 1 GPUs"):
+        plan({"CPU": 16, "GPU": 1}, overrides=["cluster.gpus_per_client=1"])
 
 
 def test_too_little_memory_is_refused_with_the_largest_count_that_fits():
+    node = {"CPU": 8, "memory": 2 * GIB}
     with pytest.raises(ClusterError, match=r"cluster\.client_actors=8 .* set cluster\.client_actors to \d+") as caught:
-        plan({"CPU": 8, "memory": 2 * GIB}, "cluster.client_actors=8")
+        plan(node, overrides=["cluster.client_actors=8"])
     fits = int(str(caught.value).rsplit("cluster.client_actors to ", 1)[1].split(",")[0])
-    assert plan({"CPU": 8, "memory": 2 * GIB}, f"cluster.client_actors={fits}").num_client_actors == fits
+    assert plan(node, overrides=[f"cluster.client_actors={fits}"]).num_client_actors == fits
+
+
+def test_the_servers_label_keeps_server_and_clients_apart():
+    nodes = (Node({"CPU": 2}, SERVER), Node({"CPU": 4}), Node({"CPU": 1}, {"role": "other"}))
+    placement = plan(*nodes, overrides=[LABELLED, *LIVE], num_clients=9)
+    inside, outside = {"role": "server"}, {"role": "!server"}
+    assert placement.num_client_actors == 3
+    assert placement.client_options == {"num_cpus": 1.0, "label_selector": outside}
+    assert placement.server_options == {"num_cpus": 0, "label_selector": inside}
+    assert placement.evaluation_options == {"num_cpus": 0, "label_selector": inside}
+    assert placement.num_reference_actors == 2
+    assert placement.reference_options == {"num_cpus": 1.0, "label_selector": inside}
+    collecting = plan_collection(load_config(None, [LABELLED]), nodes, ModelConfig(), 16)
+    assert (collecting.num_client_actors, collecting.client_options) == (2, {"num_cpus": 1.0, "label_selector": inside})
+
+
+def test_the_evaluation_goes_where_the_gpus_are():
+    gpu = Node({"CPU": 4, "GPU": 2})
+    on_clients = plan(Node({"CPU": 4}, SERVER), gpu, overrides=[LABELLED])
+    assert on_clients.evaluation_options == {"num_gpus": 0.2, "num_cpus": 0}
+    assert on_clients.num_client_actors == 2
+    on_server = plan(Node({"CPU": 4, "GPU": 1}, SERVER), gpu, overrides=[LABELLED])
+    assert on_server.evaluation_options["label_selector"] == SERVER
+
+
+def test_a_server_that_is_missing_or_has_no_room_for_references_is_told():
+    with pytest.raises(ClusterError, match=r"server_label=role=server: no node carries .* --labels role=server"):
+        plan({"CPU": 2}, overrides=[LABELLED])
+    with pytest.raises(ClusterError, match=r"no room for a reference client, which asks for num_gpus=0\.8"):
+        plan(Node({"CPU": 4}, SERVER), Node({"CPU": 4, "GPU": 1}), overrides=[LABELLED, *LIVE, "cluster.gpus_per_client=0.8"])
 
 
 def test_model_size_comes_from_the_files(base_config):
@@ -73,4 +128,4 @@ def test_model_size_comes_from_the_files(base_config):
 
 
 def test_paper_defaults_fit_a_machine_with_one_gpu():
-    assert plan_placement(RunConfig(), {"CPU": 8, "GPU": 1, "memory": 32 * GIB}, ModelConfig()).num_client_actors == 1
+    assert plan_placement(RunConfig(), [Node({"CPU": 8, "GPU": 1, "memory": 32 * GIB})], ModelConfig()).num_client_actors == 1

@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from actors.errors import ModelError
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, DeadlineError
 from cluster.pool import ClientPool, Starting
 
 
@@ -65,6 +65,13 @@ def test_an_actor_that_is_still_starting_holds_up_nobody(make):
     assert len(pool.starting) == 1
     pool.give_back(quick)
     assert pool.take() == quick
+
+
+def test_the_first_to_start_is_waited_for_but_not_for_ever(make):
+    pool = make(starter(60.0, 0.0), 2)
+    assert pool.wait_for_one(20) == pool.take()
+    with pytest.raises(DeadlineError, match=r"no client actor started within 0\.2 s"):
+        make(starter(60.0), 1).wait_for_one(0.2)
 
 
 def test_one_that_died_is_replaced_by_another(make):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.messages import ProbeRefresh
+from actors.messages import ProbeClose, ProbeRefresh
 from cluster.probe_rounds import probe_round
 from probe.drift import Drift
 from tests.unit.cluster.reports import round_report
@@ -15,13 +15,15 @@ HALF, NONE = {"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 1.0}
 
 def row(*weights, drift=CALM, refreshed=None):
     reports = [round_report(index, given) for index, given in enumerate(weights)]
-    return probe_round(reports, 3, drift, refreshed, refresh_wait_s=1.5, round_s=4.0)
+    closed = ProbeClose(drift=drift, num_messages=5, score_s=0.25, num_bytes=600)
+    return probe_round(reports, 3, closed, refreshed, refresh_wait_s=1.5, round_s=4.0)
 
 
 def test_a_calm_round():
     given = row(HALF, HALF)
     assert (given.round, given.version, given.num_scores) == (1, 3, 2)
     assert (given.drift_distance, given.drift_critical) == (0.2, 0.6)
+    assert (given.num_messages, given.score_s, given.score_bytes) == (5, 0.25, 600)
     assert not given.blind
     assert (given.warning, given.refresh, given.refresh_wait_s) == (None, None, None)
 

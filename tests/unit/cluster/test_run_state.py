@@ -10,14 +10,16 @@ from tests.unit.cluster.reports import evaluation_report, probe_row, round_repor
 
 
 def aggregator(trust) -> AggregatorState:
-    return AggregatorState(adapter=b"weights", version=1, trust=trust, defense=DefenseConfig(skip_below=0.3))
+    return AggregatorState(
+        adapter=b"weights", version=1, trust=trust, defense=DefenseConfig(skip_below=0.3), rule_memory=b"remembered"
+    )
 
 
 def test_a_state_comes_back_as_it_was():
     state = RunState(
         rounds_done=2,
         aggregator=aggregator({"client-000": {"mean": 0.1 + 0.2, "rounds": 2}}),
-        roster=Roster(known={"client-000": ("a.parquet",), "client-001": ("b", "c")}, num_active=1),
+        roster=Roster(known={"client-000": ("a.parquet",), "client-001": ("b", "c")}, active=("client-000",)),
         changes=(Change(round=1, order="scale 1"),),
         probe={"probe.json": b"{}", "probe.safetensors": b"numbers"},
         rounds=(round_report(0, {"a": 0.1, "b": None}), round_report(1, {"a": 1 / 3, "b": 1.0}, "skipped")),
@@ -31,5 +33,5 @@ def test_a_state_comes_back_as_it_was():
 
 def test_what_is_not_finite_survives():
     trust = {"a": math.inf}
-    state = RunState(aggregator=aggregator(trust), roster=Roster(known={}, num_active=0))
+    state = RunState(aggregator=aggregator(trust), roster=Roster(known={}, active=()))
     assert decode_state(encode_state(state)).aggregator.trust == trust

@@ -10,7 +10,7 @@ import pytest
 from actors.errors import DataError
 from cluster.errors import ConfigError
 from cluster.loading import load_config
-from cluster.sources import client_names, draw_malicious, prepare_sources
+from cluster.sources import arrived_client_files, client_names, draw_malicious, prepare_sources
 
 
 def write_rows(path: Path, count: int, **extra: list) -> Path:
@@ -136,3 +136,31 @@ def test_missing_evaluation_prompts_are_named(tmp_path):
     config = real_config(str(path), "clients.count=2", f"evaluation.restricted_path={tmp_path / 'no.jsonl'}")
     with pytest.raises(DataError, match=r"no\.jsonl does not exist"):
         prepare_sources(config, tmp_path / "out")
+
+
+def test_files_that_appear_in_a_watched_directory_are_new_clients(tmp_path):
+    folder = tmp_path / "clients"
+    for name in ("b.parquet", "c.jsonl"):
+        write_rows(folder / name, 3)
+    config = real_config(str(folder), "clients.count=2", "data.watch=true")
+    known = prepare_sources(config, tmp_path).files
+    assert arrived_client_files(config, known) == ({}, frozenset())
+    write_rows(folder / "a" / "part.jsonl", 3)
+    (folder / "half.parquet").write_bytes(b"PAR1 not whole")
+    (folder / "empty").mkdir()
+    arrived, unreadable = arrived_client_files(config, known)
+    assert {name: [Path(path).name for path in files] for name, files in arrived.items()} == {"client-002": ["part.jsonl"]}
+    assert {"half.parquet" in why or "empty" in why for why in unreadable} == {True}
+    assert len(unreadable) == 2
+    assert list(prepare_sources(config, tmp_path).files) == ["client-000", "client-001"]  # as on resume
+    assert arrived_client_files(config, {**known, **arrived})[0] == {}
+
+
+def test_only_a_directory_of_honest_clients_can_be_watched(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.watch=true needs a directory"):
+        load_config(None, ["data.watch=true"])
+    with pytest.raises(ConfigError, match=r"clients\.malicious=1 should be 0"):
+        real_config(str(tmp_path), "data.watch=true", "clients.malicious=1", "data.malicious_path=x")
+    file = write_rows(tmp_path / "all.jsonl", 4)
+    with pytest.raises(ConfigError, match=r"all\.jsonl is none"):
+        prepare_sources(real_config(str(file), "clients.count=2", "data.watch=true"), tmp_path)

@@ -8,15 +8,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defense.rules import RULES
+from defense.config import AggregationConfig
+from defense.rules import make_rule
+from defense.rules.rule import Update
+
+RULE = make_rule(AggregationConfig(rule="fedavg"))
+
+
+def add(state, delta: dict[str, torch.Tensor], num_samples: int, weight: float):
+    return RULE.add(state, Update(client_id="a", delta=delta, num_samples=num_samples, weight=weight))
+
+
+def finish(state) -> dict[str, torch.Tensor]:
+    return RULE.finish(state, {}, np.random.default_rng(0)).delta
 
 
 def aggregate(*clients: tuple[dict[str, torch.Tensor], int, float]) -> dict[str, torch.Tensor]:
-    rule = RULES["fedavg"]
-    state = rule.init()
+    state = RULE.init()
     for delta, num_samples, weight in clients:
-        state = rule.add(state, delta, num_samples, weight)
-    return rule.finish(state)
+        state = add(state, delta, num_samples, weight)
+    return finish(state)
 
 
 def delta(*values: float) -> dict[str, torch.Tensor]:
@@ -93,12 +104,11 @@ def test_a_mass_that_is_not_positive_is_refused_with_its_figures(num_samples, we
 
 
 def test_nan_of_a_client_of_weight_0_cannot_reach_the_mean():
-    rule = RULES["fedavg"]
-    state = rule.add(rule.init(), delta(1, 2), 10, 1.0)
+    state = add(RULE.init(), delta(1, 2), 10, 1.0)
     with pytest.raises(ValueError, match="must not be added"):
-        rule.add(state, delta(math.nan, math.inf), 10, 0.0)
+        add(state, delta(math.nan, math.inf), 10, 0.0)
     # (10 x 1 + 10 x 3) / 20 = 2 and (10 x 2 + 10 x 6) / 20 = 4, as if the refused client had not been there.
-    assert rule.finish(rule.add(state, delta(3, 6), 10, 1.0))["a"].tolist() == [2.0, 4.0]
+    assert finish(add(state, delta(3, 6), 10, 1.0))["a"].tolist() == [2.0, 4.0]
 
 
 def test_a_round_without_clients_has_no_mean():
@@ -107,15 +117,21 @@ def test_a_round_without_clients_has_no_mean():
 
 
 def test_adding_a_client_changes_neither_the_state_before_nor_the_delta():
-    rule = RULES["fedavg"]
     first = delta(2)
-    before = rule.add(rule.init(), first, 1, 1.0)
-    rule.add(before, delta(10), 1, 1.0)
-    assert rule.finish(before)["a"].tolist() == [2.0]
-    assert rule.finish(before)["a"].tolist() == [2.0]  # finishing leaves the state too
+    before = add(RULE.init(), first, 1, 1.0)
+    add(before, delta(10), 1, 1.0)
+    assert finish(before)["a"].tolist() == [2.0]
+    assert finish(before)["a"].tolist() == [2.0]  # finishing leaves the state too
     assert first["a"].tolist() == [2.0]
 
 
 def test_a_fresh_state_knows_nothing_of_an_earlier_round():
     aggregate((delta(100), 50, 1.0))
     assert aggregate((delta(1), 1, 1.0))["a"].tolist() == [1.0]
+
+
+def test_memory_grows_with_no_client():
+    state = RULE.init()
+    for _ in range(3):
+        state = add(state, delta(1, 2), 1, 1.0)
+        assert [tensor.shape for tensor in state.tensors.values()] == [(2,)]
