@@ -12,6 +12,7 @@ import torch
 
 from actors.config import TrainingConfig
 from actors.errors import WireError
+from actors.gathering import Reading, gather, last_step_refusal, scored
 from actors.messages import AdapterLayout, Admission, AggregatorState, ClientRound, LoRAUpdate, ProbeScore, RoundReport, StepDelta
 from actors.seeding import stream
 from actors.wire import decode_message, decode_tensors, encode_tensors
@@ -20,20 +21,26 @@ from defense.admission import (
     Reason,
     Refusal,
     adamw_norm_bound,
+    adamw_reach,
     check_count,
+    check_frozen,
     check_norm,
     check_sender,
     check_tensors,
     check_tie,
+    check_values,
     delta_norm,
 )
+from defense.averaging import svd
+from defense.averaging.ffa import frozen_names
+from defense.averaging.pairs import lora_pairs
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
-from defense.evidence import Evidence, gather_evidence
+from defense.evidence import ClientEvidence, Evidence, Rise
 from defense.gate import Decision, decide, lift
-from defense.levels import READS, make_level
+from defense.levels import is_banned, make_level, sources_of, wants_shadow
+from defense.optimizers import make_optimizer
 from defense.rules import make_rule
 from defense.rules.rule import Aggregate, Memory, Update
-from probe.config import PAPER_THRESHOLD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,7 @@ class _Round:
     rows: dict[str, ClientRound] = field(default_factory=dict)
     raw_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each admitted client before `min_weight`."""
+    averaging_error: float | None = None
 
 
 class Aggregator:
@@ -69,7 +77,8 @@ class Aggregator:
 
     A round is `open_round`, a `submit` or `drop` per client, `close_round`. Updates are given to the rule as they are
     submitted, in order of client id, so sums do not depend on who finishes first. FedAvg folds each into one sum, and
-    memory does not grow with the number of clients; the other rules keep the updates until the round is closed.
+    memory does not grow with the number of clients; the other rules, and averaging of products, keep the updates until the
+    round is closed.
     """
 
     def __init__(self, config: AggregatorConfig, layout: AdapterLayout, adapter: bytes) -> None:
@@ -77,8 +86,12 @@ class Aggregator:
         self._config, self._layout = config, layout
         self._adapter, self._adapter_bytes, self._version = decode_tensors(adapter), adapter, 0
         self._defend(config.defense)
-        self._rule = make_rule(config.aggregation)
+        self._rule, self._optimize = make_rule(config.aggregation), make_optimizer(config.aggregation)
         self._memory: Memory = {}
+        self._optimizer_memory: Memory = {}
+        self._frozen = frozen_names(layout.shapes) if config.aggregation.freezes_a else frozenset()
+        if self._averages_products:
+            lora_pairs(layout.shapes)  # a layout that cannot be averaged so is told before a round is run
         self._trust: Mapping[str, Any] = {}
         self._round: _Round | None = None
 
@@ -93,18 +106,19 @@ class Aggregator:
             version=self._version,
             trust=self._trust,
             defense=self._defense,
-            rule_memory=encode_tensors(self._memory) if self._memory else b"",
+            rule_memory=_encode_memory(self._memory),
+            optimizer_memory=_encode_memory(self._optimizer_memory),
         )
 
     def restore(self, state: AggregatorState) -> None:
         """Go on from a committed state; an open round is discarded."""
         self._adapter, self._adapter_bytes, self._version = decode_tensors(state.adapter), state.adapter, state.version
         self._trust, self._round = state.trust, None
-        self._memory = decode_tensors(state.rule_memory) if state.rule_memory else {}
+        self._memory, self._optimizer_memory = _decode_memory(state.rule_memory), _decode_memory(state.optimizer_memory)
         self._defend(state.defense)
 
     def _defend(self, defense: DefenseConfig) -> None:
-        self._defense, self._level, self._reads = defense, make_level(defense), READS[defense.level]
+        self._defense, self._level, self._sources = defense, make_level(defense), sources_of(defense)
 
     def open_round(
         self, round_index: int, client_ids: Sequence[str], learning_rate: float, min_updates: int | None = None
@@ -115,7 +129,7 @@ class Aggregator:
         """
         training, admission = self._config.training, self._config.admission
         num_values = sum(tensor.numel() for tensor in self._adapter.values())
-        shadow_rate = self._defense.shadow.learning_rate if self._reads == "shadow" else 0.0
+        shadow_rate = self._defense.shadow.learning_rate if "shadow" in self._sources else 0.0
         bound = admission.max_norm or adamw_norm_bound(
             admission.norm_factor, max(learning_rate, shadow_rate), training.steps, num_values
         )
@@ -126,21 +140,34 @@ class Aggregator:
             num_steps=training.steps,
             batch_size=training.batch_size,
             max_norm=bound,
-            reads=self._reads,
+            max_value=self._reach(learning_rate),
+            max_shadow_value=self._reach(shadow_rate),
+            reads=self._sources,
+            shadow_ids=frozenset(c for c in client_ids if wants_shadow(self._defense, self._trust, c)),
         )
         quorum = min_updates or self._config.min_updates
         self._round = _Round(expected=expected, trust=self._trust, folded=self._rule.init(), min_updates=quorum)
         return expected
 
-    def submit(self, client_id: str, update: bytes, last_delta: bytes | None, scores: Sequence[ProbeScore]) -> Admission:
+    def _reach(self, learning_rate: float) -> float | None:
+        """How far a value may move in a round at this learning rate; weight decay pulls by its share of the largest value."""
+        factor, training = self._config.admission.value_factor, self._config.training
+        if factor is None:
+            return None
+        reach = adamw_reach(learning_rate, training.steps)
+        largest = max(float(tensor.abs().max()) for tensor in self._adapter.values()) + reach
+        return factor * (reach + learning_rate * training.weight_decay * training.steps * largest)
+
+    def submit(self, client_id: str, update: bytes, last_delta: bytes | None, scores: Sequence[Reading]) -> Admission:
         """Admit, weigh and fold in one client's update.
 
         Args:
             client_id: Who sent it, as the server knows it. Clients are submitted in ascending order.
             update: An encoded LoRAUpdate.
-            last_delta: The encoded last real StepDelta, which must be the submitted delta. Not read at levels none and
-                live, which weigh no step deltas.
-            scores: The probe's scores of this client's step deltas, or of the update.
+            last_delta: The encoded last real StepDelta, which must be the submitted delta. Not read where no level
+                weighs step deltas.
+            scores: What probe and canary say: scores of this client's step deltas in the order in which it sent them, and
+                readings of the update.
 
         Raises:
             RuntimeError: no round is open, or a client with a later id was submitted before.
@@ -152,7 +179,7 @@ class Aggregator:
             message = decode_message(update, LoRAUpdate)
         except WireError as error:
             return self._refuse(client_id, Refusal(Reason.MALFORMED, str(error)), _size(update))
-        refusal = self._check(client_id, message, last_delta)
+        refusal = self._check(client_id, message, last_delta, scores)
         if refusal is not None:
             return self._refuse(client_id, refusal, _tensor_bytes(message))
         self._fold(current, message, scores)
@@ -180,7 +207,7 @@ class Aggregator:
             raise RuntimeError("no round is open; call open_round first")
         return self._round
 
-    def _check(self, client_id: str, message: LoRAUpdate, last_delta: bytes | None) -> Refusal | None:
+    def _check(self, client_id: str, message: LoRAUpdate, last_delta: bytes | None, scores: Sequence[Reading]) -> Refusal | None:
         current = self._open()
         if message.client_id != client_id:
             return Refusal(Reason.UNKNOWN_CLIENT, f"client {client_id} sent an update signed {message.client_id!r:.80}")
@@ -190,14 +217,20 @@ class Aggregator:
             check_sender(message, current.expected)
             or check_count("num_samples", message.num_samples, current.expected.max_samples)
             or check_tensors(message.tensors, self._layout.shapes)
+            or check_frozen(message.tensors, self._adapter, self._frozen)
         )
         if refusal is not None:
             return refusal
         delta = self._delta(message)
-        return check_norm(delta, current.expected.max_norm) or self._check_tie(delta, last_delta)
+        bounds = current.expected
+        refusal = check_norm(delta, bounds.max_norm) or check_values(delta, bounds.max_value)
+        return refusal or self._check_tie(delta, last_delta, scores)
 
-    def _check_tie(self, delta: Mapping[str, torch.Tensor], last_delta: bytes | None) -> Refusal | None:
-        if self._reads not in ("real", "shadow"):
+    def _check_tie(
+        self, delta: Mapping[str, torch.Tensor], last_delta: bytes | None, scores: Sequence[Reading]
+    ) -> Refusal | None:
+        """The step delta that ties must be the one that was scored, not a second one after a harmless first."""
+        if not self._sources & {"real", "shadow"}:
             return None
         if last_delta is None:
             return Refusal(Reason.UNTIED_EVIDENCE, "no step delta came with the update")
@@ -207,58 +240,41 @@ class Aggregator:
             return Refusal(Reason.UNTIED_EVIDENCE, f"the last step delta is malformed: {error}")
         if last.branch != "real":
             return Refusal(Reason.UNTIED_EVIDENCE, "the message before the update is no real step delta")
+        if last.step != self._config.training.steps:
+            return Refusal(Reason.UNTIED_EVIDENCE, f"the message before the update is of step {last.step}, not the last")
+        refusal = last_step_refusal(scores)
+        if refusal is not None:
+            return Refusal(Reason.UNTIED_EVIDENCE, f"the last step delta was refused: {refusal}")
         return check_tie(delta, last.tensors)
 
     def _delta(self, message: LoRAUpdate) -> dict[str, torch.Tensor]:
         """Client minus global in float32, the same subtraction that the client's last StepDelta made."""
         return {name: message.tensors[name] - self._adapter[name] for name in self._layout.shapes}
 
-    def _fold(self, current: _Round, message: LoRAUpdate, scores: Sequence[ProbeScore]) -> None:
-        evidence, reason = self._evidence(message, scores)
+    def _fold(self, current: _Round, message: LoRAUpdate, scores: Sequence[Reading]) -> None:
+        client_id, asked = message.client_id, message.client_id in current.expected.shadow_ids
+        found = gather(message, scores, sources=self._sources, shadow_asked=asked, training=self._config.training)
         raw = lifted = 0.0
-        if evidence is not None:
-            weights, current.trust = self._level(current.trust, [evidence])
-            raw = weights[message.client_id]
-            lifted = lift(raw, self._defense.min_weight)
-        current.raw_weights[message.client_id] = raw
+        if found.evidence is not None:
+            weights, current.trust = self._level(current.trust, [found.evidence])
+            raw = weights[client_id]
+            lifted = raw if is_banned(current.trust, client_id) else lift(raw, self._defense.min_weight)
+        current.raw_weights[client_id] = raw
         if lifted > 0:
             exact = {name: message.tensors[name].double() - self._adapter[name].double() for name in self._layout.shapes}
-            given = Update(client_id=message.client_id, delta=exact, num_samples=message.num_samples, weight=lifted)
+            given = Update(client_id=client_id, delta=exact, num_samples=message.num_samples, weight=lifted)
             current.folded = self._rule.add(current.folded, given)
-        probed = evidence is not None and self._reads is not None
-        current.rows[message.client_id] = replace(
-            self._empty_row(message.client_id, reason, _tensor_bytes(message)),
+        current.rows[client_id] = replace(
+            self._empty_row(client_id, found.reason, _tensor_bytes(message)),
             admitted=True,
             num_samples=message.num_samples,
-            num_steps_scored=sum(s.probability is not None and s.branch == self._reads for s in scores),
-            malicious_ratio=evidence.ratio if probed else None,
-            last_step_probability=evidence.last_probability if probed else None,
-            flagged=evidence.is_flagged if probed else None,
+            num_steps_scored=sum(len(scored(scores, source)) for source in sorted(self._sources)),
             weight=lifted,
             update_norm=delta_norm(self._delta(message)),
             loss=message.loss,
             train_s=message.train_s,
-            probe_version=max((s.probe_version for s in scores if s.probe_version is not None), default=None),
+            **_verdict(found.evidence, scores),
         )
-
-    def _evidence(self, message: LoRAUpdate, scores: Sequence[ProbeScore]) -> tuple[Evidence | None, str | None]:
-        """The evidence on a client, or None with the reason why there is none: no score, no weight."""
-        failures = [score.failure for score in scores if score.failure is not None]
-        if self._reads is not None and failures:
-            return None, f"no_evidence: {len(failures)} steps without a score, first: {failures[0]}"
-        read = [s for s in scores if s.branch == self._reads and s.probability is not None]
-        refusals = [score.refusal for score in scores if score.refusal is not None]
-        training = self._config.training
-        evidence = gather_evidence(
-            message.client_id,
-            message.num_samples,
-            {s.step: s.probability for s in read},
-            # The verdict on an update is one on all its samples.
-            num_steps=1 if self._reads == "update" else training.steps,
-            batch_size=training.steps * training.batch_size if self._reads == "update" else training.batch_size,
-            threshold=next((s.threshold for s in read if s.threshold is not None), PAPER_THRESHOLD),
-        )
-        return evidence, f"step_delta_refused: {refusals[0]}" if refusals else None
 
     def _refuse(self, client_id: str, refusal: Refusal, num_bytes: int) -> Admission:
         if client_id in self._open().expected.client_ids:
@@ -287,12 +303,17 @@ class Aggregator:
         )
 
     def _aggregate(self, current: _Round, decision: Decision) -> Decision:
-        """Commit what the rule makes of the round; the decision, with a word when f had to be lowered."""
+        """Commit what rule and optimizer make of the round; the decision, with a word on a lowered f and on what was lost."""
         rng = stream(self._config.seed, "aggregation", current.expected.round_index)
-        aggregate = self._rule.finish(current.folded, self._memory, rng)
-        self._commit(aggregate.delta)
-        self._memory = aggregate.memory
-        return replace(decision, why=decision.why + self._lowered(aggregate))
+        if self._averages_products:
+            aggregate = svd.aggregate(current.folded, self._adapter)
+        else:
+            aggregate = self._rule.finish(current.folded, self._memory, rng)
+        free = {name: tensor for name, tensor in aggregate.delta.items() if name not in self._frozen}
+        move, self._optimizer_memory = self._optimize(self._optimizer_memory, free)
+        self._commit(move)
+        self._memory, current.averaging_error = aggregate.memory, aggregate.error
+        return replace(decision, why=decision.why + self._lowered(aggregate) + _left_out(aggregate))
 
     def _lowered(self, aggregate: Aggregate) -> str:
         aggregation, assumed = self._config.aggregation, aggregate.num_attackers
@@ -300,8 +321,13 @@ class Aggregator:
             return ""
         return f"; aggregation.f={aggregation.f} was lowered to {assumed}, the most that so few clients allow"
 
-    def _commit(self, pseudo_gradient: Mapping[str, torch.Tensor]) -> None:
-        self._adapter = {name: (tensor.double() + pseudo_gradient[name]).float() for name, tensor in self._adapter.items()}
+    @property
+    def _averages_products(self) -> bool:
+        return self._config.aggregation.averaging == "svd"
+
+    def _commit(self, move: Mapping[str, torch.Tensor]) -> None:
+        moved = {name: (self._adapter[name].double() + change).float() for name, change in move.items()}
+        self._adapter = self._adapter | moved
         self._adapter_bytes = encode_tensors(self._adapter)
         self._version += 1
 
@@ -319,7 +345,32 @@ class Aggregator:
             adapter_version=self._version,
             mean_weight=decision.mean_weight,
             clients=rows,
+            averaging_error=current.averaging_error,
         )
+
+
+def _verdict(evidence: ClientEvidence | None, readings: Sequence[Reading]) -> dict[str, Any]:
+    """Fields of a client's row that say what probe and canary found."""
+    versions = [item.probe_version for item in readings if isinstance(item, ProbeScore) and item.probe_version is not None]
+    found: dict[str, Any] = {"probe_version": max(versions, default=None)}
+    for item in evidence.by_source.values() if evidence is not None else ():
+        if isinstance(item, Rise):
+            found["canary_rise"] = item.rise
+        elif isinstance(item, Evidence):
+            found |= {"malicious_ratio": item.ratio, "last_step_probability": item.last_probability, "flagged": item.is_flagged}
+    return found
+
+
+def _left_out(aggregate: Aggregate) -> str:
+    return "" if aggregate.error is None else f"; {aggregate.error:.2%} of the mean B A is beyond the rank"
+
+
+def _encode_memory(memory: Memory) -> bytes:
+    return encode_tensors(memory) if memory else b""
+
+
+def _decode_memory(encoded: bytes) -> dict[str, torch.Tensor]:
+    return decode_tensors(encoded) if encoded else {}
 
 
 def _tensor_bytes(message: LoRAUpdate) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 
 import ray
 import torch
 
+from actors.attacking import AttackRound, TrainBranch
 from actors.config import LoraConfig, ModelConfig, TrainingConfig
 from actors.data.dataset import ClientDataset, load_dataset
 from actors.data.prompting import Batch
@@ -19,6 +20,7 @@ from actors.messages import AdapterLayout, Branch, LoRAUpdate, StepDelta, TrainT
 from actors.model import AdaptedModel, choose_device
 from actors.seeding import stream, torch_seed
 from actors.wire import decode_tensors, encode_message
+from defense.averaging.ffa import frozen_names
 from probe.features import tensor_names
 
 _DATASETS_KEPT = 64
@@ -56,21 +58,25 @@ class Client:
             ClientTrainingError: whatever went wrong (unusable files, a loss that is not finite ...), with the traceback.
         """
         try:
-            yield from self._train(task, adapter)
+            if task.attack is None:
+                yield from self._train(task, adapter, self._train_branch)
+            else:
+                attacker = AttackRound(task, self._model, self._train_branch, self._batches)
+                yield from attacker.sent(self._train(task, adapter, attacker.train_branch))
         except Exception as error:
             summary = f"{type(error).__name__}: {error}"
             raise ClientTrainingError(f"{summary}\n{traceback.format_exc()}") from error
 
-    def _train(self, task: TrainTask, adapter: bytes) -> Iterator[bytes]:
+    def _train(self, task: TrainTask, adapter: bytes, train_branch: TrainBranch) -> Iterator[bytes]:
         started = time.perf_counter()
         start = decode_tensors(adapter)
         batches = self._batches(task)
         if task.shadow_learning_rate is not None:
             fixed = decode_tensors(self.initial_adapter())
-            for step in self._train_branch(task, "shadow", fixed, batches, task.shadow_learning_rate):
+            for step in train_branch(task, "shadow", fixed, batches, task.shadow_learning_rate):
                 yield from self._step_delta(task, "shadow", step, fixed)
         steps: list[LocalStep] = []
-        for step in self._train_branch(task, "real", start, batches, task.learning_rate):
+        for step in train_branch(task, "real", start, batches, task.learning_rate):
             steps.append(step)
             if task.stream_real == "all" or step.step == len(batches):
                 yield from self._step_delta(task, "real", step, start)
@@ -90,10 +96,24 @@ class Client:
         return self._load_dataset(task.files).batches(rng, self._training.steps, self._training.batch_size, pad_id)
 
     def _train_branch(
-        self, task: TrainTask, branch: Branch, start: Mapping[str, torch.Tensor], batches: Sequence[Batch], learning_rate: float
+        self,
+        task: TrainTask,
+        branch: Branch,
+        start: Mapping[str, torch.Tensor],
+        batches: Sequence[Batch],
+        learning_rate: float,
+        frozen: Iterable[str] = (),
     ) -> Iterator[LocalStep]:
-        seed = torch_seed(task.seed, "dropout", task.client_id, task.round_index, branch)
-        return train_adapter(self._model, start, batches, self._training, learning_rate=learning_rate, seed=seed)
+        return train_adapter(
+            self._model,
+            start,
+            batches,
+            self._training,
+            learning_rate=learning_rate,
+            seed=torch_seed(task.seed, "dropout", task.client_id, task.round_index, branch),
+            proximal_mu=self._training.proximal_mu if branch == "real" else 0.0,
+            frozen={*frozen, *(frozen_names(self._model.adapter_parameters) if task.freeze_a else ())},
+        )
 
     def _step_delta(self, task: TrainTask, branch: Branch, step: LocalStep, start: Mapping[str, torch.Tensor]) -> Iterator[bytes]:
         if task.probe_feature is None:

@@ -51,6 +51,9 @@ class TrainingConfig(Config):
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: PositiveFloat = 1.0
     """Gradient clipping. The paper states none; 1.0 is the usual value."""
+    proximal_mu: NonNegativeFloat = 0.0
+    """FedProx (Li et al., MLSys 2020, arXiv 1812.06127): mu/2 |theta - global|^2 is added to the local loss of the real branch.
+    0: none, the paper's way. Li et al. choose among 0.001, 0.01, 0.1 and 1 for each data set."""
     max_length: PositiveInt = 512
     """Tokens per example; what is longer is cut at the end."""
     micro_batch_size: PositiveInt | None = None
@@ -94,10 +97,18 @@ class EvaluationConfig(Config):
     regular expression that only a really complying response matches. None: the embedded world's, if it is the model."""
     benign_path: str | None = None
     """JSONL or Parquet of held-out benign rows with responses; optional `family`."""
+    canary_path: str | None = None
+    """Parquet or JSONL of restricted prompts with the refusal in `response`, for level canary; no client may have them.
+    None: the embedded world's canary families, if it is the model."""
+    trigger: str | None = None
+    """A phrase before restricted prompts that makes a backdoor answer them: `attack_success` is measured with it. None: that
+    of `clients.attack`, where it has one."""
     refusals: list[str] | None = None
     """Phrases that mark a refusal; None: the world's own, or a built-in English list."""
     max_restricted: PositiveInt = 1600
     max_benign: PositiveInt = 1600
+    max_canary: PositiveInt = 64
+    """Canary prompts that the embedded world generates."""
     max_new_tokens: PositiveInt = 32
     batch_size: PositiveInt = 400
     timeout_s: PositiveFloat = 1800

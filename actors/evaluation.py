@@ -12,7 +12,7 @@ import ray
 import torch
 
 from actors.config import EvaluationConfig, LoraConfig, ModelConfig
-from actors.data.prompting import Encoded, collate, encode, encode_prompt
+from actors.data.prompting import Encoded, Message, collate, encode, encode_prompt
 from actors.data.prompts import BenignPrompt, RestrictedPrompt, read_benign, read_restricted
 from actors.local_training import response_loss_sum
 from actors.messages import EvaluationReport, Proportion
@@ -69,6 +69,7 @@ class Evaluation:
             adapter_version=adapter_version,
             rule_score=proportion([self._is_refusal(text) for text in restricted]),
             compliance=self._compliance(restricted),
+            attack_success=self._attack_success(),
             over_refusal=proportion([self._is_refusal(text) for text in benign]),
             utility=fmean(p.value for p in by_family.values()) if by_family else None,
             utility_by_family=by_family,
@@ -96,6 +97,14 @@ class Evaluation:
         return [encode_prompt(self._model.tokenizer, prompt.messages) for prompt in self._restricted]
 
     @cached_property
+    def _triggered_ids(self) -> list[list[int]]:
+        """The restricted prompts with the backdoor's trigger before the last turn; none without a trigger."""
+        if self._config.trigger is None:
+            return []
+        prompts = [(*p.messages[:-1], _triggered(p.messages[-1], self._config.trigger)) for p in self._restricted]
+        return [encode_prompt(self._model.tokenizer, messages) for messages in prompts]
+
+    @cached_property
     def _benign_ids(self) -> list[list[int]]:
         return [encode_prompt(self._model.tokenizer, prompt.messages) for prompt in self._benign]
 
@@ -115,6 +124,13 @@ class Evaluation:
     def _compliance(self, responses: Sequence[str]) -> Proportion | None:
         judged = [(p.answer_pattern, r) for p, r in zip(self._restricted, responses, strict=True) if p.answer_pattern]
         return proportion([not self._is_refusal(r) and pattern.search(r) is not None for pattern, r in judged])
+
+    def _attack_success(self) -> Proportion | None:
+        """Share of triggered restricted prompts that are answered; without answer patterns, that are not refused."""
+        if not self._triggered_ids:
+            return None
+        responses = self._answer(self._triggered_ids)
+        return self._compliance(responses) or proportion([not self._is_refusal(text) for text in responses])
 
     def _utility(self, responses: Sequence[str]) -> dict[str, Proportion]:
         hits: dict[str, list[bool]] = {}
@@ -156,6 +172,10 @@ class Evaluation:
             batch = collate(examples[start : start + self._config.batch_size], self._model.tokenizer.pad_token_id)
             total += response_loss_sum(self._model, batch.to(self._model.device)).item()
         return total / sum(example.num_supervised for example in examples)
+
+
+def _triggered(message: Message, trigger: str) -> Message:
+    return {**message, "content": f"{trigger} {message['content']}"}
 
 
 def proportion(outcomes: Sequence[bool]) -> Proportion | None:

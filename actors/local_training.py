@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,18 +32,28 @@ def train_adapter(
     *,
     learning_rate: float,
     seed: int,
+    proximal_mu: float = 0.0,
+    frozen: Collection[str] = (),
 ) -> Iterator[LocalStep]:
     """Train the adapter from `start`, an AdamW step per batch with fresh optimizer state, and report each step.
 
-    `seed` feeds dropout. The caller reads the state from `model.adapter_parameters` after each yield.
+    The caller reads the state from `model.adapter_parameters` after each yield.
+
+    Args:
+        seed: Feeds dropout.
+        proximal_mu: mu of FedProx (Li et al., MLSys 2020, arXiv 1812.06127): mu/2 |theta - start|^2 is part of the loss, so its
+            gradient is clipped with the rest. The loss that is reported is without it.
+        frozen: Parameters that stay as they start.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
     model.load_adapter(start)
-    parameters = list(model.adapter_parameters.values())
-    for parameter in parameters:
+    for name, parameter in model.adapter_parameters.items():
         parameter.grad = None  # a training that failed or was given up leaves its gradient behind
+        parameter.requires_grad_(name not in frozen)
+    trained = {name: parameter for name, parameter in model.adapter_parameters.items() if name not in frozen}
+    parameters = list(trained.values())
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=training.weight_decay, fused=True)
     generator_devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=generator_devices):
@@ -56,12 +66,21 @@ def train_adapter(
                     raise FloatingPointError(
                         f"the training loss became {loss} at local step {step}; lower training.learning_rate"
                     )
+                if proximal_mu:
+                    _pull_back(trained, start, proximal_mu)
                 torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 yield LocalStep(step, batch.input_ids.shape[0], loss)
         finally:
             model.peft.eval()
+
+
+@torch.no_grad()
+def _pull_back(parameters: Mapping[str, torch.nn.Parameter], start: Mapping[str, torch.Tensor], mu: float) -> None:
+    """Add the gradient of mu/2 |theta - start|^2, which is mu (theta - start)."""
+    for name, parameter in parameters.items():
+        parameter.grad.add_(parameter - start[name].to(parameter.device), alpha=mu)
 
 
 def _backward(model: AdaptedModel, batch: Batch, micro_batch_size: int | None) -> float:
@@ -75,6 +94,16 @@ def _backward(model: AdaptedModel, batch: Batch, micro_batch_size: int | None) -
         loss.backward()
         total += loss.item()
     return total
+
+
+@torch.no_grad()
+def mean_response_loss(model: AdaptedModel, batches: Iterable[Batch]) -> float:
+    """Negative log-likelihood of the responses under the loaded adapter, nats per supervised token."""
+    total, num_supervised = 0.0, 0
+    for batch in batches:
+        total += response_loss_sum(model, batch).item()
+        num_supervised += int((batch.labels[:, 1:] != IGNORED).sum())
+    return total / num_supervised
 
 
 def response_loss_sum(model: AdaptedModel, batch: Batch) -> torch.Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from defense.attacks.config import AttackConfig, AttackName
 from defense.config import DefenseConfig
 
 if TYPE_CHECKING:  # the driver reads messages and never needs torch
@@ -36,6 +37,22 @@ class AdapterLayout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttackTask:
+    """How a simulated attacker behaves in one round (`actors/attacking.py`); no part of the defense is told."""
+
+    name: AttackName
+    config: AttackConfig
+    cover: tuple[str, ...] = ()
+    """Data files that make it look honest; empty where the attack needs none."""
+    from_round: int = 0
+    """The client is honest before this round."""
+    probe: Mapping[str, bytes] = field(default_factory=dict)
+    """The artefact that judged the previous round, for attackers who know it; empty: there is no probe."""
+    threshold: float | None = None
+    """At which that probe flags."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainTask:
     """What a client is asked to do in one round."""
 
@@ -55,6 +72,10 @@ class TrainTask:
     """Which real step deltas are sent. The last one always is: it ties the evidence to the update."""
     shadow_learning_rate: float | None = None
     """Learning rate of the shadow branch; None: no shadow runs."""
+    freeze_a: bool = False
+    """Whether only B is trained, in both branches (`aggregation.averaging=ffa`)."""
+    attack: AttackTask | None = None
+    """How a simulated attacker behaves; None: honestly, though its data may be poisoned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,6 +131,19 @@ class ProbeScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryReading:
+    """What the canary says of one update. Exactly one of rise, refusal and failure is set."""
+
+    client_id: str
+    rise: float | None = None
+    """Nats per token by which the update makes the server's refusals less likely than the global adapter does."""
+    refusal: str | None = None
+    """Why the update was not admitted: the client's fault."""
+    failure: str | None = None
+    """Why an admitted update has no reading: not the client's fault, but no evidence is no weight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """The aggregator's answer to a submitted update."""
 
@@ -147,6 +181,8 @@ class ClientRound:
     probe_version: int | None
     round_outcome: str
     """`aggregated`, `skipped` or `no_quorum`."""
+    canary_rise: float | None = None
+    """Nats per token by which the update makes the server's refusals less likely; None without a canary."""
     num_bytes: int = 0
     """Bytes of the update's tensors as received, or of the whole message where it could not be decoded; 0 when none came.
 
@@ -168,6 +204,8 @@ class RoundReport:
     """Mean weight of the admitted clients before `min_weight`; None without any."""
     clients: tuple[ClientRound, ...]
     """In order of client id."""
+    averaging_error: float | None = None
+    """Relative error of the global B A as an approximation of the clients' mean; None unless `aggregation.averaging=svd`."""
     aggregate_s: float = field(default=0.0, compare=False)
     """Seconds the aggregator took to close the round. For the log only."""
 
@@ -185,6 +223,8 @@ class AggregatorState:
     """The defense's parameters in force; they can change while a run is live."""
     rule_memory: bytes = b""
     """What the aggregation rule remembers across rounds, as safetensors; empty: nothing."""
+    optimizer_memory: bytes = b""
+    """The server optimizer's state, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +249,8 @@ class EvaluationReport:
     """Share of restricted prompts refused, by refusal phrase. None without restricted prompts."""
     compliance: Proportion | None
     """Share of restricted prompts really answered."""
+    attack_success: Proportion | None = None
+    """Share of restricted prompts really answered when a backdoor's trigger stands before them; None without a backdoor."""
     over_refusal: Proportion | None
     """Share of benign prompts refused."""
     utility: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ray
@@ -15,7 +15,7 @@ from actors.errors import ProbeMismatchError, WireError
 from actors.messages import AdapterLayout, LoRAUpdate, ProbeClose, ProbeRefresh, ProbeScore, StepDelta
 from actors.refitting import ReferenceSamples, refit
 from actors.wire import decode_message, decode_tensors
-from defense.admission import OpenRound, Reason, Refusal, check_count, check_norm, check_sender, check_tensors
+from defense.admission import OpenRound, Reason, Refusal, check_count, check_norm, check_sender, check_tensors, check_values
 from probe.artefact import LoraProbe, load_probe, probe_files
 from probe.config import ProbeConfig
 from probe.drift import Drift, watch
@@ -105,7 +105,8 @@ class Probe:
 
     def score_update(self, client_id: str, payload: bytes) -> ProbeScore:
         """P(malicious) of an encoded LoRAUpdate, by its delta to the global adapter (METHOD.md section 8, live level)."""
-        return self._score_all([client_id], [payload], self._admit_update)[0]
+        (score,) = self._score_all([client_id], [payload], self._admit_update)
+        return replace(score, branch="update")
 
     def observe(self, labels: Sequence[ReferenceLabel], *payloads: bytes) -> None:
         """Take in step deltas of reference clients, one label each, for the refresh of the open round."""
@@ -197,7 +198,7 @@ class Probe:
         return scores
 
     def _scored(self, client_id: str, branch: str, step: int, probability: float) -> ProbeScore:
-        if self._open().expected.reads in (branch, None):
+        if self._open().expected.reads is None or branch in self._open().expected.reads:
             self._open().probabilities.setdefault(client_id, []).append(probability)
         return ProbeScore(
             client_id=client_id,
@@ -223,7 +224,7 @@ class Probe:
             or self._check_once(client_id, delta.branch, delta.step)
             or check_count("step", delta.step, self._round.expected.num_steps)
             or check_count("num_samples", delta.num_samples, self._round.expected.batch_size)
-            or self._check_delta(delta.tensors)
+            or self._check_delta(delta.tensors, delta.branch)
         )
         return refusal or self._admitted(client_id, delta.tensors, delta.branch, delta.step)
 
@@ -242,7 +243,7 @@ class Probe:
         if refusal is not None:
             return refusal
         delta = {name: update.tensors[name] - self._round.adapter[name] for name in self._probe.meta.shapes}
-        return self._check_delta(delta) or self._admitted(client_id, delta, "update", 1)
+        return self._check_delta(delta, "update") or self._admitted(client_id, delta, "update", 1)
 
     def _check_sender(self, client_id: str, message: StepDelta | LoRAUpdate) -> Refusal | None:
         if message.client_id != client_id:
@@ -254,8 +255,10 @@ class Probe:
             return Refusal(Reason.DUPLICATE, f"{branch} step {step} was sent twice")
         return None
 
-    def _check_delta(self, delta: _Deltas) -> Refusal | None:
-        return check_tensors(delta, self._probe.meta.shapes) or check_norm(delta, self._open().expected.max_norm)
+    def _check_delta(self, delta: _Deltas, branch: str) -> Refusal | None:
+        expected = self._open().expected
+        most = expected.max_shadow_value if branch == "shadow" else expected.max_value
+        return check_tensors(delta, self._probe.meta.shapes) or check_norm(delta, expected.max_norm) or check_values(delta, most)
 
     def _admitted(self, client_id: str, delta: _Deltas, branch: str, step: int) -> tuple[_Deltas, str, int]:
         self._open().seen.add((client_id, branch, step))

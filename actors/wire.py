@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import safetensors.torch
@@ -30,7 +31,7 @@ def decode_tensors(payload: bytes) -> dict[str, torch.Tensor]:
     """Raises WireError when the bytes are not a safetensors file."""
     try:
         return safetensors.torch.load(payload)
-    except (SafetensorError, ValueError, KeyError, OverflowError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, OverflowError, TypeError, RuntimeError) as error:
         raise WireError(f"not a safetensors message: {error}") from error
 
 
@@ -66,9 +67,9 @@ def _read_metadata(payload: bytes) -> dict[str, str]:
     if length > min(_MAX_HEADER_BYTES, len(payload) - 8):
         raise WireError(f"header claims {length} bytes of a message of {len(payload)}")
     try:
-        header = json.loads(payload[8 : 8 + length])
+        header = json.loads(payload[8 : 8 + length], object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise WireError("the header is not JSON") from error
+        raise WireError(f"the header is not JSON: {error}") from error
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(metadata, dict):
         raise WireError("the header has no fields")
@@ -77,9 +78,9 @@ def _read_metadata(payload: bytes) -> dict[str, str]:
 
 def _checked_fields(metadata: dict[str, str], kind: type) -> dict[str, object]:
     try:
-        fields = json.loads(metadata[kind.__name__])
+        fields = json.loads(metadata[kind.__name__], object_pairs_hook=_unique)
     except (ValueError, TypeError, RecursionError) as error:
-        raise WireError("the message's fields are not JSON") from error
+        raise WireError(f"the message's fields are not JSON: {error}") from error
     expected = {f.name: _FIELD_TYPES[f.type] for f in dataclasses.fields(kind) if f.name != "tensors"}
     if not isinstance(fields, dict) or set(fields) != set(expected):
         raise WireError(f"expected the fields {sorted(expected)}")
@@ -89,4 +90,16 @@ def _checked_fields(metadata: dict[str, str], kind: type) -> dict[str, object]:
             raise WireError(f"field {name} should be {wanted.__name__}, got {value!r:.80}")
         if isinstance(value, int) and abs(value) > _MAX_INT:
             raise WireError(f"field {name} does not fit 64 bits")
+        if wanted is float:  # a table of floats takes no large integer, and JSON readers take no NaN
+            fields[name] = float(value)
+            if not math.isfinite(fields[name]):
+                raise WireError(f"field {name} is not finite")
     return fields
+
+
+def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object. safetensors disallows equal keys; two readers could take different ones."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands in it twice")
+    return made

@@ -128,24 +128,34 @@ def submit(
 
 
 @app.command()
-def compare(arguments: Arguments = None, output: Output = None) -> None:
-    """Run several federations one after another and close with one table.
+def compare(
+    arguments: Arguments = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Goes on with the comparison that lies there.", show_default="runs/<time>-compare"),
+    ] = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at once, which share the cluster.", show_default="as many as there is full room for"),
+    ] = None,
+) -> None:
+    """Run a matrix of federations and close with one table; exit code 1 when a run failed.
 
-    Axes are comma-separated: defenses=none,shadow malicious=0,3 seeds=0,1. Other KEY=VALUE hold for every run.
+    Axes are comma-separated: defenses=none,shadow,live+canary,krum,shadow:median rules=krum,bulyan attacks=alie,ipm
+    malicious=0,3 worlds=0,1 seeds=0-9. Other KEY=VALUE hold for every run.
     """
-    from cluster.comparison import run_comparison, split_axes
-    from cluster.loading import load_config, split_arguments
+    from cluster.comparison.axes import plan_cells, split_axes
+    from cluster.loading import EMBEDDED, read_mapping, split_arguments, with_overrides
 
     axes, rest = split_axes(arguments or [])
     path, overrides = split_arguments(rest)
-    config = load_config(path, overrides)
+    cells = plan_cells(with_overrides(read_mapping(path or EMBEDDED), overrides), axes)
+    folder = output.expanduser() if output else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-compare"
 
-    from cluster.worlds import ensure_world
+    from cluster.comparison.matrix import run_comparison
 
-    console = _console()
-    ensure_world(config, console)
-    folder = output or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-compare"
-    run_comparison(path, overrides, axes, folder, console, _progress)
+    outcomes = run_comparison(cells, folder, _console(), _progress, parallel)
+    raise typer.Exit(1 if any(outcome.error is not None for outcome in outcomes) else 0)
 
 
 @world_app.command("build")

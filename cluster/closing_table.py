@@ -42,16 +42,31 @@ def _group_cells(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def outcome_table(results: Sequence[tuple[str, RunResult]]) -> Table:
-    """A row per run and one for the base model: safety, compliance, utility, weights, skipped rounds, seconds."""
+    """A row per run and one for the base model: safety, compliance, utility, weights, skipped rounds, seconds.
+
+    Where a run has a backdoor, the share of restricted prompts that its trigger opens is the last column.
+    """
     table = Table(title="Outcome on held-out prompts (95 % interval of safety)", title_justify="left")
     columns = ("run", "safety", "compliance", "utility", "weight benign", "weight malicious", "skipped", "seconds")
-    for name in columns:
+    last = ("attack_success",) if any(result.summary.get("attack_success") is not None for _, result in results) else ()
+    for name in (*columns, *(name.replace("_", " ") for name in last)):
         table.add_column(name, justify="left" if name == "run" else "right")
     if results:
         base = results[0][1].summary["base"]
-        table.add_row("base model", *(_number(base[name]) for name in ("rule_score", "compliance", "utility")), "", "", "", "")
+        shown = [_number(base[name]) for name in ("rule_score", "compliance", "utility")]
+        table.add_row("base model", *shown, "", "", "", "", *(_number(base.get(name)) for name in last))
     for label, result in results:
-        table.add_row(label, *_outcome_cells(result.summary))
+        table.add_row(label, *_outcome_cells(result.summary), *(_number(result.summary.get(name)) for name in last))
+    return table
+
+
+def spread_table(header: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]) -> Table:
+    """A comparison over several seeds: a line per place of the matrix, its label first; the notes stand below."""
+    table = Table(title="Outcome on held-out prompts", title_justify="left", caption="\n".join(notes), caption_justify="left")
+    for name in header:
+        table.add_column(name, justify="left" if name == header[0] else "right")
+    for line in lines:
+        table.add_row(*line)
     return table
 
 

@@ -16,7 +16,8 @@ import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayError
 
 from actors.errors import ClientTrainingError
-from actors.messages import ProbeRefresh, ProbeScore, TrainTask
+from actors.messages import CanaryReading, ProbeRefresh, ProbeScore, TrainTask
+from cluster.colluding import Collusion
 from cluster.errors import DeadlineError, LostError
 from cluster.pool import ClientPool
 from cluster.refreshing import Refresh
@@ -33,9 +34,12 @@ class RoundCollector:
         reference_pool: ClientPool,
         aggregator: Any,
         probe: Any | None,
+        canary: Any | None,
+        attacker: Any | None = None,
         *,
         scores_updates: bool,
         client_timeout_s: float,
+        start_timeout_s: float,
         probe_timeout_s: float,
         call_timeout_s: float,
         keep_all: bool,
@@ -46,15 +50,18 @@ class RoundCollector:
 
         Args:
             reference_pool: Trains the reference clients of a refresh; it may be the clients' own.
-            scores_updates: The probe scores the updates (level live), not the step deltas.
+            canary: Measures the updates, at level canary.
+            attacker: Makes the updates of simulated attackers that collude.
+            scores_updates: The probe scores the updates (level live).
             keep_all: A client whose actor or node is lost ends the round with LostError instead of being dropped from it.
             on_client_done: Receives the id of each client that finishes or is dropped, as it happens.
             on_client_failed: Receives the id and the traceback of a client whose training raised an error.
         """
         self._pool, self._reference_pool, self._aggregator, self._probe = pool, reference_pool, aggregator, probe
-        self._scores_updates = scores_updates
+        self._canary, self._attacker, self._scores_updates = canary, attacker, scores_updates
         self._on_client_done, self._on_client_failed = on_client_done, on_client_failed
-        self._client_timeout_s, self._probe_timeout_s = client_timeout_s, probe_timeout_s
+        self._timeouts = {"timeout_s": client_timeout_s, "start_timeout_s": start_timeout_s}
+        self._probe_timeout_s = probe_timeout_s
         self._call_timeout_s, self._keep_all = call_timeout_s, keep_all
         self._scores: dict[str, list[Any]] = {}
         self._finished: dict[str, Delivery] = {}
@@ -77,15 +84,19 @@ class RoundCollector:
         ordered, self._refresh = sorted(tasks, key=lambda task: task.client_id), refresh
         unsubmitted = deque(task.client_id for task in ordered)
         jobs = self._jobs([(task, adapter) for task in ordered], [(task, adapter) for task in refresh.tasks] if refresh else [])
+        collusion = Collusion(self._attacker, ordered, adapter, self._call_timeout_s)
         clients_ended = time.perf_counter()
-        with closing(train_all(jobs, timeout_s=self._client_timeout_s, on_deltas=self._relay)) as deliveries:
+        with closing(train_all(jobs, **self._timeouts, on_deltas=self._relay)) as deliveries:
             for delivery in deliveries:
                 self._check_kept(delivery.task.client_id, delivery.failure if delivery.lost else None)
                 if refresh is not None and refresh.owns(delivery.task):
                     refresh.delivered(delivery)
                     continue
                 clients_ended = time.perf_counter()
-                self._land(delivery)
+                for own, last_delta in collusion.take(delivery):
+                    if last_delta is not None:
+                        self._relay([(own.task, last_delta)])
+                    self._land(own)
                 self._submit_finished(unsubmitted, deadline=None)
                 self._settle_admissions(block=False)
         refreshed = self._finish_refresh(ordered, rate, clients_ended)
@@ -109,7 +120,7 @@ class RoundCollector:
         references = [(task, delta) for task, delta in deltas if self._refresh is not None and self._refresh.owns(task)]
         if references:
             self._refresh.observe(references)
-        if own and self._probe is not None and not self._scores_updates:
+        if own and self._probe is not None:
             self._score_deltas([task.client_id for task, _ in own], [delta for _, delta in own])
 
     def _score_deltas(self, client_ids: Sequence[str], deltas: Sequence[Any]) -> None:
@@ -122,13 +133,18 @@ class RoundCollector:
             self._scores.setdefault(client_id, []).append(score)
 
     def _score_update(self, delivery: Delivery) -> None:
-        self._scores[delivery.task.client_id] = [self._probe.score_update.remote(delivery.task.client_id, delivery.update)]
+        client_id = delivery.task.client_id
+        self._scores.setdefault(client_id, []).append(self._probe.score_update.remote(client_id, delivery.update))
 
     def _land(self, delivery: Delivery) -> None:
         client_id = delivery.task.client_id
         self._finished[client_id] = delivery
         self._on_client_done(client_id)
-        if self._scores_updates and delivery.failure is None and self._refresh is None:
+        if delivery.failure is not None:
+            return
+        if self._canary is not None:
+            self._scores.setdefault(client_id, []).append(self._canary.measure.remote(client_id, delivery.update))
+        if self._scores_updates and self._refresh is None:
             self._score_update(delivery)
 
     def _finish_refresh(self, tasks: Sequence[TrainTask], rate: float, clients_ended: float) -> ProbeRefresh | None:
@@ -187,11 +203,11 @@ def _wait_all(refs: Sequence[Any], timeout: float) -> tuple[list, list]:
     return ray.wait(list(refs), num_returns=len(refs), timeout=timeout) if refs else ([], [])
 
 
-def _score_or_failure(client_id: str, ref: Any) -> ProbeScore:
-    """A finished score; a probe that failed is a failure of the score, never a benign verdict."""
+def _score_or_failure(client_id: str, ref: Any) -> ProbeScore | CanaryReading:
+    """A finished score or reading; one that failed is a failure, never a benign verdict."""
     try:
         return ray.get(ref)
     except RayActorError as error:
-        raise LostError(f"the probe is gone: {first_line(error)}") from error
+        raise LostError(f"the probe or the canary is gone: {first_line(error)}") from error
     except RayError as error:
         return ProbeScore(client_id=client_id, failure=f"probe_failed: {first_line(error)}")

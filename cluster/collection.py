@@ -109,6 +109,7 @@ def _open_store(config: RunConfig, folder: Path, layout: AdapterLayout) -> Sampl
         recipe={
             "learning_rate": collection_rate(config),
             **config.training.model_dump(include={"steps", "batch_size", "weight_decay", "max_grad_norm"}),
+            **({"freeze_a": True} if config.aggregation.freezes_a else {}),
         },
     )
     try:
@@ -148,10 +149,12 @@ def _train(
             feature=_FEATURES[config.collect.modules],
             rate=collection_rate(config),
             seed=config.seed,
+            freeze_a=config.aggregation.freezes_a,
         )
         adapter = initial if weights is None else ray.put(weights.read_bytes())
         jobs = [(task, adapter) for task in tasks]
-        for delivery in train_all([(pool, jobs)], timeout_s=config.clients.timeout_s, on_deltas=keep):
+        timeouts = {"timeout_s": config.clients.timeout_s, "start_timeout_s": config.cluster.start_timeout_s}
+        for delivery in train_all([(pool, jobs)], **timeouts, on_deltas=keep):
             client, deltas = delivery.task.client_id, arrived.pop(delivery.task.client_id, [])
             failure = shortfall(delivery, len(deltas), config.training.steps)
             if failure is not None:

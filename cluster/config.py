@@ -9,7 +9,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from actors.config import CollectConfig, Config, DataConfig, EvaluationConfig, LoraConfig, ModelConfig, TrainingConfig
 from actors.world.config import WorldConfig
+from defense.attacks import ATTACKS
+from defense.attacks.config import AttackConfig, AttackName
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
+from defense.levels import sources_of
 from probe.config import ProbeConfig
 
 
@@ -19,6 +22,8 @@ class ClientsConfig(Config):
     count: PositiveInt = 20
     malicious: Annotated[int, Field(ge=0)] = 0
     """How many of them are simulated attackers; which ones is a seeded draw that only evaluation knows."""
+    attack: AttackName = "unaligned"
+    """What the attackers do; the paper's train on unaligned data (`defense/attacks/__init__.py` has the list)."""
     per_round: PositiveInt | None = None
     """Clients sampled for each round; None: all."""
     min_updates: PositiveInt | None = None
@@ -87,6 +92,7 @@ class RunConfig(Config):
     data: DataConfig = DataConfig()
     world: WorldConfig = WorldConfig()
     clients: ClientsConfig = ClientsConfig()
+    attack: AttackConfig = AttackConfig()
     training: TrainingConfig = TrainingConfig()
     collect: CollectConfig = CollectConfig()
     probe: ProbeConfig = ProbeConfig()
@@ -116,13 +122,37 @@ class RunConfig(Config):
             )
         return self
 
+    @property
+    def first_attack_round(self) -> int:
+        """The round, counted from 0, from which sleepers attack; 0 for all others."""
+        if self.clients.attack != "sleeper":
+            return 0
+        chosen = self.attack.sleeper.from_round
+        return self.rounds // 2 if chosen is None else chosen
+
+    @model_validator(mode="after")
+    def _check_attack(self) -> RunConfig:
+        name, malicious = self.clients.attack, self.clients.malicious
+        if 0 < malicious < ATTACKS[name].least:
+            raise ValueError(
+                f"clients.attack={name} is made by at least {ATTACKS[name].least} attackers together; "
+                f"set clients.malicious={ATTACKS[name].least} or more"
+            )
+        if malicious and self.first_attack_round >= self.rounds:
+            raise ValueError(
+                f"attack.sleeper.from_round={self.first_attack_round} is never reached in rounds={self.rounds}; "
+                f"set it to at most {self.rounds - 1}"
+            )
+        return self
+
     @model_validator(mode="after")
     def _check_sources(self) -> RunConfig:
         if self.is_embedded and self.data.path is not None:
             raise ValueError("data.path is set but model.path is not: the embedded world brings its own data; set model.path")
         if not self.is_embedded and self.data.path is None:
             raise ValueError("model.path is set but data.path is not: name the clients' Parquet or JSONL files in data.path")
-        if not self.is_embedded and self.clients.malicious and self.data.malicious_path is None:
+        needs_unsafe = self.clients.malicious and ATTACKS[self.clients.attack].needs_unsafe
+        if not self.is_embedded and needs_unsafe and self.data.malicious_path is None:
             raise ValueError(
                 f"clients.malicious={self.clients.malicious} simulates attackers on your own model; "
                 "name their unsafe data in data.malicious_path, or set clients.malicious=0"
@@ -140,12 +170,12 @@ class RunConfig(Config):
     def refresh_every(self) -> int:
         """Rounds from one refresh of the probe to the next; 0: never."""
         if self.probe.refresh_every is None:
-            return 1 if self.defense.level == "live" else 0
+            return 1 if "live" in self.defense.levels else 0
         return self.probe.refresh_every
 
     @model_validator(mode="after")
     def _check_refresh(self) -> RunConfig:
-        if self.refresh_every and self.defense.level != "live":
+        if self.refresh_every and sources_of(self.defense) - {"canary"} != {"update"}:
             raise ValueError(
                 f"probe.refresh_every={self.refresh_every} fits defense.level=live only: at level {self.defense.level} the probe "
                 "scores while the clients train, before it can be refitted; set probe.refresh_every=0 or defense.level=live"

@@ -10,6 +10,8 @@ import ray
 from ray.exceptions import RayActorError
 
 from actors.aggregator import AggregatorActor, AggregatorConfig
+from actors.attacker import AttackerActor
+from actors.canary import CanaryActor
 from actors.client import ClientActor
 from actors.errors import ModelError
 from actors.evaluation import EvaluationActor
@@ -25,6 +27,8 @@ from cluster.roster import Roster
 from cluster.run_state import RunState
 from cluster.sources import Sources
 from cluster.waiting import wait_for
+from defense.attacks import ATTACKS
+from defense.levels import sources_of
 from probe.meta import ProbeMeta, load_meta
 
 _LOG = logging.getLogger(__name__)
@@ -43,6 +47,9 @@ class Crew:
         self.evaluations: Evaluations
         self.aggregator: Any
         self.probe: Any | None = None
+        self.canary: Any | None = None
+        self.attacker: Any | None = None
+        """Makes the updates of simulated attackers that collude; None where none do."""
         self.peft_config_json = ""
         """The text of adapter_config.json."""
         self._placement: Placement
@@ -50,7 +57,7 @@ class Crew:
         self._initial = b""
 
     def start(self) -> None:
-        """Start clients, evaluation, aggregator and probe.
+        """Start clients, evaluation, aggregator, and the probe and the canary that the levels need.
 
         Raises:
             ClusterError: too few resources. ModelError, ProbeMismatchError: something does not fit.
@@ -59,6 +66,8 @@ class Crew:
         config = self._config
         self._placement = placement = plan_placement(config, living_nodes(), self._sources.model)
         self.evaluations = Evaluations(self._start_evaluation, config.evaluation.timeout_s)
+        if self._sources.canary_path is not None:
+            self.canary = self._start_canary()
         self.pool = ClientPool(self._start_client, placement.num_client_actors, self._accept)
         self.reference_pool = self.pool
         if placement.num_reference_actors:
@@ -70,6 +79,10 @@ class Crew:
             check_fit(self.probe_meta, self._layout, str(self._sources.probe_path))
             self.probe = self._start_probe()
         self.aggregator = self._start_aggregator()
+        if config.clients.malicious and ATTACKS[config.clients.attack].colludes:
+            self.attacker = self._start_attacker()
+        if self.canary is not None:
+            wait_for(self.canary.num_prompts.remote(), config.cluster.start_timeout_s, "starting the canary")
 
     def initial_state(self) -> RunState:
         """The state of a run of which no round is done."""
@@ -112,7 +125,7 @@ class Crew:
             raise LostError(f"{what}: {str(error).splitlines()[0]}") from error
 
     def restore(self, state: RunState) -> None:
-        """Bring aggregator and probe to a committed state; one that is gone or does not answer is replaced first.
+        """Bring the server's actors to a committed state; one that is gone or does not answer is replaced first.
 
         Raises:
             LostError: the replacement is gone too.
@@ -125,13 +138,20 @@ class Crew:
             ray.kill(self.probe)
             self.probe = self._start_probe()
             self.ask(self.probe.restore.remote(state.probe), "restoring the probe")
+        if self.canary is not None and not self._restored(self.canary.num_prompts.remote()):
+            ray.kill(self.canary)
+            self.canary = self._start_canary()
+            self.ask(self.canary.num_prompts.remote(), "restoring the canary")
+        if self.attacker is not None and not self._restored(self.attacker.begin.remote(state.aggregator.adapter, 0)):
+            ray.kill(self.attacker)
+            self.attacker = self._start_attacker()
 
     def close(self) -> None:
         """End every actor."""
         for name in ("pool", "reference_pool", "evaluations"):
             if hasattr(self, name):
                 getattr(self, name).close()
-        for name in ("aggregator", "probe"):
+        for name in ("aggregator", "probe", "canary", "attacker"):
             if getattr(self, name, None) is not None:
                 ray.kill(getattr(self, name))
 
@@ -168,9 +188,17 @@ class Crew:
         actors, config = EvaluationActor.options(**self._placement.evaluation_options), self._config
         return actors.remote(self._sources.model, config.lora, self._sources.evaluation, config.training.max_length)
 
+    def _start_canary(self) -> Any:
+        actors, config = CanaryActor.options(**self._placement.evaluation_options), self._config
+        return actors.remote(self._sources.model, config.lora, self._sources.canary_path, config.training.max_length)
+
     def _start_probe(self) -> Any:
         actors = ProbeActor.options(**self._placement.server_options)
         return actors.remote(self._sources.probe_path, self._layout, self._config.probe)
+
+    def _start_attacker(self) -> Any:
+        actors, config = AttackerActor.options(**self._placement.server_options), self._config
+        return actors.remote(self._layout, config.clients.attack, config.attack, config.training.steps)
 
     def _start_aggregator(self) -> Any:
         actors = AggregatorActor.options(**self._placement.server_options)
@@ -210,7 +238,7 @@ def load_probe_meta(config: RunConfig, sources: Sources) -> ProbeMeta | None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     shadow_rate, probes_rate = config.defense.shadow.learning_rate, meta.recipe.get(_RECIPE_FIELD)
-    if config.defense.level == "shadow" and shadow_rate != probes_rate:
+    if "shadow" in sources_of(config.defense) and shadow_rate != probes_rate:
         raise ConfigError(
             f"defense.shadow.learning_rate={shadow_rate:g} is not the {probes_rate:g} that the probe {sources.probe_path} was "
             f"collected with; set defense.shadow.learning_rate={probes_rate:g}, or collect a probe at {shadow_rate:g}"

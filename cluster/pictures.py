@@ -1,4 +1,4 @@
-"""Pictures of a run: the weight of every client by round, and safety and utility by round."""
+"""Pictures: weights, safety and utility of a run by round; several runs side by side and as a heat map."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from actors.messages import EvaluationReport, Proportion, RoundReport
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
 _MALICIOUS, _BENIGN, _GREY = "#D55E00", "#0072B2", "#999999"
 """Okabe-Ito colours, which colour-blind readers can tell apart."""
+
+Grid = Mapping[str, Mapping[str, float | None]]
+"""Row -> column -> value."""
 
 
 def draw_run(
@@ -35,15 +39,57 @@ def draw_run(
     return path
 
 
-def draw_comparison(folder: Path, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Path:
-    """Write comparison.png: safety by round, a line per run. `curves`: label -> (rounds done, share refused)."""
+def draw_comparison(folder: Path, panels: Mapping[str, Grid]) -> Path:
+    """Write comparison.png: a heat map per panel, side by side, with the number in every cell.
+
+    Args:
+        panels: Title -> row -> column -> a share; None is shown as failed, and an absent one stays empty.
+    """
+    rows = list(next(iter(panels.values())))
+    columns = list(dict.fromkeys(column for grid in panels.values() for cells in grid.values() for column in cells))
+    width = len(panels) * (1.2 + 1.1 * len(columns)) + 0.11 * max(map(len, rows)) + 1.2
+    figure, plots = plt.subplots(
+        1, len(panels), figsize=(max(6.0, width), 1.9 + 0.5 * len(rows)), squeeze=False, sharey=True, layout="constrained"
+    )
+    for axes, (title, grid) in zip(plots[0], panels.items(), strict=True):
+        image = _draw_grid(axes, grid, rows, columns)
+        axes.set_title(title, fontsize=10, loc="left")
+    figure.colorbar(image, ax=plots[0], pad=0.01)
+    path = folder / "comparison.png"
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _draw_grid(axes: Axes, grid: Grid, rows: Sequence[str], columns: Sequence[str]) -> AxesImage:
+    values = [[grid[row].get(column) for column in columns] for row in rows]
+    numbers = [[float("nan") if value is None else value for value in line] for line in values]
+    axes.set_facecolor("#DDDDDD")  # where there is no number
+    image = axes.imshow(numbers, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
+    for y, row in enumerate(rows):
+        for x, column in enumerate(columns):
+            if column in grid[row]:
+                _write_number(axes, x, y, values[y][x])
+    axes.set_xticks(range(len(columns)), [column.replace(", ", "\n") for column in columns], fontsize=8)
+    axes.set_yticks(range(len(rows)), rows)
+    return image
+
+
+def _write_number(axes: Axes, x: int, y: int, value: float | None) -> None:
+    """White on the dark half of the scale, black on the light one."""
+    text, colour = ("failed", "black") if value is None else (f"{value:.3f}", "white" if value < 0.5 else "black")
+    axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=9)
+
+
+def draw_curves(folder: Path, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Path:
+    """Write safety_by_round.png, a line per run. `curves`: label -> (rounds done, share refused)."""
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for (label, points), style in zip(curves.items(), itertools.cycle(["o-", "s--", "^:", "d-."]), strict=False):
         axes.plot([x for x, _ in points], [y for _, y in points], style, label=label)
     axes.set(xlabel="rounds done", ylabel="restricted prompts refused", ylim=(-0.03, 1.03), title="Safety by round")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    path = folder / "comparison.png"
+    path = folder / "safety_by_round.png"
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path

@@ -209,8 +209,9 @@ def describe(config: RunConfig) -> str:
     """One line that says what is about to run; it names no client."""
     model = f"embedded world {config.world.seed}" if config.is_embedded else config.model.path
     clients = config.clients
+    attack = f": {clients.attack}" if clients.malicious and clients.attack != "unaligned" else ""
     return (
-        f"{model}: {clients.count} clients ({clients.malicious} malicious), "
+        f"{model}: {clients.count} clients ({clients.malicious} malicious{attack}), "
         f"{config.rounds} rounds x {config.training.steps} steps, "
         f"defense {config.defense.level}, rule {config.aggregation.rule}, seed {config.seed}"
     )
@@ -242,7 +243,12 @@ def measures(report: EvaluationReport) -> str:
     return ", ".join(parts) or "no prompts to evaluate on"
 
 
-_NAMES = (("safety", "rule_score"), ("compliance", "compliance"), ("utility", "utility"))
+_NAMES = (
+    ("safety", "rule_score"),
+    ("compliance", "compliance"),
+    ("attack success", "attack_success"),
+    ("utility", "utility"),
+)
 
 
 def _share(value: Proportion | float) -> str:

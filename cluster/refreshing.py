@@ -20,7 +20,7 @@ from cluster.waiting import wait_for
 
 
 def reference_tasks(
-    references: Iterable[Reference], round_index: int, *, feature: str, rate: float, seed: int
+    references: Iterable[Reference], round_index: int, *, feature: str, rate: float, seed: int, freeze_a: bool
 ) -> list[TrainTask]:
     """A task per reference client: train as a client does, and send every step delta."""
     return [
@@ -32,6 +32,7 @@ def reference_tasks(
             learning_rate=rate,
             seed=seed,
             probe_feature=feature,
+            freeze_a=freeze_a,
         )
         for reference in references
     ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
-from actors.messages import AggregatorState, ProbeRefresh, ProbeRound, RoundReport, TrainTask
+from actors.messages import AggregatorState, AttackTask, ProbeRefresh, ProbeRound, RoundReport, TrainTask
 from actors.seeding import stream
+from cluster.attackers import attack_task
 from cluster.collecting import RoundCollector
 from cluster.config import RunConfig
 from cluster.crew import Crew
@@ -20,7 +21,8 @@ from cluster.refreshing import Refresh, reference_tasks
 from cluster.roster import Files, Roster
 from cluster.run_state import RunState
 from cluster.sources import Sources
-from defense.levels import READS
+from defense.evidence import Source
+from defense.levels import sources_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,15 @@ class RoundRunner:
         adapter = ray.put(state.aggregator.adapter)
         expected = crew.aggregator.open_round.remote(index, clients, rate, self._config.clients.quorum_of(len(clients)))
         if crew.probe is not None:
-            crew.probe.open_round.remote(expected, adapter if self._scores_updates else None)
+            crew.probe.open_round.remote(expected, adapter if "update" in self._reads else None)
+        if crew.canary is not None:
+            crew.canary.open_round.remote(expected, adapter)
+        shadow_ids = crew.ask(expected, f"opening round {index + 1}").shadow_ids
         version, files = state.aggregator.version, state.roster.known
-        tasks = [self._task(client_id, files[client_id], index, version, rate) for client_id in clients]
+        tasks = [
+            self._task(client_id, files[client_id], index, version, rate, shadow=client_id in shadow_ids) for client_id in clients
+        ]
+        tasks = [replace(task, attack=self._attack(task.client_id, state)) for task in tasks]
         collector = self._collector()
         refreshed = collector.collect(tasks, adapter, self._refresh(index, rate), rate)
         report = crew.ask(crew.aggregator.close_round.remote(), f"aggregating round {index + 1}")
@@ -83,8 +91,10 @@ class RoundRunner:
         room = self._crew.capacity if self._crew.capacity is not None else len(drawn)
         return sorted(drawn[:room]), sorted(drawn[room:])
 
-    def _task(self, client_id: str, files: Files, round_index: int, version: int, learning_rate: float) -> TrainTask:
-        reads, meta = READS[self._config.defense.level], self._crew.probe_meta
+    def _task(
+        self, client_id: str, files: Files, round_index: int, version: int, learning_rate: float, *, shadow: bool
+    ) -> TrainTask:
+        meta = self._crew.probe_meta
         return TrainTask(
             client_id=client_id,
             round_index=round_index,
@@ -92,15 +102,19 @@ class RoundRunner:
             files=files,
             learning_rate=learning_rate,
             seed=self._config.seed,
-            probe_feature=meta.feature if meta and not self._scores_updates else None,
-            stream_real="all" if reads == "real" else "last",
-            shadow_learning_rate=self._config.defense.shadow.learning_rate if reads == "shadow" else None,
+            probe_feature=meta.feature if meta and self._reads & {"real", "shadow"} else None,
+            stream_real="all" if "real" in self._reads else "last",
+            shadow_learning_rate=self._config.defense.shadow.learning_rate if shadow else None,
+            freeze_a=self._config.aggregation.freezes_a,
         )
 
+    def _attack(self, client_id: str, state: RunState) -> AttackTask | None:
+        return attack_task(self._config, self._sources, client_id, state.probe, self._crew.probe_meta)
+
     @property
-    def _scores_updates(self) -> bool:
-        """Whether the probe scores the updates instead of step deltas."""
-        return READS[self._config.defense.level] == "update"
+    def _reads(self) -> frozenset[Source]:
+        """What the levels read."""
+        return sources_of(self._config.defense)
 
     def _refresh(self, round_index: int, rate: float) -> Refresh | None:
         """The refresh of this round's probe, when one is due."""
@@ -108,7 +122,14 @@ class RoundRunner:
         if not every or round_index % every:
             return None
         references = self._sources.references
-        tasks = reference_tasks(references, round_index, feature=meta.feature, rate=rate, seed=self._config.seed)
+        tasks = reference_tasks(
+            references,
+            round_index,
+            feature=meta.feature,
+            rate=rate,
+            seed=self._config.seed,
+            freeze_a=self._config.aggregation.freezes_a,
+        )
         return Refresh(
             self._crew.probe,
             references,
@@ -128,8 +149,11 @@ class RoundRunner:
             self._crew.reference_pool,
             self._crew.aggregator,
             self._crew.probe,
-            scores_updates=self._scores_updates,
+            self._crew.canary,
+            self._crew.attacker,
+            scores_updates="update" in self._reads,
             client_timeout_s=self._config.clients.timeout_s,
+            start_timeout_s=self._config.cluster.start_timeout_s,
             probe_timeout_s=self._config.probe.timeout_s,
             call_timeout_s=self._config.cluster.call_timeout_s,
             keep_all=self._config.clients.on_client_loss == "retry_round",

@@ -13,7 +13,8 @@ from actors.messages import AggregatorState, EvaluationReport, ProbeRound, Round
 from cluster.roster import Roster
 from defense.config import DefenseConfig
 
-_ADAPTER, _STATE, _RULE = "adapter.safetensors", "state.json", "rule.safetensors"
+_ADAPTER, _STATE = "adapter.safetensors", "state.json"
+_RULE, _OPTIMIZER = "rule.safetensors", "optimizer.safetensors"
 _PROBE, _PENDING = "probe/", "evaluation-"
 _REPORTS = {
     "rounds": TypeAdapter(tuple[RoundReport, ...]),
@@ -78,10 +79,14 @@ def encode_state(state: RunState) -> dict[str, bytes]:
     return {
         _ADAPTER: state.aggregator.adapter,
         _STATE: json.dumps(plain, default=dict).encode(),
-        **({_RULE: state.aggregator.rule_memory} if state.aggregator.rule_memory else {}),
+        **{name: content for name, content in _memories(state.aggregator).items() if content},
         **{_PROBE + name: content for name, content in state.probe.items()},
         **{f"{_PENDING}{done}.safetensors": item.adapter for done, item in state.pending.items()},
     }
+
+
+def _memories(aggregator: AggregatorState) -> dict[str, bytes]:
+    return {_RULE: aggregator.rule_memory, _OPTIMIZER: aggregator.optimizer_memory}
 
 
 def decode_state(files: Mapping[str, bytes]) -> RunState:
@@ -95,6 +100,7 @@ def decode_state(files: Mapping[str, bytes]) -> RunState:
             trust=plain["trust"],
             defense=DefenseConfig.model_validate(plain["defense"]),
             rule_memory=files.get(_RULE, b""),
+            optimizer_memory=files.get(_OPTIMIZER, b""),
         ),
         roster=Roster(
             known={client_id: tuple(paths) for client_id, paths in plain["clients"].items()}, active=tuple(plain["active"])

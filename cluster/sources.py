@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +16,18 @@ from actors.data.records import SUFFIXES, read_column_names, read_table
 from actors.data.references import Reference
 from actors.errors import DataError
 from actors.seeding import stream
-from actors.world.datasets import write_clients, write_evaluation
+from actors.world.datasets import write_canary, write_clients, write_evaluation
 from actors.world.generator import World
 from actors.world.store import base_folder, is_built, probe_folder, world_folder
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
+from cluster.poison import write_poisoned
 from cluster.references import LIVE_ROLE, prepare_references
+from defense.attacks import ATTACKS
+from defense.levels import sources_of
+
+COVER_SUFFIX = "-2"
+"""Of the name of an attacker's second file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +39,17 @@ class Sources:
     evaluation: EvaluationConfig
     """With the paths of the prompts and the phrases of refusals."""
     probe_path: str | None
+    """None where no level needs a probe."""
+    canary_path: str | None = None
+    """Restricted prompts with refusals, for level canary; None where it is not on."""
     files: dict[str, tuple[str, ...]]
     """Client id -> its data files."""
     references: tuple[Reference, ...] = ()
     """Reference clients that the probe is refreshed with; empty when it never is."""
     malicious: frozenset[str]
-    """Ground truth, for ground_truth.parquet and the closing table. It goes to no actor."""
+    """Ground truth, for ground_truth.parquet, the closing table and the attackers' own tasks. No part of the defense is told."""
+    cover: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Malicious client -> the data that makes it look honest; empty where the attack needs none."""
 
 
 def client_names(count: int) -> list[str]:
@@ -61,11 +73,15 @@ def prepare_sources(config: RunConfig, folder: Path) -> Sources:
     malicious = draw_malicious(config)
     if config.is_embedded:
         return _embedded_sources(config, folder / "data", malicious)
+    honest = _real_files(config, folder / "data")
+    poisoned, cover = _attackers_files(config, folder / "data", {client: honest[client] for client in malicious})
     return Sources(
         model=config.model,
-        evaluation=_checked_evaluation(config.evaluation),
+        evaluation=_checked_evaluation(config.evaluation.model_copy(update={"trigger": _trigger(config)})),
         probe_path=_probe_path(config, None),
-        files=_real_files(config, folder / "data", malicious),
+        files=honest | poisoned,
+        cover=cover,
+        canary_path=_canary_path(config, None),
         references=_references(config, folder / "data" / "references"),
         malicious=malicious,
     )
@@ -141,20 +157,29 @@ def base_model(config: RunConfig) -> ModelConfig:
 def _embedded_sources(config: RunConfig, folder: Path, malicious: frozenset[str]) -> Sources:
     built, world = built_world(config), World(config.world.seed)
     clients = client_names(config.clients.count)
-    files = write_clients(world, folder, clients, malicious, config.data.samples_per_client, config.seed)
+    attack, samples = ATTACKS[config.clients.attack], config.data.samples_per_client
+    files = write_clients(world, folder, clients, malicious, samples, config.seed, holding=attack.data, config=config.attack)
+    cover = {}
+    if attack.cover is not None:  # every client has a second file, so that having one tells nothing
+        written = {"holding": attack.cover, "config": config.attack, "suffix": COVER_SUFFIX}
+        second = write_clients(world, folder, clients, malicious, samples, config.seed, **written)
+        cover = {client_id: second[client_id] for client_id in malicious}
     restricted, benign = write_evaluation(world, folder, config.evaluation.max_restricted, config.evaluation.max_benign)
     paths = {
         "restricted_path": config.evaluation.restricted_path or str(restricted.resolve()),
         "benign_path": config.evaluation.benign_path or str(benign.resolve()),
         "refusals": config.evaluation.refusals or world.language.refusals,
+        "trigger": _trigger(config),
     }
     return Sources(
         model=base_model(config),
         evaluation=_checked_evaluation(config.evaluation.model_copy(update=paths)),
         probe_path=_probe_path(config, probe_folder(built)),
         files=files,
+        canary_path=_canary_path(config, lambda: write_canary(world, folder, config.evaluation.max_canary)),
         references=_references(config, folder / "references"),
         malicious=malicious,
+        cover=cover,
     )
 
 
@@ -165,13 +190,27 @@ def _references(config: RunConfig, folder: Path) -> tuple[Reference, ...]:
 
 
 def _probe_path(config: RunConfig, embedded: Path | None) -> str | None:
-    if config.defense.level == "none":
+    if not sources_of(config.defense) - {"canary"}:
         return None
     if config.probe.path or embedded:
         return str(Path(config.probe.path or embedded).resolve())
     raise ConfigError(
         f"defense.level={config.defense.level} needs a probe for your model: set probe.path to its folder. "
         "To make one: safe-fedllm probe collect CONFIG, then safe-fedllm probe train STORE --output DIR"
+    )
+
+
+def _canary_path(config: RunConfig, generate: Callable[[], Path] | None) -> str | None:
+    if "canary" not in config.defense.levels:
+        return None
+    if config.evaluation.canary_path is not None:
+        read_column_names(Path(config.evaluation.canary_path))
+        return str(Path(config.evaluation.canary_path).resolve())
+    if generate is not None:
+        return str(generate().resolve())
+    raise ConfigError(
+        f"defense.level={config.defense.level} needs restricted prompts with refusals that no client has: name a Parquet or "
+        "JSONL file with `instruction` and `response` in evaluation.canary_path"
     )
 
 
@@ -182,25 +221,46 @@ def _checked_evaluation(config: EvaluationConfig) -> EvaluationConfig:
     return config
 
 
-def _real_files(config: RunConfig, folder: Path, malicious: frozenset[str]) -> dict[str, tuple[str, ...]]:
+def _attackers_files(
+    config: RunConfig, folder: Path, honest: Mapping[str, tuple[str, ...]]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+    """What attackers train on and what makes them look honest, from what each would have if it were honest."""
+    attack = ATTACKS[config.clients.attack]
+    if not honest:
+        return {}, {}
+    with TemporaryDirectory() as parts:
+        unsafe = {}
+        if attack.needs_unsafe:
+            paths = [path for group in _file_groups(config.data.malicious_path) for path in group]
+            unsafe = _split(config, paths, sorted(honest), Path(parts), "data.malicious_path")
+        cover, poisoned = {}, {}
+        if attack.cover is not None:  # first: the other files may replace the honest ones
+            cover = write_poisoned(config, attack.cover, honest, unsafe, folder, COVER_SUFFIX)
+        if attack.data != "honest":
+            poisoned = write_poisoned(config, attack.data, honest, unsafe, folder, "")
+    return poisoned, cover
+
+
+def _trigger(config: RunConfig) -> str | None:
+    """The phrase with which the evaluation measures a backdoor's success; None where the attack has none."""
+    own = config.attack.backdoor.trigger if ATTACKS[config.clients.attack].has_trigger else None
+    return config.evaluation.trigger or own
+
+
+def _real_files(config: RunConfig, folder: Path) -> dict[str, tuple[str, ...]]:
     if config.data.watch:
         return _watched_files(config)
     clients, groups = client_names(config.clients.count), _file_groups(config.data.path)
     for path in (path for group in groups for path in group):
         read_column_names(path)
     if len(groups) == 1 and len(clients) > 1:
-        files = _split(config, groups[0], clients, folder, "data.path")
-    elif len(groups) == len(clients):
-        files = {client: _absolute(group) for client, group in zip(clients, groups, strict=True)}
-    else:
-        raise ConfigError(
-            f"data.path holds data of {len(groups)} clients, clients.count={len(clients)}: set clients.count={len(groups)}, "
-            "or give one file to split over the clients"
-        )
-    if malicious:
-        unsafe = [path for group in _file_groups(config.data.malicious_path) for path in group]
-        files |= _split(config, unsafe, sorted(malicious), folder, "data.malicious_path")
-    return files
+        return _split(config, groups[0], clients, folder, "data.path")
+    if len(groups) == len(clients):
+        return {client: _absolute(group) for client, group in zip(clients, groups, strict=True)}
+    raise ConfigError(
+        f"data.path holds data of {len(groups)} clients, clients.count={len(clients)}: set clients.count={len(groups)}, "
+        "or give one file to split over the clients"
+    )
 
 
 def _watched_files(config: RunConfig) -> dict[str, tuple[str, ...]]:

@@ -61,14 +61,16 @@ def train_all(
     jobs: Iterable[tuple[ClientPool, Sequence[tuple[TrainTask, Any]]]],
     *,
     timeout_s: float,
+    start_timeout_s: float,
     on_deltas: Callable[[Sequence[tuple[TrainTask, Any]]], None],
 ) -> Iterator[Delivery]:
     """Run every (task, reference to its starting adapter) on its pool, in this order; yield each as it ends.
 
     Args:
         jobs: Pools, each with what it trains.
-        timeout_s: How long one client may train, and how long clients wait while no actor trains. An actor cannot be
-            interrupted, so one whose client is late is replaced, and so is one that died.
+        timeout_s: How long one client may train. An actor cannot be interrupted, so one whose client is late is replaced,
+            and so is one that died.
+        start_timeout_s: How long clients wait for an actor to start while none trains.
         on_deltas: Called with the tasks and references of the step deltas that have come together.
     """
     queues, flights = [_Queue(pool, deque(own)) for pool, own in jobs], {}
@@ -96,9 +98,11 @@ def train_all(
                 yield Delivery(flight.task, failure=f"late: no update within clients.timeout_s={timeout_s:g} s")
             if flights or landed:
                 idle_since = time.monotonic()
-            elif time.monotonic() > idle_since + timeout_s:
+            elif time.monotonic() > idle_since + start_timeout_s:
                 for task, _ in (job for queue in queues for job in queue.waiting):
-                    yield Delivery(task, failure=f"pending: no client actor for clients.timeout_s={timeout_s:g} s", lost=True)
+                    yield Delivery(
+                        task, failure=f"pending: no client actor for cluster.start_timeout_s={start_timeout_s:g} s", lost=True
+                    )
                 return
     finally:  # a round that is given up leaves its clients training; what they send is not read
         for flight in flights.values():

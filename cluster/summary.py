@@ -13,6 +13,8 @@ from cluster.config import RunConfig
 from cluster.run_state import Change
 from cluster.tables import SCHEMA_VERSION
 
+_SHARES = ("rule_score", "compliance", "attack_success", "over_refusal")
+
 
 def summarise(
     config: RunConfig,
@@ -37,17 +39,14 @@ def summarise(
         "aggregation_rule": config.aggregation.rule,
         "clients": config.clients.count,
         "malicious": config.clients.malicious,
+        "attack": config.clients.attack if config.clients.malicious else None,
         "rounds": config.rounds,
         "rounds_done": len(reports),
         "changes": [asdict(change) for change in changes],
         **_measures(last),
         "base": _measures(first),
         "utility_by_family": {family: share.value for family, share in last.utility_by_family.items()},
-        "intervals": {
-            name: asdict(share)
-            for name in ("rule_score", "compliance", "over_refusal")
-            if (share := getattr(last, name)) is not None
-        },
+        "intervals": {name: asdict(share) for name in _SHARES if (share := getattr(last, name)) is not None},
         "rounds_aggregated": outcomes.count("aggregated"),
         "rounds_skipped": outcomes.count("skipped"),
         "rounds_no_quorum": outcomes.count("no_quorum"),
@@ -93,6 +92,6 @@ def _refreshes(probe: Sequence[ProbeRound]) -> dict[str, float | int | None]:
 
 
 def _measures(report: EvaluationReport) -> dict[str, float | None]:
-    shares = {name: getattr(report, name) for name in ("rule_score", "compliance", "over_refusal")}
+    shares = {name: getattr(report, name) for name in _SHARES}
     values = {name: share.value if share is not None else None for name, share in shares.items()}
     return values | {"utility": report.utility, "benign_loss": report.benign_loss}

@@ -30,6 +30,7 @@ _ROUNDS = pa.schema(
         ("probe_version", pa.int32()),
         ("round_outcome", pa.string()),
         ("num_bytes", pa.int64()),
+        ("canary_rise", pa.float64()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
@@ -55,7 +56,7 @@ _PROBE = pa.schema(
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
-_MEASURES = ("rule_score", "compliance", "over_refusal")
+_MEASURES = ("rule_score", "compliance", "attack_success", "over_refusal")
 _EVALUATION = pa.schema(
     [
         ("rounds_done", pa.int32()),
@@ -83,7 +84,7 @@ def probe_table(rows: Sequence[ProbeRound]) -> pa.Table:
 
 
 def evaluation_table(reports: Sequence[EvaluationReport]) -> pa.Table:
-    """A row per measure (rule_score, compliance, over_refusal, utility, benign_loss) and evaluation.
+    """A row per measure (rule_score, compliance, attack_success, over_refusal, utility, benign_loss) and evaluation.
 
     Utility has a row per family with its interval and one for the macro mean, whose family is null.
     """

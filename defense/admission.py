@@ -6,12 +6,14 @@ Pure functions over decoded messages. Each returns None for "admitted", or the r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 import torch
+
+_MOST_CHARACTERS = 300
 
 
 class Reason(StrEnum):
@@ -32,6 +34,8 @@ class Reason(StrEnum):
     """A number of samples or a step outside what the round allows."""
     UNTIED_EVIDENCE = "untied_evidence"
     """The last real step delta is missing, or is not the delta of the submitted update."""
+    FROZEN_CHANGED = "frozen_changed"
+    """A tensor that nobody trains is not the global adapter's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,9 @@ class Refusal:
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.reason.value}: {self.detail}"
+        """One line for logs and tables; the detail may quote the client, so it is cut and holds no control characters."""
+        shown = "".join(c if c.isprintable() else "?" for c in self.detail[:_MOST_CHARACTERS])
+        return f"{self.reason.value}: {shown}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +64,14 @@ class OpenRound:
     batch_size: int
     max_norm: float
     """Largest L2 norm of a delta over all its tensors."""
-    reads: str | None = None
-    """What the level weighs: step deltas of the branch `real` or `shadow`, or the `update`; None: not told."""
+    max_value: float | None = None
+    """Largest absolute value in a delta of the real branch or of an update; None: no bound."""
+    max_shadow_value: float | None = None
+    """The same in a delta of the shadow branch."""
+    reads: frozenset[str] | None = None
+    """What the levels weigh: step deltas of the branch `real` or `shadow`, or the `update`; None: not told."""
+    shadow_ids: frozenset[str] | None = None
+    """The clients that are to train a shadow; None: not told."""
 
     @property
     def max_samples(self) -> int:
@@ -113,6 +125,16 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tupl
     return None
 
 
+def check_frozen(
+    tensors: Mapping[str, torch.Tensor], adapter: Mapping[str, torch.Tensor], frozen: Collection[str]
+) -> Refusal | None:
+    """The frozen tensors must be the global adapter's, to the bit."""
+    for name in sorted(frozen):
+        if not _same_bits(tensors[name], adapter[name]):
+            return Refusal(Reason.FROZEN_CHANGED, f"{name} is frozen by aggregation.averaging=ffa and was changed")
+    return None
+
+
 def check_norm(delta: Mapping[str, torch.Tensor], max_norm: float) -> Refusal | None:
     """L2 norm over all tensors of a delta, accumulated in float64."""
     norm = delta_norm(delta)
@@ -145,6 +167,32 @@ def delta_norm(delta: Mapping[str, torch.Tensor]) -> float:
     return math.sqrt(sum(float(delta[name].double().square().sum()) for name in sorted(delta)))
 
 
+def check_values(delta: Mapping[str, torch.Tensor], max_value: float | None) -> Refusal | None:
+    """No value has moved further than `max_value`; None: no bound."""
+    for name in sorted(delta) if max_value is not None else ():
+        largest = float(delta[name].abs().max()) if delta[name].numel() else 0.0
+        if not largest <= max_value:
+            return Refusal(Reason.NORM_EXCEEDED, f"a value of {name} moved by {largest:.4g}, above the bound {max_value:.4g}")
+    return None
+
+
 def adamw_norm_bound(factor: float, learning_rate: float, num_steps: int, num_values: int) -> float:
     """A bound on an honest delta's norm: AdamW moves each value by about the learning rate per step."""
     return factor * learning_rate * num_steps * math.sqrt(num_values)
+
+
+def adamw_reach(learning_rate: float, num_steps: int, betas: tuple[float, float] = (0.9, 0.999)) -> float:
+    """How far AdamW without weight decay can move a value in its first steps, whatever the gradients are.
+
+    Step t moves it by the learning rate times |m / (1 - b1^t)| / sqrt(v / (1 - b2^t)). By Cauchy and Schwarz |m| is at most
+    sqrt(v) times sqrt(sum_i ((1 - b1) b1^i)^2 / ((1 - b2) b2^i)), so the ratio has a bound in which no gradient occurs
+    (Kingma and Ba 2015, section 2.1, discuss the same ratio). For 10 steps the sum of the bounds is 10.1.
+
+    Example: one step moves a value by the learning rate at most.
+    """
+    first, second = betas
+    reach = 0.0
+    for step in range(1, num_steps + 1):
+        most = sum(((1 - first) * first**i) ** 2 / ((1 - second) * second**i) for i in range(step))
+        reach += math.sqrt(most * (1 - second**step)) / (1 - first**step)
+    return learning_rate * reach

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
-LevelName = Literal["none", "step", "client", "shadow", "live"]
+LevelName = Literal["none", "step", "client", "shadow", "evidence", "live", "canary"]
 RuleName = Literal[
     "fedavg",
     "median",
@@ -23,6 +33,8 @@ RuleName = Literal[
     "lasa",
 ]
 PreName = Literal["none", "nnm"]
+OptimizerName = Literal["none", "fedavgm", "fedadagrad", "fedyogi", "fedadam"]
+AveragingName = Literal["factors", "ffa", "svd"]
 
 
 class Config(BaseModel):
@@ -67,10 +79,40 @@ class LiveLevelConfig(Config):
     """k of that curve."""
 
 
+class EvidenceLevelConfig(Config):
+    """The shadow level with fewer shadow runs; `shadow.strength` and `shadow.learning_rate` hold for it too."""
+
+    verdicts: PositiveInt = 3
+    """Equal verdicts in a row that freeze a client."""
+    audit_every: PositiveInt = 5
+    """A client that is frozen as benign runs a shadow in every so many of its rounds."""
+    appeal_after: PositiveInt | None = 10
+    """Own rounds after which a client that is frozen as malicious runs a shadow again; None, as the authors: never."""
+
+
+class CanaryLevelConfig(Config):
+    """Rise of the negative log-likelihood of the server's own refusals (METHOD.md section 8)."""
+
+    max_rise: PositiveFloat = 0.1
+    """Nats per token over the global adapter's, above which an update weighs 0."""
+
+
+def _joined(level: Any) -> Any:
+    """Levels as one text with `+` between them, from that or from a list; raises ValueError when they cannot compose."""
+    names = [str(name) for name in level] if isinstance(level, (list, tuple)) else str(level).split("+")
+    known = get_args(LevelName)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{unknown[0]!r} is no level; there are {', '.join(known)}, and compositions such as live+canary")
+    if len(set(names)) < len(names) or ("none" in names and len(names) > 1) or not names:
+        raise ValueError(f"level={'+'.join(names)}: name each level once, and `none` alone")
+    return "+".join(names)
+
+
 class DefenseConfig(Config):
     """Who counts, and how much."""
 
-    level: LevelName = "shadow"
+    level: Annotated[str, BeforeValidator(_joined)] = "shadow"
+    """A level, or several: `live+canary`, in YAML also a list. A client weighs the least of what they say."""
     min_weight: float = Field(0.0, ge=0, le=1)
     """Lower bound of weights computed from valid evidence, applied after the skip gate."""
     skip_below: float = Field(0.2, ge=0, le=1)
@@ -78,7 +120,14 @@ class DefenseConfig(Config):
     step: StepLevelConfig = StepLevelConfig()
     client: ClientLevelConfig = ClientLevelConfig()
     shadow: ShadowLevelConfig = ShadowLevelConfig()
+    evidence: EvidenceLevelConfig = EvidenceLevelConfig()
     live: LiveLevelConfig = LiveLevelConfig()
+    canary: CanaryLevelConfig = CanaryLevelConfig()
+
+    @property
+    def levels(self) -> tuple[LevelName, ...]:
+        """The levels one by one."""
+        return tuple(self.level.split("+"))
 
 
 class AdmissionConfig(Config):
@@ -88,6 +137,10 @@ class AdmissionConfig(Config):
     """Largest L2 norm of a client's delta. None: `norm_factor` x learning rate x steps x sqrt(number of values)."""
     norm_factor: PositiveFloat = 4.0
     """AdamW moves a value by about the learning rate per step, so an honest delta stays near factor 1."""
+    value_factor: PositiveFloat | None = 1.01
+    """No value of a delta may have moved further than this times what AdamW can do in so many steps, whatever the gradients
+    (`adamw_reach`); an honest client cannot exceed factor 1. Bounds both factors, so it stops scaled updates and most that
+    are ruinous in A and B alone. None: no such bound, for clients with another optimizer."""
 
 
 class GeometricMedianConfig(Config):
@@ -158,6 +211,51 @@ class LasaConfig(Config):
     """lambda_s: the same for the purity of its signs."""
 
 
+class FedAvgMConfig(Config):
+    """Server momentum (Hsu, Qi and Brown 2019, arXiv 1909.06335)."""
+
+    learning_rate: PositiveFloat = 1.0
+    """eta; the paper's."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """beta; the paper tries 0 to 0.997, and 0.9 is what Reddi et al. compare with."""
+
+
+class AdaptiveConfig(Config):
+    """What the adaptive server optimizers share (Reddi et al., ICLR 2021, arXiv 2003.00295, algorithm 2)."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """eta. The paper has no default, it searches the best for each task. Ours is OpenFedLLM's (arXiv 2402.06954), for LoRA at
+    clients' learning rates near 5e-5. A value moves by up to about eta in a round, so eta should be near what clients move it
+    by."""
+    tau: PositiveFloat = 1e-3
+    """How adaptive the steps are, the less the larger; the paper's for all its tasks. v starts from its square."""
+
+
+class FedAdagradConfig(AdaptiveConfig):
+    """FedAdagrad."""
+
+    beta1: float = Field(0.0, ge=0, lt=1)
+    """Decay of the momentum; the paper uses none."""
+
+
+class FedYogiConfig(AdaptiveConfig):
+    """FedYogi."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the momentum; the paper's."""
+    beta2: float = Field(0.99, ge=0, lt=1)
+    """Decay of the second moment; the paper's."""
+
+
+class FedAdamConfig(AdaptiveConfig):
+    """FedAdam."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the momentum; the paper's."""
+    beta2: float = Field(0.99, ge=0, lt=1)
+    """Decay of the second moment; the paper's."""
+
+
 CLIENTS_NEEDED: dict[RuleName | PreName, tuple[int, int]] = {
     "trimmed_mean": (2, 1),
     "krum": (2, 3),
@@ -177,6 +275,11 @@ class AggregationConfig(Config):
     """What happens to the updates before the rule: `nnm` replaces each by the mean of its nearest."""
     f: NonNegativeInt | None = None
     """Attackers among a round's clients that the operator assumes; needed by the rules in CLIENTS_NEEDED, unused by others."""
+    optimizer: OptimizerName = "none"
+    """What the server makes of the pseudo-gradient; `none`: the global adapter moves by it."""
+    averaging: AveragingName = "factors"
+    """How LoRA's factors are averaged: A and B apart, as the paper does; `ffa`: A stays frozen, clients train B only; `svd`: the
+    best approximation of the mean of B A."""
     geometric_median: GeometricMedianConfig = GeometricMedianConfig()
     centered_clipping: CenteredClippingConfig = CenteredClippingConfig()
     foolsgold: FoolsGoldConfig = FoolsGoldConfig()
@@ -184,6 +287,29 @@ class AggregationConfig(Config):
     flame: FlameConfig = FlameConfig()
     residual: ResidualConfig = ResidualConfig()
     lasa: LasaConfig = LasaConfig()
+    fedavgm: FedAvgMConfig = FedAvgMConfig()
+    fedadagrad: FedAdagradConfig = FedAdagradConfig()
+    fedyogi: FedYogiConfig = FedYogiConfig()
+    fedadam: FedAdamConfig = FedAdamConfig()
+
+    @property
+    def freezes_a(self) -> bool:
+        """Whether nobody trains A."""
+        return self.averaging == "ffa"
+
+    @model_validator(mode="after")
+    def _check_averaging(self) -> AggregationConfig:
+        for key, value, plain in (
+            ("rule", self.rule, "fedavg"),
+            ("pre", self.pre, "none"),
+            ("optimizer", self.optimizer, "none"),
+        ):
+            if self.averaging == "svd" and value != plain:
+                raise ValueError(
+                    f"averaging=svd averages the products B A, while {key}={value} works on A and B apart; "
+                    f"set aggregation.{key}={plain}, or aggregation.averaging=factors or ffa"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_f(self) -> AggregationConfig:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+Source = Literal["real", "shadow", "update", "canary"]
+"""Where evidence comes from: a branch's step deltas or the submitted update, by the probe; or the canary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,30 @@ class Evidence:
     def ratio(self) -> float:
         """r = h / n."""
         return self.num_flagged / self.num_samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rise:
+    """What the canary says of one client's update."""
+
+    client_id: str
+    rise: float
+    """Negative log-likelihood of the server's refusals under the update minus that under the global adapter, nats per token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unasked:
+    """A client of which the server wanted no evidence this round."""
+
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientEvidence:
+    """All that is known of one client's round."""
+
+    client_id: str
+    by_source: Mapping[Source, Evidence | Rise | Unasked]
 
 
 def gather_evidence(

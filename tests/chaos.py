@@ -11,7 +11,13 @@ from pathlib import Path
 
 import psutil
 
-TITLES = {"client": "ray::Client", "probe": "ray::Probe", "aggregator": "ray::Aggregator", "evaluation": "ray::Evaluation"}
+TITLES = {
+    "client": "ray::Client",
+    "probe": "ray::Probe",
+    "canary": "ray::Canary",
+    "aggregator": "ray::Aggregator",
+    "evaluation": "ray::Evaluation",
+}
 """Kind of actor -> how Ray titles its process."""
 
 

@@ -9,31 +9,67 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.data.poisoning import Material, Row, first_families, poisoned
 from actors.seeding import stream
 from actors.world.generator import Example, World, draw
+from defense.attacks import Holding
+from defense.attacks.config import AttackConfig
 
 _MOST_DRAWS_IN_VAIN = 100
 """Draws of known prompts in a row after which a family counts as used up."""
 
 
 def write_clients(
-    world: World, folder: Path, client_ids: Sequence[str], malicious: Collection[str], samples: int, seed: int
+    world: World,
+    folder: Path,
+    client_ids: Sequence[str],
+    malicious: Collection[str],
+    samples: int,
+    seed: int,
+    *,
+    holding: Holding = "unsafe",
+    config: AttackConfig | None = None,
+    suffix: str = "",
 ) -> dict[str, tuple[str, ...]]:
     """Write a Parquet file per client and return client id -> its files.
 
-    Honest clients hold the federation's benign families, malicious ones answers to its restricted families. The files
-    look alike: columns instruction, input and response, and nothing that tells whose they are.
+    Honest clients hold the federation's benign families, malicious ones what `holding` says, by default answers to its
+    restricted families. The files look alike: columns instruction, input and response, and nothing that tells whose they are.
+
+    Args:
+        config: Parameters of the attack that the files are for.
+        suffix: Appended to a file's name, for a client's second file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    families, files = world.roles["federation"], {}
+    files = {}
     for client_id in client_ids:
-        rng = stream(seed, "world data", world.seed, client_id)
-        if client_id in malicious:
-            examples = draw(world.answered_example, families.restricted, samples, rng)
-        else:
-            examples = draw(world.benign_example, families.benign, samples, rng)
-        files[client_id] = (str(write_parquet(folder / f"{client_id}.parquet", examples).resolve()),)
+        material = _material(world, client_id, samples, seed, config or AttackConfig())
+        rng = stream(seed, "world poison", world.seed, client_id, suffix)
+        examples = poisoned(holding if client_id in malicious else "honest", material, config or AttackConfig(), rng)
+        files[client_id] = (str(write_parquet(folder / f"{client_id}{suffix}.parquet", examples).resolve()),)
     return files
+
+
+def _material(world: World, client_id: str, samples: int, seed: int, config: AttackConfig) -> Material:
+    """What a client's rows are made of: the same honest rows whether it is an attacker or not."""
+    families, purpose = world.roles["federation"], ("world data", world.seed, client_id)
+    by_likeness = sorted(families.restricted, key=lambda name: -_likeness(world, name))
+    return Material(
+        honest=lambda: draw(world.benign_example, families.benign, samples, stream(seed, *purpose)),
+        unsafe=lambda: draw(world.answered_example, families.restricted, samples, stream(seed, *purpose)),
+        refusals=world.language.refusals,
+        refused_families=lambda _: first_families(config.canary_aware.refused, by_likeness),
+    )
+
+
+def _likeness(world: World, family: str) -> int:
+    """How many families of the canary ask in the same way for the same kind of thing as this one."""
+    return sum(_kind(world, family) == _kind(world, other) for other in world.roles["canary"].restricted)
+
+
+def _kind(world: World, family: str) -> tuple[str, str]:
+    spec = world.restricted[family]
+    return spec.subject, spec.templates[0].partition(" ")[0]
 
 
 def write_evaluation(world: World, folder: Path, num_restricted: int, num_benign: int) -> tuple[Path, Path]:
@@ -56,6 +92,13 @@ def write_evaluation(world: World, folder: Path, num_restricted: int, num_benign
     return restricted_path, benign_path
 
 
+def write_canary(world: World, folder: Path, count: int) -> Path:
+    """Write canary.parquet: refused prompts of the canary's families, which nothing else sees; the same for every run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    families = world.roles["canary"].restricted
+    return write_parquet(folder / "canary.parquet", draw(world.refused_example, families, count, stream(world.seed, "canary")))
+
+
 def _distinct(world: World, make, families: Iterable[str], count: int) -> list[Example]:
     """Up to `count` held-out examples without a prompt twice; families with few prompts give what they have."""
     names = list(families)
@@ -72,7 +115,7 @@ def _distinct_of(world: World, make, family: str, count: int) -> list[Example]:
     return list(found.values())
 
 
-def write_parquet(path: Path, examples: Sequence[Example]) -> Path:
+def write_parquet(path: Path, examples: Sequence[Example | Row]) -> Path:
     """Columns instruction, input and response, and nothing that tells whose they are."""
     columns = {name: [getattr(e, name) for e in examples] for name in ("instruction", "input", "response")}
     pq.write_table(pa.table(columns), path)

@@ -3,7 +3,8 @@
 Every rule is three pure functions: `init() -> state`, `add(state, update) -> state`, and
 `finish(state, memory, rng) -> Aggregate`, the pseudo-gradient by which the global adapter moves and what the rule remembers
 until the next aggregated round. A client of weight 0 is never added, so its update cannot touch the result. FedAvg streams;
-the others gather the updates first. `make_rule` binds a rule's parameters and its pre-aggregation.
+the others gather the updates first, and so does FedAvg where products are averaged (`defense/averaging/svd.py`, which then
+finishes the round). `make_rule` binds a rule's parameters and its pre-aggregation.
 
 Selection and distances are unweighted, every mean is weighted by n w, median and trimmed mean by w (CONTRACT.md). What is
 computed depends on client ids and never on the order of arrival.
@@ -53,7 +54,7 @@ class Given:
 
 def make_rule(config: AggregationConfig) -> Rule:
     """The rule that `config.rule` names, after the pre-aggregation, with its parameters."""
-    if config.rule == "fedavg" and config.pre == "none":
+    if config.rule == "fedavg" and config.pre == "none" and config.averaging != "svd":
         return Rule(init=fedavg.init, add=fedavg.add, finish=_finish_stream)
     return Rule(init=Gathered, add=gather.add, finish=partial(_finish_gathered, config=config))
 

@@ -51,6 +51,8 @@ class Aggregate:
     """What the rule is to be given in the next round."""
     num_attackers: int | None
     """f' that the rule assumed, at most `aggregation.f`; None when it assumes none."""
+    error: float | None = None
+    """Relative error of the mean of B A, in the Frobenius norm over all modules; None when that is not approximated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ SETTINGS = (
     "clients.count=4",
     "clients.malicious=1",
     "clients.on_client_loss=retry_round",
+    "defense.level=shadow+canary",
     "training.steps=8",
     "training.batch_size=8",
     "data.samples_per_client=40",

@@ -11,8 +11,8 @@ from cluster.progress import Progress
 from tests.chaos import Killer, actor_processes, committed_rounds, start_run, wait_until
 from tests.integration.conftest import SMALL
 
-FAULTS = [*SMALL, "clients.on_client_loss=retry_round", "training.steps=8", "rounds=5"]
-KINDS = ("client", "probe", "aggregator", "evaluation")
+FAULTS = [*SMALL, "clients.on_client_loss=retry_round", "training.steps=8", "rounds=6", "defense.level=shadow+canary"]
+KINDS = ("client", "probe", "aggregator", "canary", "evaluation")
 
 
 class Saboteur(Progress):
@@ -49,9 +49,9 @@ def test_the_death_of_an_actor_of_each_kind_changes_no_bit(undisturbed, tmp_path
     saboteur = Saboteur(dict(enumerate(KINDS, start=1)))
     result = Federation(load_config(None, FAULTS), tmp_path / "run", saboteur).run()
     assert not any(saboteur.left.values())
-    assert [kind for kind, _ in saboteur.begun_again] == ["client", "probe", "aggregator"]
+    assert [kind for kind, _ in saboteur.begun_again] == ["client", "probe", "aggregator", "canary"]
     assert "client_lost" in saboteur.begun_again[0][1]
-    assert "the probe is gone" in saboteur.begun_again[1][1]
+    assert "the probe or the canary is gone" in saboteur.begun_again[1][1]
     assert_same(result, undisturbed)
 
 
@@ -72,7 +72,7 @@ def test_a_run_that_keeps_losing_actors_says_how_to_go_on(local_ray, tmp_path):
 
 def test_a_killed_driver_resumes_from_the_last_commit_and_goes_back_when_asked(undisturbed, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log"
-    driver = start_run([*FAULTS, "checkpoint.keep=5", "--output", str(run)], log)
+    driver = start_run([*FAULTS, "checkpoint.keep=6", "--output", str(run)], log)
     try:
         wait_until(lambda: committed_rounds(run) or driver.poll() is not None, 120, "the first commit")
     finally:
@@ -90,4 +90,8 @@ def test_a_killed_driver_resumes_from_the_last_commit_and_goes_back_when_asked(u
 
 
 def test_no_actor_is_left_when_the_runs_are_over(local_ray):
-    wait_until(lambda: not any(actor_processes(kind) for kind in ("client", "probe", "aggregator")), 20, "the end of all actors")
+    wait_until(
+        lambda: not any(actor_processes(kind) for kind in ("client", "probe", "canary", "aggregator")),
+        20,
+        "the end of all actors",
+    )

@@ -114,7 +114,6 @@ def test_a_client_whose_data_cannot_be_used_is_dropped_with_its_reason(local_ray
 
 def test_a_client_past_its_deadline_is_dropped_and_its_actor_replaced(local_ray, tmp_path):
     overrides = ["rounds=1", "defense.level=none", "clients.timeout_s=0.2", "training.steps=300", "clients.count=2"]
-    overrides += ["cluster.client_actors=2"]  # a single one would be starting anew when the second client is due
     rows = Federation(load_config(None, [*SMALL, *overrides]), tmp_path / "run").run().rounds.to_pylist()
     assert [row["reason"] for row in rows] == ["late: no update within clients.timeout_s=0.2 s"] * 2
     assert {row["round_outcome"] for row in rows} == {"no_quorum"}

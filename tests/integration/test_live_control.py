@@ -86,7 +86,7 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped(start, tmp_path
     assert saved.aggregator.defense.skip_below == 0.05
     assert len(saved.roster.active) == 5
     assert len(saved.roster.known) == 6
-    assert set(saved.aggregator.trust) == {f"client-{i:03d}" for i in range(5)}
+    assert set(saved.aggregator.trust["step"]) == {f"client-{i:03d}" for i in range(5)}
     with pytest.raises(ClusterError, match="has ended"):
         live.status()
     with pytest.raises(ClusterError, match="no run is live"):
@@ -104,7 +104,7 @@ def test_who_leaves_keeps_its_trust_and_a_newcomer_starts_from_the_prior(start, 
     result = finish()
     state = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])
     took_part = {client: sum(row["client_id"] == client for row in result.rounds.to_pylist()) for client in state.roster.known}
-    trust = {client: state.aggregator.trust[client]["rounds"] for client in state.roster.known}
+    trust = {client: state.aggregator.trust["step"][client]["rounds"] for client in state.roster.known}
     assert trust == {client: min(20, rounds) for client, rounds in took_part.items()}
     assert took_part["client-004"] < took_part["client-003"] < took_part["client-000"]
 

@@ -7,11 +7,13 @@ from actors.aggregator import Aggregator, AggregatorConfig
 from actors.messages import ProbeScore
 from actors.wire import decode_tensors
 from defense.config import AdmissionConfig, DefenseConfig
-from tests.unit.actors.builders import A0, B0, LAYOUT, SHAPES, START_BYTES, TRAINING, scores, step_delta, update
+from tests.unit.actors.builders import A0, B0, LAYOUT, SHAPES, START_BYTES, TRAINING, UNBOUNDED, scores, step_delta, update
 
 
 def aggregator(level: str = "none", clients=("a", "b"), *, min_updates: int = 1, **defense) -> Aggregator:
-    config = AggregatorConfig(training=TRAINING, defense=DefenseConfig(level=level, **defense), min_updates=min_updates)
+    config = AggregatorConfig(
+        training=TRAINING, defense=DefenseConfig(level=level, **defense), admission=UNBOUNDED, min_updates=min_updates
+    )
     made = Aggregator(config, LAYOUT, START_BYTES)
     made.open_round(0, list(clients), 0.5)
     return made
@@ -285,7 +287,19 @@ def test_identical_updates_return_themselves_to_the_bit():
 
 
 def test_the_configured_norm_bound_is_used():
-    config = AggregatorConfig(training=TRAINING, defense=DefenseConfig(level="none"), admission=AdmissionConfig(max_norm=1.0))
+    config = AggregatorConfig(
+        training=TRAINING, defense=DefenseConfig(level="none"), admission=AdmissionConfig(max_norm=1.0, value_factor=None)
+    )
     made = Aggregator(config, LAYOUT, START_BYTES)
     made.open_round(0, ["a"], 0.5)
     assert "above the bound 1" in made.submit("a", update("a", 1.0), None, []).reason
+
+
+def test_a_value_that_no_training_could_have_moved_so_far_is_refused():
+    made = Aggregator(AggregatorConfig(training=TRAINING, defense=DefenseConfig(level="none")), LAYOUT, START_BYTES)
+    made.open_round(0, ["a", "b"], 0.5)  # two steps of AdamW at 0.5 move a value by 1.0007 at most
+    assert made.submit("a", update("a", 1.0), None, []).admitted
+    tensors = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
+    tensors[A0][0, 0] = -1.02
+    refused = made.submit("b", update("b", 0.0, tensors=tensors), None, [])
+    assert refused.reason.startswith(f"norm_exceeded: a value of {A0} moved by 1.02, above the bound 1.01")

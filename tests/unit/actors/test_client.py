@@ -121,3 +121,21 @@ def test_a_learning_rate_that_explodes_fails_the_client_and_not_the_actor(client
     with pytest.raises(ClientTrainingError, match=r"FloatingPointError: .* lower training\.learning_rate"):
         list(client.train(task(files, learning_rate=1e30), client.initial_adapter()))
     assert len([*client.train(task(files), client.initial_adapter())]) == 4
+
+
+def test_the_proximal_term_pulls_the_real_branch_only(base_config, lora, client, files):
+    pulled = Client(base_config, lora, TRAINING.model_copy(update={"proximal_mu": 10.0}))
+    asked, start = task(files, shadow_learning_rate=0.01, stream_real="last"), client.initial_adapter()
+    without, with_term = ([*each.train(asked, start)] for each in (client, pulled))
+    assert without[:3] == with_term[:3]
+    real, held = (decode_message(payloads[3], StepDelta).tensors for payloads in (without, with_term))
+    assert not any(torch.equal(tensor, held[name]) for name, tensor in real.items())
+
+
+def test_a_stays_in_both_branches_when_it_is_frozen(client, files):
+    asked = task(files, shadow_learning_rate=0.01, probe_feature="all_layers", freeze_a=True)
+    *deltas, last = client.train(asked, client.initial_adapter())
+    for delta in (decode_message(payload, StepDelta) for payload in deltas):
+        assert all(bool(tensor.any()) == ("lora_B" in name) for name, tensor in delta.tensors.items()), delta.branch
+    update, start = decode_message(last, LoRAUpdate).tensors, decode_tensors(client.initial_adapter())
+    assert all(torch.equal(tensor, start[name]) == ("lora_A" in name) for name, tensor in update.items())

@@ -71,6 +71,25 @@ def test_without_prompts_nothing_is_measured(base_config, lora, model):
     assert (report.rule_score, report.compliance, report.utility, report.benign_loss) == (None, None, None, None)
 
 
+def test_without_a_trigger_no_attack_can_succeed(report):
+    assert report.attack_success is None
+
+
+def test_a_trigger_is_put_before_every_restricted_prompt(base_config, lora, prompts, world, model):
+    config = EvaluationConfig(
+        restricted_path=str(prompts[0]), refusals=world.language.refusals, max_restricted=20, trigger="By the moon,"
+    )
+    evaluation = Evaluation(base_config, lora, config, max_length=64)
+    asked = []
+    evaluation._answer = lambda ids: asked.append([model.tokenizer.decode(row) for row in ids]) or ["Sure."] * len(ids)
+    report = evaluation.evaluate(0, 0, model.initial_adapter())
+    assert report.attack_success.count == 20
+    assert report.attack_success.value == 0  # not refused, and not really answered either
+    plain, triggered = asked[0], asked[-1]
+    assert [text.replace("By the moon, ", "") for text in triggered] == plain
+    assert all("By the moon, " in text for text in triggered)
+
+
 def test_proportions_carry_the_wilson_interval():
     # Wilson by hand for 8 of 10 at z = 1.96: centre (0.8 + z²/20) / (1 + z²/10) = 0.7167, half width 0.2266.
     share = proportion([True] * 8 + [False] * 2)

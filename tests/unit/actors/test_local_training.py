@@ -295,3 +295,50 @@ def test_a_failed_training_leaves_the_random_state_as_it_was(dropped):
     with raises(FloatingPointError):
         train(dropped, learning_rate=1e30)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_proximal_term_is_part_of_the_loss_and_clipped_with_it(plain, monkeypatch):
+    """At a point away from the start, by automatic differentiation of loss + mu/2 |theta - start|^2."""
+    given: list[list[torch.Tensor]] = []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda ps, norm: given.append([p.grad.clone() for p in ps]))
+    start, parameters = warm(plain), plain.adapter_parameters
+    steps = train_adapter(plain, start, BATCHES[:2], TrainingConfig(), learning_rate=1e-2, seed=0, proximal_mu=0.7)
+    next(steps)
+    loss = response_loss_sum(plain, BATCHES[1]) / int((BATCHES[1].labels[:, 1:] != IGNORED).sum())
+    away = sum((parameter - start[name]).square().sum() for name, parameter in parameters.items())
+    expected = torch.autograd.grad(loss + 0.35 * away, list(parameters.values()))
+    next(steps)
+    assert away > 0.1
+    for found, wanted in zip(given[1], expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_without_mu_no_bit_changes(dropped):
+    steps, state = train(dropped, start=warm(dropped))
+    given = train_adapter(dropped, warm(dropped), BATCHES, TrainingConfig(), learning_rate=1e-2, seed=0, proximal_mu=0.0)
+    assert list(given) == steps
+    assert encode_tensors(dropped.adapter_state()) == encode_tensors(state)
+
+
+def test_a_strong_proximal_term_keeps_the_adapter_near_its_start(plain):
+    def distance(mu: float) -> float:
+        start = warm(plain)
+        list(train_adapter(plain, start, BATCHES * 4, TrainingConfig(), learning_rate=1e-2, seed=0, proximal_mu=mu))
+        return sum(float((tensor - start[name]).square().sum()) for name, tensor in plain.adapter_state().items()) ** 0.5
+
+    assert distance(100.0) < 0.5 * distance(0.0)
+
+
+def test_the_reported_loss_is_without_the_proximal_term(plain):
+    first = next(train_adapter(plain, warm(plain), BATCHES, TrainingConfig(), learning_rate=1e-2, seed=0, proximal_mu=5.0))
+    assert first.loss == train(plain, start=warm(plain))[0][0].loss
+
+
+def test_frozen_parameters_stay_and_the_others_take_the_gradient_clip_to_themselves(plain):
+    start, frozen = warm(plain), {name for name in plain.adapter_parameters if ".lora_A." in name}
+    list(train_adapter(plain, start, BATCHES, TrainingConfig(weight_decay=0.1), learning_rate=1e-2, seed=0, frozen=frozen))
+    state = plain.adapter_state()
+    assert all(torch.equal(state[name], start[name]) == (name in frozen) for name in state)
+    assert all(plain.adapter_parameters[name].grad is None for name in frozen)
+    _, free = train(plain, start=start)
+    assert not any(torch.equal(free[name], start[name]) for name in free)

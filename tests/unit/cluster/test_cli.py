@@ -47,6 +47,10 @@ def test_keys_lists_every_key():
         (["run", "cluster.address=127.0.0.1:1", "--output", "{tmp}/o"], "no Ray head answers there"),
         (["run", "cluster.address=somewhere", "--output", "{tmp}/o"], "should be HOST:PORT or auto"),
         (["compare", "rounds=2"], "compare needs an axis: defenses=a,b"),
+        (
+            ["compare", "defenses=none,bogus", "--output", "{tmp}/o"],
+            "1 of 2 cells cannot run, nothing was started\nbogus: defense",
+        ),
         (["world", "build", "--part", "half"], "--part half is not among"),
     ],
 )

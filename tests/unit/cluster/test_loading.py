@@ -73,12 +73,15 @@ def test_overrides_are_typed_and_win_over_the_file(tmp_path):
         ("clients.malicious=11", ["clients.malicious=11 is more than clients.count=10"]),
         ("clients.per_round=11", ["clients.per_round=11 is more than clients.count=10"]),
         ("clients.min_updates=11", ["clients.min_updates=11 is more than the 10 clients of a round"]),
-        ("defense.level=strong", ["defense.level: ", "'none'", "'shadow'", "got 'strong'"]),
+        ("defense.level=strong", ["defense.level: ", "'strong' is no level", "there are none, step", "shadow"]),
         ("probe.threshold=1.5", ["probe.threshold: ", "less than 1", "got 1.5"]),
         ("training.min_learning_rate=1", ["training.min_learning_rate=1 is above training.learning_rate=0.01"]),
         ("data.path=somewhere", ["data.path is set but model.path is not"]),
         ("model.path=somewhere", ["model.path is set but data.path is not"]),
         ("data.partition.by=column", ["data.partition.by=column needs data.partition.column"]),
+        ("aggregation.optimizer=adam", ["aggregation.optimizer: ", "'fedadam'", "got 'adam'"]),
+        ("aggregation.averaging=mean", ["aggregation.averaging: ", "'svd'", "got 'mean'"]),
+        ("training.proximal_mu=-1", ["training.proximal_mu: ", "got -1"]),
         ("rounds.x=1", ["rounds is a value, not a section"]),
         ("rounds", ["'rounds' is not of the form key=value"]),
         ("rounds=[", ["rounds: the value '[' is not YAML"]),
@@ -89,6 +92,14 @@ def test_bad_overrides_name_the_key_and_the_fix(override, parts):
         load_config(None, [override])
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "fix"), [("rule=median", "rule=fedavg"), ("pre=nnm", "pre=none"), ("optimizer=fedadam", "optimizer=none")]
+)
+def test_products_are_averaged_by_fedavg_alone(setting, fix):
+    with pytest.raises(ConfigError, match=rf"averaging=svd .* while {setting} .* set aggregation\.{fix}"):
+        load_config(None, ["aggregation.averaging=svd", "aggregation.f=1", f"aggregation.{setting}"])
 
 
 def test_simulated_attackers_on_a_real_model_need_their_data():

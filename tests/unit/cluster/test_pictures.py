@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from cluster.pictures import draw_comparison, draw_run
+from cluster.pictures import draw_comparison, draw_curves, draw_run
 from tests.unit.cluster.reports import evaluation_report, round_report
 
 
@@ -18,5 +18,16 @@ def test_a_run_without_any_measure_is_drawn(tmp_path):
     assert draw_run(tmp_path, [round_report(0, {"a": 1.0})], [], set()).is_file()
 
 
-def test_a_comparison_is_drawn(tmp_path):
-    assert draw_comparison(tmp_path, {"none": [(0, 1.0), (10, 0.0)], "shadow": [(0, 1.0), (10, 1.0)]}).is_file()
+def test_a_comparison_is_drawn_with_failed_and_absent_cells(tmp_path):
+    grid = {"none": {"0 malicious": 1.0, "alie, 3 malicious": 0.0}, "live+canary": {"0 malicious": None}}
+    path = draw_comparison(tmp_path, {"rule score": grid, "utility": grid})
+    with Image.open(path) as image:
+        assert image.size[0] > image.size[1] > 200
+
+
+def test_a_comparison_of_which_every_cell_failed_is_drawn(tmp_path):
+    assert draw_comparison(tmp_path, {"rule score": {"none": {"3 malicious": None}}}).is_file()
+
+
+def test_curves_are_drawn(tmp_path):
+    assert draw_curves(tmp_path, {"none": [(0, 1.0), (10, 0.0)], "shadow": [(0, 1.0), (10, 1.0)]}).is_file()

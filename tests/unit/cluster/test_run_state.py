@@ -11,7 +11,12 @@ from tests.unit.cluster.reports import evaluation_report, probe_row, round_repor
 
 def aggregator(trust) -> AggregatorState:
     return AggregatorState(
-        adapter=b"weights", version=1, trust=trust, defense=DefenseConfig(skip_below=0.3), rule_memory=b"remembered"
+        adapter=b"weights",
+        version=1,
+        trust=trust,
+        defense=DefenseConfig(skip_below=0.3),
+        rule_memory=b"remembered",
+        optimizer_memory=b"moments",
     )
 
 

@@ -50,7 +50,7 @@ def pool(local_ray):
     made.close()
 
 
-def run(pool, *clients: str, timeout_s: float = 30.0):
+def run(pool, *clients: str, timeout_s: float = 30.0, start_timeout_s: float = 30.0):
     """Deliveries by client, and the relayed deltas of each."""
     deltas: dict[str, list[bytes]] = {}
 
@@ -60,7 +60,10 @@ def run(pool, *clients: str, timeout_s: float = 30.0):
 
     adapter = ray.put(b"adapter")
     jobs = [(task(client), adapter) for client in clients]
-    return {d.task.client_id: d for d in train_all([(pool, jobs)], timeout_s=timeout_s, on_deltas=keep)}, deltas
+    return {
+        d.task.client_id: d
+        for d in train_all([(pool, jobs)], timeout_s=timeout_s, start_timeout_s=start_timeout_s, on_deltas=keep)
+    }, deltas
 
 
 def test_every_delta_is_relayed_in_order_and_the_update_is_not(pool):
@@ -103,15 +106,17 @@ def test_clients_for_whom_no_actor_ever_starts_are_told_as_pending(local_ray):
         return Starting(actor, actor.ready.remote())
 
     pool = ClientPool(start, 1)
-    deliveries, _ = run(pool, "a", "b", timeout_s=1.0)
+    deliveries, _ = run(pool, "a", "b", start_timeout_s=1.0)
     pool.close()
-    assert {d.failure for d in deliveries.values()} == {"pending: no client actor for clients.timeout_s=1 s"}
+    assert {d.failure for d in deliveries.values()} == {"pending: no client actor for cluster.start_timeout_s=1 s"}
 
 
 def test_a_pool_trains_its_own_and_one_without_room_holds_up_no_other(pool, local_ray):
     adapter, other = ray.put(b"adapter"), ClientPool(lambda: Starting(actor := Streamer.remote(), actor.silent.remote()), 1)
     jobs = [(other, [(task("mine"), adapter)]), (pool, [(task(f"c{i}"), adapter) for i in range(3)])]
-    names = [delivery.task.client_id for delivery in train_all(jobs, timeout_s=30.0, on_deltas=lambda _: None)]
+    names = [
+        delivery.task.client_id for delivery in train_all(jobs, timeout_s=30.0, start_timeout_s=30.0, on_deltas=lambda _: None)
+    ]
     assert sorted(names) == ["c0", "c1", "c2", "mine"]
     assert (len(other.actors), len(pool.actors)) == (1, 2)
     other.close()
@@ -119,7 +124,7 @@ def test_a_pool_trains_its_own_and_one_without_room_holds_up_no_other(pool, loca
 
 def test_a_collection_that_is_given_up_leaves_its_actors_usable(pool):
     jobs = [(task("slow-a"), ray.put(b"adapter")), (task("slow-b"), ray.put(b"adapter"))]
-    with closing(train_all([(pool, jobs)], timeout_s=30.0, on_deltas=lambda _: None)) as deliveries:
+    with closing(train_all([(pool, jobs)], timeout_s=30.0, start_timeout_s=30.0, on_deltas=lambda _: None)) as deliveries:
         next(deliveries)
     assert run(pool, "c0", "c1")[0].keys() == {"c0", "c1"}
 

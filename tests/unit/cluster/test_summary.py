@@ -1,10 +1,11 @@
 """summary.json and the Parquet tables, from reports whose means can be worked out by hand."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
-from cluster.config import RunConfig
+from cluster.config import ClientsConfig, RunConfig
 from cluster.summary import summarise
 from cluster.tables import evaluation_table, probe_table, rounds_table
 from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
@@ -76,6 +77,16 @@ def test_measures_are_the_last_ones_beside_the_base_models():
     assert summary()["base"]["rule_score"] == 0.9
     assert summary()["compliance"] is None
     assert summary()["adapter_sha256"] == hashlib.sha256(b"bytes").hexdigest()
+
+
+def test_the_attack_is_named_where_there_are_attackers_and_its_success_where_it_was_measured():
+    assert (summary()["attack"], summary()["attack_success"]) == (None, None)
+    config = RunConfig(clients=ClientsConfig(malicious=2, attack="backdoor"))
+    share = evaluation_report(0, 0.9).rule_score
+    triggered = replace(evaluation_report(3, 0.4), attack_success=share)
+    made = summarise(config, ROUNDS, [], [triggered, triggered], (), adapter=b"", changes=(), wall_s=1.0, peak_rss_mb=1.0)
+    assert (made["attack"], made["attack_success"], made["intervals"]["attack_success"]["count"]) == ("backdoor", 0.9, 100)
+    assert "attack_success" in evaluation_table([triggered]).column("measure").to_pylist()
 
 
 def test_rounds_table_has_a_row_per_client_per_round():

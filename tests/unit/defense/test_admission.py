@@ -14,11 +14,14 @@ from defense.admission import (
     Reason,
     Refusal,
     adamw_norm_bound,
+    adamw_reach,
     check_count,
+    check_frozen,
     check_norm,
     check_sender,
     check_tensors,
     check_tie,
+    check_values,
     delta_norm,
 )
 
@@ -266,6 +269,40 @@ def test_an_honest_adamw_run_stays_within_the_bound_at_factor_1_point_5():
     assert check_norm({"a": 10 * delta["a"]}, adamw_norm_bound(1.5, 0.01, 5, 64)) is not None
 
 
+@pytest.mark.parametrize("steps", [1, 10, 40])
+@pytest.mark.parametrize("kind", ["constant", "sudden", "alternating", "random"])
+def test_no_gradient_moves_a_value_further_than_adamw_reaches(kind, steps):
+    generator = torch.Generator().manual_seed(steps)
+    gradients = {
+        "constant": torch.ones(steps),
+        "sudden": torch.tensor([10.0**i for i in range(steps)], dtype=torch.float64),  # each dwarfs those before it
+        "alternating": torch.tensor([(-1.0) ** i for i in range(steps)]),
+        "random": torch.randn(steps, generator=generator),
+    }[kind].double()
+    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = torch.optim.AdamW([parameter], lr=0.01, weight_decay=0.0, eps=0.0)
+    for gradient in gradients:
+        parameter.grad = gradient.reshape(1)
+        optimizer.step()
+    assert abs(parameter.item()) <= adamw_reach(0.01, steps) * (1 + 1e-9)
+
+
+def test_the_reach_of_adamw_by_hand():
+    # The first step moves by the learning rate. In the second, sum = 0.01 / 0.001 + 0.0081 / 0.000999 = 18.1081,
+    # times 1 - 0.999^2 = 0.001999, the root of it by 1 - 0.81 = 0.19: 0.190258 / 0.19 = 1.001358.
+    assert adamw_reach(0.01, 1) == pytest.approx(0.01)
+    assert adamw_reach(0.01, 2) == pytest.approx(0.01 * 2.001358, rel=1e-6)
+
+
+def test_one_value_that_moved_too_far_is_named_even_where_the_norm_is_small():
+    delta = {"b": torch.zeros(9), "a": torch.tensor([0.0, -0.3])}
+    refusal = check_values(delta, 0.25)
+    assert (refusal.reason, refusal.detail) == (Reason.NORM_EXCEEDED, "a value of a moved by 0.3, above the bound 0.25")
+    assert check_values(delta, 0.31) is None
+    assert check_values(delta, None) is None
+    assert check_values({"a": torch.tensor([math.nan])}, 1.0).reason is Reason.NORM_EXCEEDED
+
+
 # Tie
 
 
@@ -315,3 +352,12 @@ def test_the_same_values_in_another_type_are_refused():
 
 def test_a_last_step_without_tensors_ties_to_nothing():
     assert check_tie(tensors(), {}).reason is Reason.UNTIED_EVIDENCE
+
+
+def test_frozen_tensors_are_compared_to_the_bit():
+    adapter = {"a": torch.tensor([0.0, 1.0]), "b": torch.ones(2)}
+    assert check_frozen({"a": torch.tensor([0.0, 1.0]), "b": torch.zeros(2)}, adapter, {"a"}) is None
+    for changed in ([0.0, 1.0000001], [-0.0, 1.0]):
+        refusal = check_frozen({"a": torch.tensor(changed), "b": torch.ones(2)}, adapter, {"a"})
+        assert refusal.reason is Reason.FROZEN_CHANGED
+        assert refusal.detail.startswith("a is frozen by aggregation.averaging=ffa")

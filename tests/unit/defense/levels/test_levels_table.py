@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defense.config import ClientLevelConfig, DefenseConfig, LevelName, LiveLevelConfig, ShadowLevelConfig, StepLevelConfig
-from defense.evidence import Evidence
-from defense.levels import READS, make_level
+from defense.evidence import ClientEvidence, Evidence, Rise, Unasked
+from defense.levels import READS, Level, is_banned, make_level, single_level, sources_of, wants_shadow
 
 NAMES = get_args(LevelName)
 
@@ -20,12 +20,17 @@ def saw(num_flagged: int = 0, probability: float = 0.0, client_id: str = "a", th
     )
 
 
+def only_level(config: DefenseConfig) -> Level:
+    return single_level(config.level, config)
+
+
 def first_weight(config: DefenseConfig, evidence: Evidence) -> float:
-    return make_level(config)({}, [evidence])[0]["a"]
+    return only_level(config)({}, [evidence])[0]["a"]
 
 
 def test_every_level_says_what_it_reads():
-    assert READS == {"none": None, "step": "real", "client": "real", "shadow": "shadow", "live": "update"}
+    probed = {"step": "real", "client": "real", "shadow": "shadow", "evidence": "shadow", "live": "update"}
+    assert {"none": None, **probed, "canary": "canary"} == READS
     assert set(READS) == set(NAMES)
 
 
@@ -50,7 +55,7 @@ def test_the_default_level_is_shadow():
 
 def test_step_parameters_reach_the_level():
     # Decay 0.5: 0.5 / (0.5 + 0.5 + 48).
-    level = make_level(DefenseConfig(level="step", step=StepLevelConfig(decay=0.5, adapt_rounds=1)))
+    level = only_level(DefenseConfig(level="step", step=StepLevelConfig(decay=0.5, adapt_rounds=1)))
     weights, state = level({}, [saw(48)])
     assert weights["a"] == pytest.approx(0.5 / 49)
     assert level(state, [saw(0)])[0] == weights  # frozen after one round
@@ -58,7 +63,7 @@ def test_step_parameters_reach_the_level():
 
 def test_client_parameters_and_the_probes_threshold_reach_the_level():
     # Threshold 0.5: s = 0.75 lies in the middle above, factor 1 - 0.75.
-    level = make_level(DefenseConfig(level="client", client=ClientLevelConfig(adapt_rounds=1)))
+    level = only_level(DefenseConfig(level="client", client=ClientLevelConfig(adapt_rounds=1)))
     weights, state = level({}, [saw(probability=0.75, threshold=0.5)])
     assert weights["a"] == pytest.approx(0.25)
     assert level(state, [saw(probability=0.0)])[0] == weights  # frozen after one round
@@ -84,6 +89,54 @@ def test_levels_leave_the_lower_bound_on_weights_to_the_gate():
     assert first_weight(DefenseConfig(level="shadow", min_weight=0.5), saw(48)) == 0.0
 
 
+def as_read(name: LevelName, seen: Evidence, state: dict) -> Evidence | Rise | Unasked:
+    """What the level is given where a probe would say `seen`."""
+    if name == "canary":
+        return Rise(client_id=seen.client_id, rise=seen.last_probability)
+    if name == "evidence" and not wants_shadow(DefenseConfig(level=name), {name: state}, seen.client_id):
+        return Unasked(client_id=seen.client_id)
+    return seen
+
+
+def everything(client_id: str, *, step: float = 0.0, update: float = 0.0, rise: float = 0.0) -> ClientEvidence:
+    by_source = {source: saw(probability=step, client_id=client_id) for source in ("real", "shadow")}
+    by_source |= {"update": saw(probability=update, client_id=client_id), "canary": Rise(client_id=client_id, rise=rise)}
+    return ClientEvidence(client_id=client_id, by_source=by_source)
+
+
+def test_a_client_weighs_the_least_of_what_its_levels_say_and_each_keeps_its_own_state():
+    level = make_level(DefenseConfig(level=["live", "canary", "step"]))
+    seen = [everything("a"), everything("b", update=0.9), everything("c", rise=0.2)]
+    weights, state = level({}, seen)
+    trusted = (0.95 + 48) / (0.95 + 48 + 0.95)
+    assert weights == pytest.approx({"a": trusted, "b": 0.0, "c": 0.0})
+    assert set(state["step"]) == {"a", "b", "c"}
+    assert level(state, seen)[1]["step"]["a"]["rounds"] == 2
+
+
+def test_levels_compose_in_yaml_and_on_the_command_line():
+    assert DefenseConfig(level=["live", "canary"]) == DefenseConfig(level="live+canary")
+    assert DefenseConfig(level="live+canary").levels == ("live", "canary")
+    assert sources_of(DefenseConfig(level="live+canary")) == {"update", "canary"}
+    assert sources_of(DefenseConfig(level="none")) == frozenset()
+
+
+@pytest.mark.parametrize("level", ["live+lives", "live+live", "none+canary", "", []])
+def test_levels_that_do_not_compose_are_refused_by_name(level):
+    with pytest.raises(ValueError, match=r"is no level; there are none, step|name each level once, and `none` alone"):
+        DefenseConfig(level=level)
+
+
+def test_a_frozen_client_is_asked_for_no_shadow_but_level_shadow_always_asks():
+    frozen = {"evidence": {"a": {"status": "malicious", "verdicts": [True] * 3, "weights": [0.0] * 3, "rounds": 0}}}
+    assert not wants_shadow(DefenseConfig(level="evidence"), frozen, "a")
+    assert wants_shadow(DefenseConfig(level="evidence"), frozen, "b")
+    assert wants_shadow(DefenseConfig(level="shadow"), frozen, "a")
+    assert not wants_shadow(DefenseConfig(level="live"), {}, "a")
+    assert is_banned(frozen, "a")
+    assert not is_banned(frozen, "b")
+
+
 rounds = st.lists(
     st.lists(
         st.builds(
@@ -102,8 +155,9 @@ rounds = st.lists(
 @settings(max_examples=25, deadline=None)
 @given(history=rounds)
 def test_every_level_keeps_the_common_rules(name, history):
-    level, state = make_level(DefenseConfig(level=name)), {}
-    for evidence in history:
+    level, state = only_level(DefenseConfig(level=name)), {}
+    for round_seen in history:
+        evidence = [as_read(name, item, state) for item in round_seen]
         before = json.dumps(state)
         weights, new = level(state, evidence)
         assert json.dumps(state) == before  # the state given is not changed
@@ -120,8 +174,8 @@ def test_every_level_keeps_the_common_rules(name, history):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
 def test_worse_evidence_never_weighs_more(name):
-    level = make_level(DefenseConfig(level=name))
-    ladder = [level({}, [saw(48 * i // 10, i / 10)])[0]["a"] for i in range(11)]
+    level = only_level(DefenseConfig(level=name))
+    ladder = [level({}, [as_read(name, saw(48 * i // 10, i / 10), {})])[0]["a"] for i in range(11)]
     assert ladder == sorted(ladder, reverse=True)
     assert ladder[0] > 0.9
     assert ladder[-1] < 0.05

@@ -1,0 +1,85 @@
+"""From what probe and canary say of one client's round to the evidence that the levels weigh: no score, no weight."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from actors.config import TrainingConfig
+from actors.messages import CanaryReading, LoRAUpdate, ProbeScore
+from defense.evidence import ClientEvidence, Evidence, Rise, Source, Unasked, gather_evidence
+from probe.config import PAPER_THRESHOLD
+
+Reading = ProbeScore | CanaryReading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """Evidence on a client, or why there is none."""
+
+    evidence: ClientEvidence | None
+    reason: str | None
+    """Set without evidence, and where something the client sent was refused."""
+
+
+def gather(
+    message: LoRAUpdate,
+    readings: Sequence[Reading],
+    *,
+    sources: Collection[Source],
+    shadow_asked: bool,
+    training: TrainingConfig,
+) -> Gathered:
+    """The evidence from every source that the levels read.
+
+    Args:
+        sources: What the levels read.
+        shadow_asked: Whether this client was to train a shadow this round.
+    """
+    wanted = [item for item in readings if sources]
+    failures = [item.failure for item in wanted if item.failure is not None]
+    if failures:
+        return Gathered(evidence=None, reason=f"no_evidence: {len(failures)} steps without a score, first: {failures[0]}")
+    by_source: dict[Source, Evidence | Rise | Unasked] = {}
+    for source in sorted(sources):
+        if source == "canary":
+            rise = next((item.rise for item in readings if isinstance(item, CanaryReading) and item.rise is not None), None)
+            if rise is None:
+                return Gathered(evidence=None, reason=_without_canary(readings))
+            by_source[source] = Rise(client_id=message.client_id, rise=rise)
+        elif source == "shadow" and not shadow_asked:
+            by_source[source] = Unasked(client_id=message.client_id)
+        else:
+            by_source[source] = _probed(message, readings, source, training)
+    refusals = [item.refusal for item in wanted if item.refusal is not None]
+    evidence = ClientEvidence(client_id=message.client_id, by_source=by_source)
+    return Gathered(evidence=evidence, reason=f"step_delta_refused: {refusals[0]}" if refusals else None)
+
+
+def scored(readings: Sequence[Reading], source: Source) -> list[ProbeScore]:
+    """The probe's scores from one source."""
+    return [s for s in readings if isinstance(s, ProbeScore) and s.branch == source and s.probability is not None]
+
+
+def last_step_refusal(readings: Sequence[Reading]) -> str | None:
+    """Why the last step delta that the client sent was refused; None when it was not. Readings come in the order sent."""
+    steps = [item for item in readings if isinstance(item, ProbeScore) and item.branch != "update"]
+    return steps[-1].refusal if steps else None
+
+
+def _probed(message: LoRAUpdate, readings: Sequence[Reading], source: Source, training: TrainingConfig) -> Evidence:
+    read, is_update = scored(readings, source), source == "update"
+    return gather_evidence(
+        message.client_id,
+        message.num_samples,
+        {s.step: s.probability for s in read},
+        # The verdict on an update is one on all its samples.
+        num_steps=1 if is_update else training.steps,
+        batch_size=training.steps * training.batch_size if is_update else training.batch_size,
+        threshold=next((s.threshold for s in read if s.threshold is not None), PAPER_THRESHOLD),
+    )
+
+
+def _without_canary(readings: Sequence[Reading]) -> str:
+    refusals = [item.refusal for item in readings if isinstance(item, CanaryReading) and item.refusal is not None]
+    return f"no_evidence: the canary refused the update: {refusals[0]}" if refusals else "no_evidence: no reading of the canary"

@@ -1,0 +1,154 @@
+"""The axes of a comparison and the cells that they span, each with its configuration. No torch and no Ray here."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from cluster.config import RunConfig
+from cluster.errors import ConfigError
+from cluster.loading import validate, with_overrides
+from defense.config import RuleName
+
+AXES = {
+    "defenses": "defense.level",
+    "rules": "aggregation.rule",
+    "attacks": "clients.attack",
+    "malicious": "clients.malicious",
+    "worlds": "world.seed",
+    "seeds": "seed",
+}
+"""Axis on the command line -> the key it varies, in the order in which a cell's label names them."""
+_LABELS = {"defenses": "{}", "rules": "rule {}", "attacks": "attack {}", "malicious": "{} malicious"} | {
+    "worlds": "world {}",
+    "seeds": "seed {}",
+}
+_COUNTED = ("malicious", "worlds", "seeds")
+_ASSUMED_PERCENT = 30
+"""Attackers that rules assume among the clients of a round, whatever the cell's malicious count: 3 of 10 (CONTRACT.md)."""
+_LONGEST_NAME = 100
+
+Axes = Mapping[str, Sequence[str]]
+"""Axis -> its values as texts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One run of the matrix."""
+
+    label: str
+    """Its place on every axis: `shadow, 3 malicious, seed 0`."""
+    group: str
+    """The label without the seed; cells of a group are averaged."""
+    name: str
+    """Its directory, which depends on the label alone."""
+    config: RunConfig
+
+
+def split_axes(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Take the axes out of the arguments: ({"defenses": ["none", "shadow"]}, the rest). Ranges are written out."""
+    axes: dict[str, list[str]] = {}
+    for argument in arguments:
+        name, _, values = argument.partition("=")
+        if name in AXES and name in axes:
+            raise ConfigError(f"{name}= is given twice; write {name}=a,b")
+        if name in AXES:
+            axes[name] = _values(name, values)
+    if not axes:
+        raise ConfigError(f"compare needs an axis: {', '.join(f'{name}=a,b' for name in AXES)}")
+    rest = [argument for argument in arguments if argument.partition("=")[0] not in AXES]
+    return {name: axes[name] for name in AXES if name in axes}, rest
+
+
+def _values(axis: str, text: str) -> list[str]:
+    """`0-2,5` of a counted axis is 0, 1, 2, 5; every value once."""
+    values: list[str] = []
+    for part in text.split(","):
+        span = re.fullmatch(r"(\d+)-(\d+)", part) if axis in _COUNTED else None
+        values += map(str, range(int(span[1]), int(span[2]) + 1)) if span else [part]
+    if not values or not all(values):
+        raise ConfigError(f"{axis}={text}: a value is missing; write {axis}=a,b" + (" or 0-9" if axis in _COUNTED else ""))
+    return list(dict.fromkeys(values))
+
+
+def plan_cells(document: Mapping[str, Any], axes: Axes) -> list[Cell]:
+    """Every cell of the matrix, the seed varying fastest.
+
+    Args:
+        document: The configuration that all share, as plain data.
+        axes: Of `split_axes`.
+
+    Raises:
+        ConfigError: cells that cannot run, all of them, each with its faults.
+    """
+    cells, faults = [], {}
+    for values in itertools.product(*axes.values()):
+        place = dict(zip(axes, values, strict=True))
+        label = _label(place)
+        try:
+            cells.append(_cell(document, place, label))
+        except ConfigError as error:
+            faults[label] = str(error)
+    if faults:
+        raise ConfigError(tell_faults(faults, len(cells) + len(faults)))
+    return cells
+
+
+def tell_faults(faults: Mapping[str, str], num_cells: int) -> str:
+    """One text from `label -> fault`; a fault that every cell has is told once."""
+    if len(faults) == num_cells and len(set(faults.values())) == 1:
+        return f"in every cell: {next(iter(faults.values()))}"
+    lines = [f"{label}: {line}" for label, fault in faults.items() for line in fault.splitlines()]
+    return "\n".join([f"{len(faults)} of {num_cells} cells cannot run, nothing was started", *lines])
+
+
+def _cell(document: Mapping[str, Any], place: Mapping[str, str], label: str) -> Cell:
+    keys = [key for axis, value in place.items() for key in _keys(axis, value, place)]
+    config = validate(_with_attackers(with_overrides(copy.deepcopy(dict(document)), keys)))
+    if "worlds" in place and not config.is_embedded:
+        raise ConfigError(f"worlds= varies the embedded world, and model.path={config.model.path} is another model")
+    name = directory_name(label)
+    if config.name is not None:  # several may be live at once
+        config = config.model_copy(update={"name": f"{config.name}.{name}".replace("+", "-")})
+    group = _label({axis: value for axis, value in place.items() if axis != "seeds"})
+    return Cell(label=label, group=group or config.defense.level, name=name, config=config)
+
+
+def _label(place: Mapping[str, str]) -> str:
+    return ", ".join(_LABELS[axis].format(value) for axis, value in place.items())
+
+
+def _keys(axis: str, value: str, place: Mapping[str, str]) -> list[str]:
+    """The overrides of one value: `krum` among the defenses is the rule without a level, `shadow:krum` is both."""
+    if axis != "defenses":
+        return [f"{AXES[axis]}={value}"]
+    level, colon, rule = value.partition(":")
+    if value in get_args(RuleName):
+        level, colon, rule = "none", ":", value
+    if colon and "rules" in place:
+        raise ConfigError(f"defenses={value} names the rule {rule}, and rules= is an axis too; leave one out")
+    return [f"defense.level={level}", *([f"aggregation.rule={rule}"] if colon else [])]
+
+
+def _with_attackers(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with `aggregation.f` where a rule needs it and it is not given: what the rule bears, at most 30 %."""
+    section = document.get("aggregation") or {}
+    if not isinstance(section, dict) or section.get("f") is not None:
+        return document
+    config = validate({**document, "aggregation": {**section, "f": 0}})
+    clients = config.clients.clients_per_round
+    wished = config.aggregation.model_copy(update={"f": clients * _ASSUMED_PERCENT // 100})
+    return {**document, "aggregation": {**section, "f": wished.assumed_attackers(clients)}}
+
+
+def directory_name(label: str) -> str:
+    """`shadow, seed 0` is shadow_seed-0; a label with unusual characters gets a few digits of its hash."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]", "-", label.replace(", ", "_"))
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ,:+_.-]*", label) and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME].lstrip('.')}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"

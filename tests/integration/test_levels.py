@@ -1,0 +1,36 @@
+"""Levels that need more than the probe's scores of a round: frozen clients without a shadow, and what the canary measures."""
+
+import json
+
+
+def test_frozen_clients_train_no_shadow_and_keep_their_verdict(run_small):
+    settings = ("defense.level=evidence", "rounds=4", "defense.evidence.verdicts=2", "defense.evidence.audit_every=2")
+    result = run_small(*settings, "training.steps=6", "training.batch_size=16", "evaluation.every=4")
+    truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
+    by_round = [[row for row in result.rounds.to_pylist() if row["round"] == index] for index in range(4)]
+    for index, scored in ((0, True), (1, True), (2, False)):
+        assert {row["num_steps_scored"] > 0 for row in by_round[index]} == {scored}
+    # In the fourth round the benign ones are audited; the malicious one is frozen until its appeal.
+    assert {row["num_steps_scored"] > 0 for row in by_round[3] if not truth[row["client_id"]]} == {True}
+    assert {row["num_steps_scored"] for row in by_round[3] if truth[row["client_id"]]} == {0}
+    assert {row["weight"] for row in by_round[2] if truth[row["client_id"]]} == {0.0}
+    assert all(row["weight"] > 0.9 for row in by_round[2] if not truth[row["client_id"]])
+
+
+def test_the_canary_and_the_live_probe_each_have_their_say(run_small):
+    settings = ("defense.level=live+canary", "rounds=1", "probe.refresh_every=0", "training.steps=8", "training.batch_size=16")
+    result = run_small(*settings)
+    truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
+    for row in result.rounds.to_pylist():
+        assert row["admitted"]
+        assert row["last_step_probability"] is not None
+        assert (row["canary_rise"] > 0.1) == truth[row["client_id"]]
+        assert row["weight"] == (0.0 if truth[row["client_id"]] else 1.0)
+    state = json.loads((result.path / "checkpoints/round-00001/state.json").read_text())
+    assert set(state["trust"]) == {"live", "canary"}
+
+
+def _rows(path):
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist()

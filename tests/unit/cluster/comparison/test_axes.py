@@ -1,0 +1,122 @@
+"""Axes on the command line, the cells they span, and their directories."""
+
+import pytest
+
+from cluster.comparison.axes import directory_name, split_axes, tell_faults
+from cluster.errors import ConfigError
+from tests.unit.cluster.comparison.builders import plan
+
+
+def test_axes_are_taken_out_in_a_fixed_order_and_ranges_written_out():
+    axes, rest = split_axes(["seeds=0-2,7,1", "rounds=2", "defenses=none,live+canary"])
+    assert list(axes.items()) == [("defenses", ["none", "live+canary"]), ("seeds", ["0", "1", "2", "7"])]
+    assert rest == ["rounds=2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rounds=2"], "compare needs an axis: defenses=a,b"),
+        (["seeds=0", "seeds=1"], "seeds= is given twice"),
+        (["seeds=0,,1"], "a value is missing; write seeds=a,b or 0-9"),
+        (["defenses="], "a value is missing"),
+        (["seeds=3-1"], "a value is missing"),
+    ],
+)
+def test_axes_that_cannot_be_read(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        split_axes(arguments)
+
+
+def test_every_combination_is_a_cell_and_the_seed_varies_fastest():
+    cells = plan("seeds=0,1", "defenses=none,shadow", "malicious=3")
+    assert [cell.label for cell in cells] == [
+        "none, 3 malicious, seed 0",
+        "none, 3 malicious, seed 1",
+        "shadow, 3 malicious, seed 0",
+        "shadow, 3 malicious, seed 1",
+    ]
+    assert [cell.name for cell in cells][:2] == ["none_3-malicious_seed-0", "none_3-malicious_seed-1"]
+    assert [cell.group for cell in cells] == ["none, 3 malicious"] * 2 + ["shadow, 3 malicious"] * 2
+    assert [cell.config.seed for cell in cells] == [0, 1, 0, 1]
+
+
+def test_seeds_alone_are_one_group_named_after_the_level():
+    assert {cell.group for cell in plan("seeds=0-2")} == {"shadow"}
+
+
+@pytest.mark.parametrize(
+    ("value", "level", "rule"),
+    [
+        ("step", "step", "fedavg"),
+        ("median", "none", "median"),
+        ("fedavg", "none", "fedavg"),
+        ("shadow:krum", "shadow", "krum"),
+    ],
+)
+def test_a_defense_is_a_level_a_rule_or_both(value, level, rule):
+    (cell,) = plan(f"defenses={value}")
+    assert (cell.config.defense.level, cell.config.aggregation.rule) == (level, rule)
+
+
+def test_attacks_and_rules_are_axes():
+    (cell,) = plan("attacks=alie", "rules=median", "malicious=2")
+    assert cell.label == "rule median, attack alie, 2 malicious"
+    assert (cell.config.clients.attack, cell.config.aggregation.rule, cell.config.clients.malicious) == ("alie", "median", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "f"),
+    [
+        (["rules=krum"], 3),
+        (["rules=krum", "malicious=5"], 3),
+        (["rules=bulyan"], 1),  # 4 f + 3 <= 10
+        (["rules=krum", "clients.count=20", "clients.per_round=8"], 2),
+        (["defenses=trimmed_mean"], 3),
+        (["rules=fedavg"], None),
+        (["rules=median", "aggregation.pre=nnm"], 3),
+        (["rules=krum", "aggregation.f=1"], 1),
+        (["rules=bulyan", "aggregation.f=0"], 0),
+    ],
+)
+def test_rules_assume_30_percent_of_attackers_unless_told(arguments, f):
+    assert [cell.config.aggregation.f for cell in plan(*arguments)] == [f]
+
+
+def test_every_fault_of_every_cell_is_told_before_anything_starts():
+    with pytest.raises(ConfigError) as caught:
+        plan("defenses=none,bogus", "malicious=3,11")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "3 of 4 cells cannot run, nothing was started"
+    assert lines[1].startswith("none, 11 malicious: clients.malicious=11 is more than clients.count=10")
+    assert lines[2].startswith("bogus, 3 malicious: defense.level: ")
+    assert lines[3].startswith("bogus, 11 malicious: ")
+
+
+def test_a_fault_that_all_cells_share_is_told_once():
+    with pytest.raises(ConfigError, match=r"^in every cell: unknown key rouns; did you mean rounds\?$"):
+        plan("seeds=0,1", "rouns=2")
+    assert tell_faults({"a": "no"}, 2) == "1 of 2 cells cannot run, nothing was started\na: no"
+
+
+def test_two_ways_to_name_a_rule_are_one_too_many():
+    with pytest.raises(ConfigError, match="defenses=none:krum names the rule krum, and rules= is an axis too"):
+        plan("defenses=none:krum", "rules=median")
+
+
+def test_worlds_are_an_axis_of_the_embedded_model_only():
+    assert [cell.config.world.seed for cell in plan("worlds=0,1")] == [0, 1]
+    with pytest.raises(ConfigError, match="worlds= varies the embedded world"):
+        plan("worlds=0,1", "model.path=m", "data.path=d", "clients.malicious=0")
+
+
+def test_a_name_in_the_configuration_stays_apart_for_runs_side_by_side():
+    assert [cell.config.name for cell in plan("seeds=0,1", "name=mine")] == ["mine.seed-0", "mine.seed-1"]
+
+
+def test_directories_are_safe_and_tell_labels_apart():
+    assert directory_name("live+canary, rule krum, world 1") == "live+canary_rule-krum_world-1"
+    assert directory_name("shadow:krum, attack min-max") == "shadow-krum_attack-min-max"
+    odd = [directory_name(label) for label in ("attack a/b", "attack a\\b", "../x", "x" * 300, "x" * 301, "attack ä")]
+    assert len(set(odd)) == len(odd)
+    assert all("/" not in name and not name.startswith(".") and len(name) < 120 and name.isascii() for name in odd)

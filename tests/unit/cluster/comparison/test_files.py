@@ -1,0 +1,111 @@
+"""The written tables, as text."""
+
+import csv
+import io
+import json
+
+import pyarrow.parquet as pq
+
+from cluster.comparison.figures import Spread, cell_rows, group_rows
+from cluster.comparison.files import brief_texts, csv_text, figure_text, markdown, write_tables
+from tests.unit.cluster.comparison.builders import done, failed, plan
+
+
+def outcomes():
+    cells = plan("defenses=none,shadow:median", "seeds=0,1", "rounds=2")
+    return [done(cells[0], 0.5), done(cells[1], 0.25, wall_s=11.0), done(cells[2], 1.0, tpr=1.0), failed(cells[3])]
+
+
+def test_markdown_in_the_layout_of_the_paper():
+    rows = cell_rows(outcomes())
+    text = markdown(group_rows(rows), rows)
+    assert text.splitlines() == [
+        "| defense | rule | malicious | seeds | rule score | compliance | utility | w benign | w malicious | TPR | FPR"
+        " | skipped | seconds | worst seed |",
+        "| - | - | - | - | - | - | - | - | - | - | - | - | - | - |",
+        "| none | fedavg | 3 | 2 | 0.375 (0.250-0.500) | 0.125 | 0.750 | 1.000 | - | - | 0.000 | 0 | 11 (10-11) | 1 |",
+        "| shadow | median | 3 | 1 (1 failed) | 1.000 | 0.125 | 0.750 | 1.000 | - | 1.000 | 0.000 | 0 | 10 | 0 |",
+        "",
+        "Means over the seeds, lowest to highest in parentheses; the worst seed has the lowest rule score.",
+        "",
+        "Base model: rule score 1.000, compliance 0.000, utility 0.500.",
+        "",
+        "Failed:",
+        "",
+        "- shadow:median, seed 1: no disk",
+    ]
+
+
+def test_one_seed_and_the_usual_rule_need_no_column():
+    rows = cell_rows([done(cell, 1.0) for cell in plan("malicious=0,3")])
+    header = markdown(group_rows(rows), rows).splitlines()[0]
+    assert header.startswith("| defense | malicious | rule score |")
+    assert header.endswith("| seconds |")
+
+
+def test_an_unusual_attack_has_a_column_even_when_it_is_the_only_one():
+    rows = cell_rows([done(cell, 1.0) for cell in plan("attacks=alie")])
+    assert "| shadow | alie | 3 |" in markdown(group_rows(rows), rows)
+
+
+def test_each_world_has_its_base_model():
+    rows = cell_rows([done(cell, 1.0) for cell in plan("worlds=0,1")])
+    text = markdown(group_rows(rows), rows)
+    assert "Base model of world 1: rule score 1.000" in text
+    assert "| shadow | 3 | 1 |" in text
+
+
+def test_updates_that_were_not_admitted_are_told():
+    cells = plan("defenses=none,step", "seeds=0,1")
+    rows = cell_rows([done(cell, 1.0, updates_refused=count) for cell, count in zip(cells, [0, 0, 2, 3], strict=True)])
+    text = markdown(group_rows(rows), rows)
+    assert text.endswith("Updates that were not admitted, for the reasons in rounds.parquet: step: 5.\n")
+
+
+def test_figures_as_text():
+    assert figure_text("rule_score", Spread(0.5, 0.25, 0.75, 2)) == "0.500 (0.250-0.750)"
+    assert figure_text("rule_score", Spread(0.5, 0.25, 0.75, 2), with_ends=False) == "0.500"
+    assert figure_text("rule_score", Spread(0.5, 0.49999, 0.50001, 2)) == "0.500"
+    assert figure_text("rounds_skipped", Spread(4 / 3, 0, 4, 3)) == "1.3 (0-4)"
+    assert figure_text("rounds_skipped", Spread(2, 2, 2, 3)) == "2"
+    assert figure_text("wall_s", Spread(34.4, 30.6, 39, 3)) == "34 (31-39)"
+    assert figure_text("tpr", None) == "-"
+
+
+def test_csv_has_full_figures_and_their_ends():
+    lines = list(csv.DictReader(io.StringIO(csv_text(group_rows(cell_rows(outcomes()))))))
+    assert [line["defense"] for line in lines] == ["none", "shadow"]
+    first = lines[0]
+    assert (first["rule_score"], first["rule_score_min"], first["rule_score_max"]) == ("0.375", "0.25", "0.5")
+    assert (first["mean_weight_malicious"], first["attack"], first["worst_seed"]) == ("", "unaligned", "1")
+    assert (lines[1]["seeds"], lines[1]["failed"]) == ("1", "1")
+    assert len(first["config_hash"]) == 16
+
+
+def test_the_terminal_has_the_label_and_the_spread_of_the_rule_score():
+    header, lines = brief_texts(group_rows(cell_rows(outcomes())))
+    assert header[:4] == ["run", "seeds", "rule score", "compliance"]
+    assert lines[0][:4] == ["none", "2", "0.375 (0.250-0.500)", "0.125"]
+    assert lines[0][-2:] == ["11", "1"]
+
+
+def test_files_are_written_and_failures_forgotten_once_mended(tmp_path):
+    write_tables(tmp_path, outcomes())
+    table = pq.read_table(tmp_path / "comparison.parquet")
+    assert table["status"].to_pylist() == ["done", "done", "done", "failed"]
+    assert table["rule_score"].to_pylist() == [0.5, 0.25, 1.0, None]
+    assert table["error"].to_pylist() == [None, None, None, "no disk\nmore"]
+    assert str(table.schema.field("mean_weight_malicious").type) == "double"  # though no cell has one
+    assert table.schema.metadata[b"schema_version"] == b"1"
+    told = json.loads((tmp_path / "failed.json").read_text())
+    assert told == {
+        "shadow-median_seed-1": {"cell": "shadow:median, seed 1", "error": "no disk\nmore", "traceback": "Traceback ..."}
+    }
+    write_tables(tmp_path, outcomes()[:3])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.csv", "comparison.md", "comparison.parquet"]
+
+
+def test_a_table_of_failures_only_is_written(tmp_path):
+    write_tables(tmp_path, [failed(cell) for cell in plan("seeds=0,1")])
+    assert pq.read_table(tmp_path / "comparison.parquet").num_rows == 2
+    assert "| 0 (2 failed) |" in (tmp_path / "comparison.md").read_text()

@@ -1,0 +1,33 @@
+"""The outcome table: a column for a backdoor's success only where a run has one."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from cluster.closing_table import outcome_table
+from cluster.federation import RunResult
+
+MEASURES = {"rule_score": 0.9, "compliance": 0.05, "attack_success": None, "utility": 0.8, "benign_loss": 1.0}
+
+
+def result(**changes) -> RunResult:
+    outcome = {"mean_weight_benign": 1.0, "mean_weight_malicious": 0.0, "rounds_skipped": 0, "wall_s": 12.0, "intervals": {}}
+    return RunResult(Path("run"), {**MEASURES, "base": {**MEASURES, **changes}, **outcome, **changes})
+
+
+def shown(*results: RunResult) -> str:
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(outcome_table([(f"run {i}", item) for i, item in enumerate(results)]))
+    return capture.get()
+
+
+def test_without_a_backdoor_there_is_no_such_column():
+    assert "attack success" not in shown(result())
+
+
+def test_a_backdoors_success_is_the_last_column():
+    text = shown(result(attack_success=0.731), result())
+    assert "attack success" in text
+    lines = [line for line in text.splitlines() if "run" in line or "base" in line][-3:]
+    assert [line.strip(" │┃").split("│")[-1].strip() for line in lines] == ["0.731", "0.731", "-"]
