@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 
 from cluster.errors import ClusterError
-from cluster.tokens import find_token
+from cluster.tokens import find_token, send_token, token_mode
 
 _TIMEOUT_S = 5.0
 _CLIENT = "ray://"
@@ -30,23 +30,33 @@ def asks_for_token(address: str) -> bool:
     return _refuses(address, None)
 
 
-def check_token(address: str) -> None:
-    """Raises ClusterError when the head refuses this machine's token, or does not answer; says what to do."""
+def present_token(address: str) -> None:
+    """Let Ray send this machine's token to a head that asks for one, and no token to one that asks for none.
+
+    Raises:
+        ClusterError: the head does not answer, refuses this machine's token, or asks for none although RAY_AUTH_MODE=token
+            is set here; says what to do.
+    """
+    here, mode = f"cluster.address={address}", token_mode()
     if not asks_for_token(address):
+        if mode == "token":
+            raise ClusterError(
+                f"{here} asks for no token, and RAY_AUTH_MODE=token is set here: Ray could not start actors. Unset it, or start "
+                "the head with a token (SECURITY.md)"
+            )
         return
-    token, mode = find_token(), os.environ.get("RAY_AUTH_MODE", "").lower()
     if mode not in ("", "token", "disabled"):
         return  # Ray has other tokens, such as those of Kubernetes, which it finds itself
-    here = f"cluster.address={address}"
     get = "copy the head's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN (`ray get-auth-token` on the head prints it)"
+    token = find_token()
     if token is None:
-        raise ClusterError(f"{here} asks for a token and this machine has none: {get}; then export RAY_AUTH_MODE=token")
+        raise ClusterError(f"{here} asks for a token and this machine has none: {get}")
     if _refuses(address, token):
         raise ClusterError(f"{here} refuses this machine's token, which is not the head's: {get}")
+    if mode == "disabled":
+        raise ClusterError(f"{here} asks for a token, and RAY_AUTH_MODE=disabled is set here: unset it")
     if mode != "token":
-        raise ClusterError(
-            f"{here} asks for this machine's token, which Ray does not send: set RAY_AUTH_MODE=token before Ray is imported"
-        )
+        send_token()
 
 
 def _refuses(address: str, token: str | None) -> bool:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from actors.errors import SafeFedError
 from cluster.live_commands import add_live_commands
-from cluster.tokens import find_token, use_token
+from cluster.tokens import find_token, send_token
 
 if TYPE_CHECKING:
     from cluster.progress import Progress
@@ -114,7 +114,9 @@ def submit(
     path, overrides = split_arguments(arguments or [])
     config, environment = load_config(path, overrides), read_mapping(runtime_env) if runtime_env else {}
     folder = output or f"{RUNS}/{config.name or time.strftime('%Y%m%d-%H%M%S') + '-' + config.defense.level}"
-    if not check_head(address, find_token() is not None):
+    if check_head(address, find_token() is not None):
+        send_token()
+    else:
         typer.echo(f"warning: {address} is open: whoever reaches it can run code there; see SECURITY.md for tokens", err=True)
     command = entrypoint(arguments or [], folder)
     environment = {"working_dir": str(working_dir.resolve()), **environment}
@@ -298,7 +300,6 @@ def _progress(console: Console, label: str = "") -> Iterator[Progress]:
 
 def main() -> None:
     """Entry point: errors made for people are printed without a traceback, and end with exit code 2."""
-    use_token()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
-from cluster.authentication import check_token
+from cluster.authentication import present_token
 from cluster.errors import ClusterError
 
 
@@ -39,7 +40,10 @@ def _connect(address: str | None) -> None:
     if address != "auto":
         if not re.fullmatch(r"(ray://)?\S+:\d+", address):
             raise ClusterError(f"cluster.address={address} should be HOST:PORT or auto")
-        check_token(address)  # fails in seconds, where Ray waits long and tells little
+    elif (found := _cluster_here()) is not None:
+        address = found
+    if address != "auto":
+        present_token(address)  # fails in seconds, where Ray waits long and tells little
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -47,3 +51,9 @@ def _connect(address: str | None) -> None:
             f"cluster.address={address}: Ray refused the connection: {str(error).splitlines()[0]}. "
             "Start a cluster with `ray start --head`, or leave cluster.address empty for a local one"
         ) from error
+
+
+def _cluster_here() -> str | None:
+    """Address of the cluster that was started last on this machine, as `auto` finds it; None: there is none."""
+    file = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
+    return file.read_text().strip() if file.is_file() else None

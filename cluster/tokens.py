@@ -1,8 +1,13 @@
-"""This machine's token for Ray clusters. Only the standard library: it is used before Ray may be imported."""
+"""This machine's token for Ray clusters, and whether Ray sends it.
+
+Ray (2.60) sends a token when RAY_AUTH_MODE=token, which it reads as it is imported. Sending one to a head that asks for none
+breaks actors: their owner then refuses the head's calls. So it is sent where it is asked for, and nowhere else.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -14,12 +19,15 @@ def find_token() -> str | None:
     return path.read_text().strip() if path.is_file() else None
 
 
-def use_token() -> bool:
-    """Let Ray send the token that this machine has; False when there is none.
+def token_mode() -> str:
+    """RAY_AUTH_MODE in lower case; empty: not set."""
+    return os.environ.get("RAY_AUTH_MODE", "").lower()
 
-    Ray sends one only when RAY_AUTH_MODE=token, and reads that as it is imported. A head that asks for none takes it too.
-    """
-    if find_token() is None:
-        return False
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    return True
+
+def send_token() -> None:
+    """Let Ray send this machine's token from now on, also where Ray has been imported already."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if "ray" in sys.modules:
+        from ray._raylet import Config
+
+        Config.initialize("")  # as ray.init() itself does after it has set the variable

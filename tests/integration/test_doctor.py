@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.authentication import asks_for_token, check_token
+from cluster.authentication import asks_for_token, present_token
 from cluster.errors import ClusterError
 from tests.chaos import wait_until
 from tests.integration.test_submission import free_ports
@@ -145,10 +145,10 @@ def test_tokens_are_told_apart_in_seconds(heads, monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     assert not asks_for_token(heads[0]["open"])
     with pytest.raises(ClusterError, match="this machine has none"):
-        check_token(heads[0]["closed"])
+        present_token(heads[0]["closed"])
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 40)
     with pytest.raises(ClusterError, match="refuses this machine's token"):
-        check_token(heads[0]["closed"])
+        present_token(heads[0]["closed"])
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    check_token(heads[0]["closed"])
+    present_token(heads[0]["closed"])

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from cluster.authentication import asks_for_token, check_token
+from cluster.authentication import asks_for_token, present_token
 from cluster.errors import ClusterError
 
 CALLS = {"ray.rpc.NodeInfoGcsService": "CheckAlive", "ray.rpc.RayletDriver": "ClusterInfo"}
@@ -45,7 +45,7 @@ def test_a_head_that_refuses_calls_without_a_token_asks_for_one(closed):
     server, address = serve(None)
     assert asks_for_token(closed)
     assert not asks_for_token(address)
-    check_token(address)
+    present_token(address)
     server.stop(None)
 
 
@@ -57,29 +57,45 @@ def test_a_server_of_ray_clients_is_asked_with_a_call_that_it_knows():
     server.stop(None)
 
 
-def test_the_right_token_passes_when_ray_sends_it(closed, monkeypatch):
+def test_the_right_token_is_sent_unless_that_was_forbidden(closed, monkeypatch):
+    sent = []
+    monkeypatch.setattr("cluster.authentication.send_token", lambda: sent.append("token"))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    with pytest.raises(ClusterError, match=f"cluster.address={closed} .* Ray does not send: set RAY_AUTH_MODE=token"):
-        check_token(closed)
+    present_token(closed)
+    assert sent == ["token"]
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    check_token(closed)
+    present_token(closed)
+    assert sent == ["token"]  # Ray sends it already
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(ClusterError, match="RAY_AUTH_MODE=disabled is set here: unset it"):
+        present_token(closed)
+
+
+def test_a_token_is_not_sent_to_a_head_that_asks_for_none(monkeypatch):
+    server, address = serve(None)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    present_token(address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(ClusterError, match="asks for no token, and RAY_AUTH_MODE=token is set here"):
+        present_token(address)
+    server.stop(None)
 
 
 def test_no_token_and_a_wrong_one_are_told_apart(closed, monkeypatch):
     with pytest.raises(ClusterError, match=r"asks for a token and this machine has none: .*`ray get-auth-token`"):
-        check_token(closed)
+        present_token(closed)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "other")
     with pytest.raises(ClusterError, match="refuses this machine's token, which is not the head's"):
-        check_token(closed)
+        present_token(closed)
 
 
 def test_where_nothing_answers_the_right_kind_of_address_is_named():
     with pytest.raises(ClusterError, match=r"cluster.address=127.0.0.1:9: no Ray head answers .* not the dashboard's"):
-        check_token("127.0.0.1:9")
+        present_token("127.0.0.1:9")
 
 
 def test_tls_files_that_are_not_there_are_named(monkeypatch):
     monkeypatch.setenv("RAY_USE_TLS", "1")
     monkeypatch.setenv("RAY_TLS_CA_CERT", "/nowhere.crt")
     with pytest.raises(ClusterError, match=r"/nowhere\.crt.* cannot be read; set RAY_TLS_CA_CERT"):
-        check_token("127.0.0.1:9")
+        present_token("127.0.0.1:9")

@@ -1,25 +1,28 @@
 """Which token of this machine is found and sent."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from cluster.tokens import find_token, use_token
+from cluster.tokens import find_token, token_mode
 
 
 @pytest.fixture
 def home(monkeypatch, tmp_path):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, "x")  # so that what `use_token` sets is undone
+        monkeypatch.setenv(name, "x")  # so that what `send_token` sets is undone
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
 
 def test_without_a_token_none_is_claimed(home, monkeypatch):
-    assert not use_token()
+    assert find_token() is None
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "none"))
-    assert not use_token()
+    assert find_token() is None
+    assert token_mode() == ""
 
 
 @pytest.mark.parametrize("where", ["home", "path", "variable"])
@@ -33,5 +36,15 @@ def test_a_token_is_found_wherever_ray_looks(home, monkeypatch, where):
         if where == "path":
             monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
     assert find_token() == "secret"
-    assert use_token()
-    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_a_token_is_sent_by_a_ray_that_has_been_imported_too(tmp_path):
+    """In a process of its own: what Ray was told cannot be taken back."""
+    code = (
+        "import ray, cluster.tokens; from ray._raylet import AuthenticationMode, get_authentication_mode as mode; "
+        "before = mode(); cluster.tokens.send_token(); "
+        "print(before == AuthenticationMode.DISABLED, mode() == AuthenticationMode.TOKEN)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["True", "True"]
