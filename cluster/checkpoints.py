@@ -142,6 +142,12 @@ class Checkpoints:
                 self._files.delete_dir(path)
 
 
+def below(location: str, name: str) -> str:
+    """A folder of that name in a directory or behind a URI, whose options after `?` stay at the end."""
+    path, mark, options = location.partition("?") if "://" in location else (location, "", "")
+    return f"{path.rstrip('/')}/{name}{mark}{options}"
+
+
 def _file_system(location: str) -> tuple[FileSystem, str]:
     if "://" not in location:
         return LocalFileSystem(), str(Path(location).resolve())

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.boundary import Boundary
-from cluster.checkpoints import Checkpoints
+from cluster.checkpoints import Checkpoints, below
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.errors import ClusterError, LostError
@@ -276,4 +276,4 @@ class Federation:
 
 def _checkpoints(config: RunConfig, directory: RunDirectory) -> Checkpoints:
     path, here = config.checkpoint.path, directory.path.resolve()
-    return Checkpoints(f"{path.rstrip('/')}/{here.name}" if path else str(here / "checkpoints"), config.checkpoint.keep)
+    return Checkpoints(below(path, here.name) if path else str(here / "checkpoints"), config.checkpoint.keep)

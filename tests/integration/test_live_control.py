@@ -40,7 +40,7 @@ def start(local_ray, tmp_path):
 
     def start(*overrides):
         log, results = Log(), []
-        federation = Federation(load_config(None, [*LONG, *overrides]), tmp_path / "run", log)
+        log.federation = federation = Federation(load_config(None, [*LONG, *overrides]), tmp_path / "run", log)
         thread = threading.Thread(target=lambda: results.append(federation.run()))
         thread.start()
 
@@ -112,7 +112,7 @@ def test_who_leaves_keeps_its_trust_and_a_newcomer_starts_from_the_prior(start, 
 def test_a_stopped_run_goes_on_with_its_roster_and_ends_as_ordered(start, tmp_path):
     log, finish = start("rounds=30")
     live = Federation.attach()
-    live.scale(5)
+    log.federation.scale(5)
     wait_until(lambda: log.carried_out, 60, "the order")
     live.stop()
     finish()

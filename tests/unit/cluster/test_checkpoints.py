@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cluster.checkpoints import Checkpoints
+from cluster.checkpoints import Checkpoints, below
 from cluster.errors import CheckpointError, ConfigError
 
 
@@ -95,3 +95,8 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"cannot write to .*/file/run: .*; name another place"):
         Checkpoints(str(tmp_path / "file/run"), keep=1).check_writable()
+
+
+def test_the_options_of_a_uri_stay_behind_the_runs_name():
+    assert below("s3://bucket/runs/?region=eu-west-1&scheme=http", "mine") == "s3://bucket/runs/mine?region=eu-west-1&scheme=http"
+    assert below("/shared/really?/", "mine") == "/shared/really?/mine"
