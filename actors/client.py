@@ -6,11 +6,11 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import ray
 import torch
 
-from actors.attacking import AttackRound, TrainBranch
 from actors.config import LoraConfig, ModelConfig, TrainingConfig
 from actors.data.dataset import ClientDataset, load_dataset
 from actors.data.prompting import Batch
@@ -22,6 +22,9 @@ from actors.seeding import stream, torch_seed
 from actors.wire import decode_tensors, encode_message
 from defense.averaging.ffa import frozen_names
 from probe.features import tensor_names
+
+if TYPE_CHECKING:
+    from actors.attacking import TrainBranch
 
 _DATASETS_KEPT = 64
 
@@ -61,6 +64,8 @@ class Client:
             if task.attack is None:
                 yield from self._train(task, adapter, self._train_branch)
             else:
+                from actors.attacking import AttackRound  # an honest client need not load what attackers know of probes
+
                 attacker = AttackRound(task, self._model, self._train_branch, self._batches)
                 yield from attacker.sent(self._train(task, adapter, attacker.train_branch))
         except Exception as error:

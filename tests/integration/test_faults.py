@@ -83,7 +83,7 @@ def test_a_killed_driver_resumes_from_the_last_commit_and_goes_back_when_asked(u
     assert resumed.wait(120) == 0, log.read_text()
     assert json.loads((run / "summary.json").read_text())["adapter_sha256"] == undisturbed.summary["adapter_sha256"]
     assert "resumed after" in log.read_text()
-    went_back = Federation.resume(run, from_round=1).run()
+    went_back = Federation.resume(run, from_round=4).run()
     assert_same(went_back, undisturbed)
     adapter = (run / "adapter" / "adapter_model.safetensors").read_bytes()
     assert hashlib.sha256(adapter).hexdigest() == undisturbed.summary["adapter_sha256"]
