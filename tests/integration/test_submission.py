@@ -82,6 +82,11 @@ def answers(address: str) -> bool:
         return False
 
 
+def told_by(prometheus: str) -> list[str]:
+    """What the endpoint says of the run; that of an earlier one may still be there."""
+    return [line for line in scrape(prometheus).splitlines() if line.startswith("ray_safe_fedllm_") and "from-a-job" in line]
+
+
 def scrape(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
@@ -116,8 +121,8 @@ def test_plain_ray_job_submit_works_and_a_second_process_scales_and_stops_the_ru
         )
     wait_until(lambda: (tmp_path / "run/rounds.parquet").exists() or job.poll() is not None, 120, "the first round")
     prometheus = f"http://127.0.0.1:{environment['TEST_METRICS_PORT']}/metrics"
-    wait_until(lambda: "ray_safe_fedllm_weight{" in scrape(prometheus), 60, "metrics on Ray's endpoint")
-    told = [line for line in scrape(prometheus).splitlines() if line.startswith("ray_safe_fedllm_") and "from-a-job" in line]
+    wait_until(lambda: "ray_safe_fedllm_weight{" in "".join(told_by(prometheus)), 60, "metrics on Ray's endpoint")
+    told = told_by(prometheus)
     names = ("round{", "rounds_total{", "round_seconds_bucket{", "clients{", "score{", "train_seconds_sum{")
     for name in (*names, "round_part_seconds{", "received_bytes_total{"):
         assert any(line.startswith(f"ray_safe_fedllm_{name}") for line in told), (name, told)

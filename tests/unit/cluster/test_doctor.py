@@ -138,7 +138,8 @@ def test_this_machine_describes_itself():
     }
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have left this process connected
     (tmp_path / "file").write_text("")
     config = load_config(None, [f"checkpoint.path={tmp_path}/file/x", "cluster.address=127.0.0.1:9"])
     found = {finding.check: finding for finding in diagnosis.diagnose(config, tmp_path / "runs", timeout_s=1)}
