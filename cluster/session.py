@@ -35,7 +35,7 @@ def ray_session(address: str | None) -> Iterator[None]:
 def _connect(address: str | None) -> None:
     options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if address is None:
-        ray.init(include_dashboard=False, **options)
+        ray.init(address="local", include_dashboard=False, **options)
         return
     if address != "auto":
         if not re.fullmatch(r"(ray://)?\S+:\d+", address):

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 @fixture(scope="session")
 def local_ray():
     """One Ray for the whole session, as a person's own `ray.init()` would give."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 

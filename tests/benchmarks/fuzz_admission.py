@@ -317,7 +317,7 @@ def disturb(server: Server, attack: Attack, tally: Tally, cases: int, levels: It
 
 def main(cases: int, seed: int) -> bool:
     """Print progress, tables and the JSON line; whether everything was refused and nothing changed."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     tally = Tally()
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -112,7 +112,7 @@ def main() -> None:
 
 def through_ray(folder: str, expected: OpenRound, clients: list[str], payloads: list[bytes]) -> dict[str, float]:
     """The same through a ProbeActor, with the payloads in the object store: a call each, and a call for all."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         actor, stored = ProbeActor.remote(folder, LAYOUT), [ray.put(payload) for payload in payloads]
 
