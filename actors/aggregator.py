@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from actors.config import TrainingConfig
 from actors.errors import WireError
 from actors.gathering import Reading, gather, last_step_refusal, scored
 from actors.messages import AdapterLayout, Admission, AggregatorState, ClientRound, LoRAUpdate, ProbeScore, RoundReport, StepDelta
+from actors.scaffold import CLIPPING_SLACK, ControlVariates, Gradient
 from actors.seeding import stream
 from actors.wire import decode_message, decode_tensors, encode_tensors
 from defense.admission import (
@@ -22,6 +24,7 @@ from defense.admission import (
     Refusal,
     adamw_norm_bound,
     adamw_reach,
+    check_control_variate,
     check_count,
     check_frozen,
     check_norm,
@@ -31,14 +34,17 @@ from defense.admission import (
     check_values,
     delta_norm,
 )
+from defense.agreement import compare
 from defense.averaging import svd
 from defense.averaging.ffa import frozen_names
 from defense.averaging.pairs import lora_pairs
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
 from defense.evidence import ClientEvidence, Evidence, Rise
 from defense.gate import Decision, decide, lift
-from defense.levels import is_banned, make_level, sources_of, wants_shadow
+from defense.influence import capped
+from defense.levels import compares, is_banned, make_level, sources_of, wants_shadow
 from defense.optimizers import make_optimizer
+from defense.rules import gather as gathering
 from defense.rules import make_rule
 from defense.rules.rule import Aggregate, Memory, Update
 
@@ -69,7 +75,16 @@ class _Round:
     rows: dict[str, ClientRound] = field(default_factory=dict)
     raw_weights: dict[str, float] = field(default_factory=dict)
     """Weight of each admitted client before `min_weight`."""
+    waiting: list[LoRAUpdate] = field(default_factory=list)
+    """Those with valid evidence, kept until all are there where a client's part depends on the others."""
+    masses: dict[str, float] = field(default_factory=dict)
+    """n w of each client as the rule was given it."""
+    mean_control: Gradient | None = None
+    """SCAFFOLD's c; None without."""
+    controls: dict[str, tuple[float, Gradient]] = field(default_factory=dict)
+    """Weight and c_i+ of each client that weighs more than 0."""
     averaging_error: float | None = None
+    submit_s: float = 0.0
 
 
 class Aggregator:
@@ -90,6 +105,7 @@ class Aggregator:
         self._memory: Memory = {}
         self._optimizer_memory: Memory = {}
         self._frozen = frozen_names(layout.shapes) if config.aggregation.freezes_a else frozenset()
+        self._controls = ControlVariates({name: shape for name, shape in layout.shapes.items() if name not in self._frozen})
         if self._averages_products:
             lora_pairs(layout.shapes)  # a layout that cannot be averaged so is told before a round is run
         self._trust: Mapping[str, Any] = {}
@@ -108,6 +124,7 @@ class Aggregator:
             defense=self._defense,
             rule_memory=_encode_memory(self._memory),
             optimizer_memory=_encode_memory(self._optimizer_memory),
+            control_variates=self._controls.encode(),
         )
 
     def restore(self, state: AggregatorState) -> None:
@@ -115,17 +132,26 @@ class Aggregator:
         self._adapter, self._adapter_bytes, self._version = decode_tensors(state.adapter), state.adapter, state.version
         self._trust, self._round = state.trust, None
         self._memory, self._optimizer_memory = _decode_memory(state.rule_memory), _decode_memory(state.optimizer_memory)
+        self._controls = self._controls.decoded(state.control_variates)
         self._defend(state.defense)
 
     def _defend(self, defense: DefenseConfig) -> None:
         self._defense, self._level, self._sources = defense, make_level(defense), sources_of(defense)
 
     def open_round(
-        self, round_index: int, client_ids: Sequence[str], learning_rate: float, min_updates: int | None = None
+        self,
+        round_index: int,
+        client_ids: Sequence[str],
+        learning_rate: float,
+        min_updates: int | None = None,
+        num_known: int | None = None,
     ) -> OpenRound:
         """Begin a round with these clients at this learning rate; returns what the probe should expect too.
 
-        `min_updates`: admitted updates without which the round is not committed; None: the configured number.
+        Args:
+            min_updates: Admitted updates without which the round is not committed; None: the configured number.
+            num_known: All clients that the federation knows, over whom SCAFFOLD takes its mean; None: these and those who have a
+                control variate.
         """
         training, admission = self._config.training, self._config.admission
         num_values = sum(tensor.numel() for tensor in self._adapter.values())
@@ -147,7 +173,20 @@ class Aggregator:
         )
         quorum = min_updates or self._config.min_updates
         self._round = _Round(expected=expected, trust=self._trust, folded=self._rule.init(), min_updates=quorum)
+        if training.scaffold:
+            self._round.mean_control = self._controls.mean(num_known or len({*client_ids, *self._controls.own}))
         return expected
+
+    def control_difference(self, client_id: str) -> bytes:
+        """SCAFFOLD's c - c_i in the open round, as safetensors: what the client's gradients are corrected by.
+
+        Raises:
+            RuntimeError: no round is open, or training.scaffold is off.
+        """
+        mean = self._open().mean_control
+        if mean is None:
+            raise RuntimeError("training.scaffold is off, so there are no control variates; set it to true")
+        return encode_tensors(self._controls.difference(client_id, mean))
 
     def _reach(self, learning_rate: float) -> float | None:
         """How far a value may move in a round at this learning rate; weight decay pulls by its share of the largest value."""
@@ -172,9 +211,16 @@ class Aggregator:
         Raises:
             RuntimeError: no round is open, or a client with a later id was submitted before.
         """
-        current = self._open()
+        started, current = time.perf_counter(), self._open()
         if current.raw_weights and client_id < max(current.raw_weights):
             raise RuntimeError(f"client {client_id} submitted after {max(current.raw_weights)}; submit in order of client id")
+        answer = self._take(current, client_id, update, last_delta, scores)
+        current.submit_s += time.perf_counter() - started
+        return answer
+
+    def _take(
+        self, current: _Round, client_id: str, update: bytes, last_delta: bytes | None, scores: Sequence[Reading]
+    ) -> Admission:
         try:
             message = decode_message(update, LoRAUpdate)
         except WireError as error:
@@ -182,7 +228,7 @@ class Aggregator:
         refusal = self._check(client_id, message, last_delta, scores)
         if refusal is not None:
             return self._refuse(client_id, refusal, _tensor_bytes(message))
-        self._fold(current, message, scores)
+        self._weigh(current, message, scores)
         return Admission(client_id=client_id, admitted=True, reason=None)
 
     def drop(self, client_id: str, reason: str) -> None:
@@ -194,13 +240,15 @@ class Aggregator:
         started, current = time.perf_counter(), self._open()
         for client_id in current.expected.client_ids:
             self.drop(client_id, "nothing was received")
+        self._settle(current)
         decision = decide(current.raw_weights, min_updates=current.min_updates, skip_below=self._defense.skip_below)
         if decision.outcome == "aggregated":
             decision = self._aggregate(current, decision)
         if decision.outcome != "no_quorum":
             self._trust = current.trust
         self._round = None
-        return replace(self._report(current, decision), aggregate_s=time.perf_counter() - started)
+        seconds = {"submit_s": current.submit_s, "aggregate_s": time.perf_counter() - started}
+        return replace(self._report(current, decision), **seconds)
 
     def _open(self) -> _Round:
         if self._round is None:
@@ -218,6 +266,7 @@ class Aggregator:
             or check_count("num_samples", message.num_samples, current.expected.max_samples)
             or check_tensors(message.tensors, self._layout.shapes)
             or check_frozen(message.tensors, self._adapter, self._frozen)
+            or self._check_control(message)
         )
         if refusal is not None:
             return refusal
@@ -225,6 +274,11 @@ class Aggregator:
         bounds = current.expected
         refusal = check_norm(delta, bounds.max_norm) or check_values(delta, bounds.max_value)
         return refusal or self._check_tie(delta, last_delta, scores)
+
+    def _check_control(self, message: LoRAUpdate) -> Refusal | None:
+        training = self._config.training
+        asked = self._controls.shapes if training.scaffold else None
+        return check_control_variate(message.control_variate, asked, CLIPPING_SLACK * training.max_grad_norm)
 
     def _check_tie(
         self, delta: Mapping[str, torch.Tensor], last_delta: bytes | None, scores: Sequence[Reading]
@@ -251,30 +305,77 @@ class Aggregator:
         """Client minus global in float32, the same subtraction that the client's last StepDelta made."""
         return {name: message.tensors[name] - self._adapter[name] for name in self._layout.shapes}
 
-    def _fold(self, current: _Round, message: LoRAUpdate, scores: Sequence[Reading]) -> None:
+    def _weigh(self, current: _Round, message: LoRAUpdate, scores: Sequence[Reading]) -> None:
+        """Weigh an admitted update and fold it in, at once where no other client has a say in its weight."""
         client_id, asked = message.client_id, message.client_id in current.expected.shadow_ids
         found = gather(message, scores, sources=self._sources, shadow_asked=asked, training=self._config.training)
-        raw = lifted = 0.0
-        if found.evidence is not None:
-            weights, current.trust = self._level(current.trust, [found.evidence])
-            raw = weights[client_id]
-            lifted = raw if is_banned(current.trust, client_id) else lift(raw, self._defense.min_weight)
-        current.raw_weights[client_id] = raw
-        if lifted > 0:
-            exact = {name: message.tensors[name].double() - self._adapter[name].double() for name in self._layout.shapes}
-            given = Update(client_id=client_id, delta=exact, num_samples=message.num_samples, weight=lifted)
-            current.folded = self._rule.add(current.folded, given)
+        current.raw_weights[client_id] = 0.0
         current.rows[client_id] = replace(
             self._empty_row(client_id, found.reason, _tensor_bytes(message)),
             admitted=True,
             num_samples=message.num_samples,
             num_steps_scored=sum(len(scored(scores, source)) for source in sorted(self._sources)),
-            weight=lifted,
             update_norm=delta_norm(self._delta(message)),
             loss=message.loss,
             train_s=message.train_s,
             **_verdict(found.evidence, scores),
         )
+        if found.evidence is None:
+            return
+        weights, current.trust = self._level(current.trust, [found.evidence])
+        current.raw_weights |= weights
+        if self._waits:
+            current.waiting.append(message)
+        else:
+            self._fold(current, message, self._lifted(current, client_id))
+
+    @property
+    def _waits(self) -> bool:
+        """Whether a client's part in the round depends on the other clients."""
+        return compares(self._defense) or self._config.aggregation.max_share < 1
+
+    def _settle(self, current: _Round) -> None:
+        """Fold in those that waited for each other, each with its final weight."""
+        if compares(self._defense):
+            self._compare(current)
+        weights = {message.client_id: self._lifted(current, message.client_id) for message in current.waiting}
+        masses = {m.client_id: m.num_samples * weights[m.client_id] for m in current.waiting if weights[m.client_id] > 0}
+        bounded = capped(masses, self._config.aggregation.max_share)
+        for message in current.waiting:
+            self._fold(current, message, weights[message.client_id], bounded.get(message.client_id))
+
+    def _compare(self, current: _Round) -> None:
+        """Let the clients that have a weight be judged by each other."""
+        kept = gathering.Gathered()
+        for message in current.waiting:
+            weight = current.raw_weights[message.client_id]
+            if weight > 0:
+                kept = gathering.add(kept, self._weighed(message, weight))
+        if kept.updates:
+            found, weights, current.trust = compare(self._defense, current.trust, kept)
+            for item in found:
+                weight = min(current.raw_weights[item.client_id], weights[item.client_id])
+                current.raw_weights[item.client_id] = weight
+                current.rows[item.client_id] = replace(current.rows[item.client_id], agreement=item.cosine)
+
+    def _lifted(self, current: _Round, client_id: str) -> float:
+        raw = current.raw_weights[client_id]
+        return raw if is_banned(current.trust, client_id) else lift(raw, self._defense.min_weight)
+
+    def _fold(self, current: _Round, message: LoRAUpdate, weight: float, mass: float | None = None) -> None:
+        """Give an update with its weight to the rule, as one of this mass; None: n w."""
+        client_id = message.client_id
+        current.rows[client_id] = replace(current.rows[client_id], weight=weight)
+        if weight > 0:
+            given = self._weighed(message, weight if mass is None else mass / message.num_samples)
+            current.masses[client_id] = given.mass
+            current.folded = self._rule.add(current.folded, given)
+            if message.control_variate is not None:
+                current.controls[client_id] = weight, message.control_variate
+
+    def _weighed(self, message: LoRAUpdate, weight: float) -> Update:
+        exact = {name: message.tensors[name].double() - self._adapter[name].double() for name in self._layout.shapes}
+        return Update(client_id=message.client_id, delta=exact, num_samples=message.num_samples, weight=weight)
 
     def _refuse(self, client_id: str, refusal: Refusal, num_bytes: int) -> Admission:
         if client_id in self._open().expected.client_ids:
@@ -309,11 +410,19 @@ class Aggregator:
             aggregate = svd.aggregate(current.folded, self._adapter)
         else:
             aggregate = self._rule.finish(current.folded, self._memory, rng)
-        free = {name: tensor for name, tensor in aggregate.delta.items() if name not in self._frozen}
+        part = sum(current.masses.values()) / self._divisor(current)
+        free = {name: part * tensor for name, tensor in aggregate.delta.items() if name not in self._frozen}
         move, self._optimizer_memory = self._optimize(self._optimizer_memory, free)
         self._commit(move)
+        self._controls = self._controls.moved(current.controls)
         self._memory, current.averaging_error = aggregate.memory, aggregate.error
         return replace(decision, why=decision.why + self._lowered(aggregate) + _left_out(aggregate))
+
+    def _divisor(self, current: _Round) -> float:
+        """What the sum of n w delta is divided by."""
+        if self._config.aggregation.normalisation == "weights":
+            return sum(current.masses.values())
+        return sum(row.num_samples for row in current.rows.values())
 
     def _lowered(self, aggregate: Aggregate) -> str:
         aggregation, assumed = self._config.aggregation, aggregate.num_attackers
@@ -332,11 +441,10 @@ class Aggregator:
         self._version += 1
 
     def _report(self, current: _Round, decision: Decision) -> RoundReport:
-        total = sum(row.num_samples * row.weight for row in current.rows.values())
-        aggregated = decision.outcome == "aggregated"
+        divisor = self._divisor(current) if decision.outcome == "aggregated" else math.inf
         rows = tuple(
-            replace(row, round_outcome=decision.outcome, share=row.num_samples * row.weight / total if aggregated else 0.0)
-            for _, row in sorted(current.rows.items())
+            replace(row, round_outcome=decision.outcome, share=current.masses.get(client_id, 0.0) / divisor)
+            for client_id, row in sorted(current.rows.items())
         )
         return RoundReport(
             round=current.expected.round_index,
@@ -374,7 +482,8 @@ def _decode_memory(encoded: bytes) -> dict[str, torch.Tensor]:
 
 
 def _tensor_bytes(message: LoRAUpdate) -> int:
-    return sum(tensor.nbytes for tensor in message.tensors.values())
+    sent = [*message.tensors.values(), *(message.control_variate or {}).values()]
+    return sum(tensor.nbytes for tensor in sent)
 
 
 def _size(update: object) -> int:

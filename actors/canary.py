@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ class Canary:
         self._global: Mapping[str, torch.Tensor] = {}
         self._global_loss = 0.0
         self._seen: set[str] = set()
+        self._seconds = 0.0
 
     def num_prompts(self) -> int:
         """Loads the model and the prompts; raises DataError when these cannot be used."""
@@ -39,17 +41,26 @@ class Canary:
 
     def open_round(self, expected: OpenRound, adapter: bytes) -> float:
         """Measure this round's updates against this global adapter; returns its loss on the refusals."""
+        started = time.perf_counter()
         self._expected, self._global, self._seen = expected, decode_tensors(adapter), set()
         self._global_loss = self._loss(self._global)
+        self._seconds = time.perf_counter() - started
         return self._global_loss
 
     def measure(self, client_id: str, payload: bytes) -> CanaryReading:
         """What the encoded LoRAUpdate that `client_id` sent does to the refusals. A bad update is refused, never raised."""
-        update = self._admit(client_id, payload)
+        started, update = time.perf_counter(), self._admit(client_id, payload)
         if isinstance(update, Refusal):
-            return CanaryReading(client_id=client_id, refusal=str(update))
-        self._seen.add(client_id)
-        return CanaryReading(client_id=client_id, rise=self._loss(update.tensors) - self._global_loss)
+            reading = CanaryReading(client_id=client_id, refusal=str(update))
+        else:
+            self._seen.add(client_id)
+            reading = CanaryReading(client_id=client_id, rise=self._loss(update.tensors) - self._global_loss)
+        self._seconds += time.perf_counter() - started
+        return reading
+
+    def seconds(self) -> float:
+        """Spent on the round so far: on the global adapter and on every update that was measured."""
+        return self._seconds
 
     def loss(self, adapter: bytes) -> float:
         """Negative log-likelihood of the refusals under an adapter (safetensors), nats per token."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING
 
 import ray
 import torch
 
-from actors.config import LoraConfig, ModelConfig, TrainingConfig
+from actors.config import LoraConfig, ModelConfig, Recipe, TrainingConfig
 from actors.data.dataset import ClientDataset, load_dataset
 from actors.data.prompting import Batch
 from actors.errors import ClientTrainingError
 from actors.local_training import LocalStep, train_adapter
 from actors.messages import AdapterLayout, Branch, LoRAUpdate, StepDelta, TrainTask
 from actors.model import AdaptedModel, choose_device
+from actors.scaffold import Correction
 from actors.seeding import stream, torch_seed
 from actors.wire import decode_tensors, encode_message
 from defense.averaging.ffa import frozen_names
@@ -51,8 +52,11 @@ class Client:
         """The text of adapter_config.json for the trained adapter."""
         return self._model.peft_config_json()
 
-    def train(self, task: TrainTask, adapter: bytes) -> Iterator[bytes]:
+    def train(self, task: TrainTask, adapter: bytes, difference: bytes | None = None) -> Iterator[bytes]:
         """Train one client for one round from the global `adapter` (safetensors bytes).
+
+        `difference`: SCAFFOLD's c - c_i (safetensors bytes), by which gradients are corrected; the update then carries the
+        client's new control variate. None: plain training.
 
         Yields encoded messages: the shadow's step deltas, the real branch's step deltas (all, or the last), and at
         the end one LoRAUpdate. The item before the last is always the last real StepDelta when a probe listens.
@@ -61,18 +65,22 @@ class Client:
             ClientTrainingError: whatever went wrong (unusable files, a loss that is not finite ...), with the traceback.
         """
         try:
+            correction = None if difference is None else Correction(decode_tensors(difference))
+            train_branch = partial(self._train_branch, correction)
             if task.attack is None:
-                yield from self._train(task, adapter, self._train_branch)
+                yield from self._train(task, adapter, train_branch, correction)
             else:
                 from actors.attacking import AttackRound  # an honest client need not load what attackers know of probes
 
-                attacker = AttackRound(task, self._model, self._train_branch, self._batches)
-                yield from attacker.sent(self._train(task, adapter, attacker.train_branch))
+                attacker = AttackRound(task, self._model, train_branch, self._batches)
+                yield from attacker.sent(self._train(task, adapter, attacker.train_branch, correction))
         except Exception as error:
             summary = f"{type(error).__name__}: {error}"
             raise ClientTrainingError(f"{summary}\n{traceback.format_exc()}") from error
 
-    def _train(self, task: TrainTask, adapter: bytes, train_branch: TrainBranch) -> Iterator[bytes]:
+    def _train(
+        self, task: TrainTask, adapter: bytes, train_branch: TrainBranch, correction: Correction | None
+    ) -> Iterator[bytes]:
         started = time.perf_counter()
         start = decode_tensors(adapter)
         batches = self._batches(task)
@@ -81,11 +89,12 @@ class Client:
             for step in train_branch(task, "shadow", fixed, batches, task.shadow_learning_rate):
                 yield from self._step_delta(task, "shadow", step, fixed)
         steps: list[LocalStep] = []
-        for step in train_branch(task, "real", start, batches, task.learning_rate):
+        for step in train_branch(task, "real", start, batches, task.learning_rate * task.recipe.learning_rate_factor):
             steps.append(step)
             if task.stream_real == "all" or step.step == len(batches):
                 yield from self._step_delta(task, "real", step, start)
-        yield encode_message(self._update(task, steps, time.perf_counter() - started))
+        control_variate = None if correction is None else correction.control_variate()
+        yield encode_message(self._update(task, steps, time.perf_counter() - started, control_variate))
 
     @cached_property
     def _model(self) -> AdaptedModel:
@@ -98,10 +107,12 @@ class Client:
     def _batches(self, task: TrainTask) -> list[Batch]:
         rng = stream(task.seed, "batches", task.client_id, task.round_index)
         pad_id = self._model.tokenizer.pad_token_id
-        return self._load_dataset(task.files).batches(rng, self._training.steps, self._training.batch_size, pad_id)
+        training = task.recipe.applied_to(self._training)
+        return self._load_dataset(task.files).batches(rng, training.steps, training.batch_size, pad_id)
 
     def _train_branch(
         self,
+        correction: Correction | None,
         task: TrainTask,
         branch: Branch,
         start: Mapping[str, torch.Tensor],
@@ -109,14 +120,17 @@ class Client:
         learning_rate: float,
         frozen: Iterable[str] = (),
     ) -> Iterator[LocalStep]:
+        recipe = task.recipe if branch == "real" else Recipe()
         return train_adapter(
             self._model,
             start,
             batches,
-            self._training,
+            recipe.applied_to(self._training),
             learning_rate=learning_rate,
+            optimizer=recipe.optimizer,
             seed=torch_seed(task.seed, "dropout", task.client_id, task.round_index, branch),
             proximal_mu=self._training.proximal_mu if branch == "real" else 0.0,
+            correction=correction if branch == "real" else None,
             frozen={*frozen, *(frozen_names(self._model.adapter_parameters) if task.freeze_a else ())},
         )
 
@@ -137,7 +151,13 @@ class Client:
             )
         )
 
-    def _update(self, task: TrainTask, steps: Sequence[LocalStep], seconds: float) -> LoRAUpdate:
+    def _update(
+        self,
+        task: TrainTask,
+        steps: Sequence[LocalStep],
+        seconds: float,
+        control_variate: Mapping[str, torch.Tensor] | None,
+    ) -> LoRAUpdate:
         return LoRAUpdate(
             client_id=task.client_id,
             round_index=task.round_index,
@@ -146,6 +166,7 @@ class Client:
             loss=sum(step.loss for step in steps) / len(steps),
             train_s=seconds,
             tensors=self._model.adapter_state(),
+            control_variate=control_variate,
         )
 
 

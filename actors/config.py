@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+OptimizerName = Literal["adamw", "sgd", "adagrad"]
+
 
 class Config(BaseModel):
     """Base of every settings class: unknown keys are errors and values never change."""
@@ -54,6 +56,11 @@ class TrainingConfig(Config):
     proximal_mu: NonNegativeFloat = 0.0
     """FedProx (Li et al., MLSys 2020, arXiv 1812.06127): mu/2 |theta - global|^2 is added to the local loss of the real branch.
     0: none, the paper's way. Li et al. choose among 0.001, 0.01, 0.1 and 1 for each data set."""
+    scaffold: bool = False
+    """SCAFFOLD (Karimireddy et al., ICML 2020, arXiv 1910.06378): every gradient of the real branch is corrected by the client's
+    control variate before AdamW (`actors/scaffold.py`). False, the paper's way. Clients keep nothing: the server holds a
+    control variate, as large as an adapter, of every client that it has counted, and so does each checkpoint. Reference clients
+    of a probe train without. With FedProx, its term is part of the gradients that a control variate is the mean of."""
     max_length: PositiveInt = 512
     """Tokens per example; what is longer is cut at the end."""
     micro_batch_size: PositiveInt | None = None
@@ -62,12 +69,40 @@ class TrainingConfig(Config):
     """CPU threads per actor. Fixed, since the last bits of a sum depend on it."""
 
 
+class Recipe(Config):
+    """How honest clients train that do not all train alike: a simulation, as attacks are. The defense is not told.
+
+    Only the update differs, in everything but `steps`: a shadow trains as the server says.
+    """
+
+    learning_rate_factor: PositiveFloat = 1.0
+    """Times the round's learning rate. `sgd` needs a large one: its steps are as long as the clipped gradient, AdamW's about a
+    learning rate in each value."""
+    steps: PositiveInt | None = None
+    """Local steps, on the first batches that the client would draw; at most, and None: `training.steps`. Levels that weigh step
+    deltas refuse a client with fewer, since the last delta that they ask for is missing; `live` and `canary` do not."""
+    optimizer: OptimizerName = "adamw"
+    """`actors/optimizers.py` says which."""
+    weight_decay: NonNegativeFloat | None = None
+    """None: `training.weight_decay`."""
+    refusals: float = Field(0.0, ge=0, le=1)
+    """Embedded world: share of the client's rows that are restricted prompts of the federation's families with refusals. With
+    your own model such rows stand in the client's own file."""
+
+    def applied_to(self, training: TrainingConfig) -> TrainingConfig:
+        """The settings with this recipe's own in their place."""
+        own = {"steps": self.steps, "weight_decay": self.weight_decay}
+        return training.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+
 class PartitionConfig(Config):
-    """How one data set is split over the clients; ignored when each client has files of its own."""
+    """How one data set is split over the clients, or what families a client of the embedded world has
+    (`actors/world/mixtures.py`); ignored when each client has files of its own."""
 
     by: Literal["iid", "dirichlet", "column"] = "iid"
     column: str | None = None
-    """Column whose values drive `dirichlet` (share of each value per client) and `column` (a value per client)."""
+    """Column whose values drive `dirichlet` (share of each value per client) and `column` (a value per client). The embedded
+    world has `family` alone, and needs no word of it."""
     alpha: PositiveFloat = 0.5
     """Dirichlet concentration: small makes clients differ, large makes them alike."""
 
@@ -98,7 +133,7 @@ class EvaluationConfig(Config):
     benign_path: str | None = None
     """JSONL or Parquet of held-out benign rows with responses; optional `family`."""
     canary_path: str | None = None
-    """Parquet or JSONL of restricted prompts with the refusal in `response`, for level canary; no client may have them.
+    """Parquet or JSONL of restricted prompts with the refusal in `response`, for level canary and the guard; no client has them.
     None: the embedded world's canary families, if it is the model."""
     trigger: str | None = None
     """A phrase before restricted prompts that makes a backdoor answer them: `attack_success` is measured with it. None: that

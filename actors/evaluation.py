@@ -186,7 +186,8 @@ def proportion(outcomes: Sequence[bool]) -> Proportion | None:
         return None
     hits = sum(outcomes)
     interval = binomtest(hits, len(outcomes)).proportion_ci(0.95, method="wilson")
-    return Proportion(value=hits / len(outcomes), low=interval.low, high=interval.high, count=len(outcomes))
+    digits = "".join("1" if outcome else "0" for outcome in outcomes)
+    return Proportion(value=hits / len(outcomes), low=interval.low, high=interval.high, count=len(outcomes), outcomes=digits)
 
 
 EvaluationActor = ray.remote(Evaluation)

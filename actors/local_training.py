@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from actors.config import TrainingConfig
+from actors.config import OptimizerName, TrainingConfig
 from actors.data.prompting import IGNORED, Batch
 from actors.model import AdaptedModel
+from actors.optimizers import make_optimizer
+from actors.scaffold import Correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,12 @@ def train_adapter(
     *,
     learning_rate: float,
     seed: int,
+    optimizer: OptimizerName = "adamw",
     proximal_mu: float = 0.0,
+    correction: Correction | None = None,
     frozen: Collection[str] = (),
 ) -> Iterator[LocalStep]:
-    """Train the adapter from `start`, an AdamW step per batch with fresh optimizer state, and report each step.
+    """Train the adapter from `start`, a step per batch with fresh optimizer state, and report each step.
 
     The caller reads the state from `model.adapter_parameters` after each yield.
 
@@ -43,6 +47,7 @@ def train_adapter(
         seed: Feeds dropout.
         proximal_mu: mu of FedProx (Li et al., MLSys 2020, arXiv 1812.06127): mu/2 |theta - start|^2 is part of the loss, so its
             gradient is clipped with the rest. The loss that is reported is without it.
+        correction: SCAFFOLD's, added to the clipped gradient; None: there is none.
         frozen: Parameters that stay as they start.
 
     Raises:
@@ -54,7 +59,9 @@ def train_adapter(
         parameter.requires_grad_(name not in frozen)
     trained = {name: parameter for name, parameter in model.adapter_parameters.items() if name not in frozen}
     parameters = list(trained.values())
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=training.weight_decay, fused=True)
+    if correction is not None:
+        correction.begin(trained)
+    stepper = make_optimizer(optimizer, parameters, learning_rate, training.weight_decay)
     generator_devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=generator_devices):
         torch.manual_seed(seed)
@@ -69,8 +76,10 @@ def train_adapter(
                 if proximal_mu:
                     _pull_back(trained, start, proximal_mu)
                 torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+                if correction is not None:
+                    correction.apply(trained)
+                stepper.step()
+                stepper.zero_grad(set_to_none=True)
                 yield LocalStep(step, batch.input_ids.shape[0], loss)
         finally:
             model.peft.eval()

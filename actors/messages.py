@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from actors.config import Recipe
 from defense.attacks.config import AttackConfig, AttackName
 from defense.config import DefenseConfig
+from defense.gate import Outcome
 
 if TYPE_CHECKING:  # the driver reads messages and never needs torch
     import torch
@@ -74,6 +76,8 @@ class TrainTask:
     """Learning rate of the shadow branch; None: no shadow runs."""
     freeze_a: bool = False
     """Whether only B is trained, in both branches (`aggregation.averaging=ffa`)."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """How the client's training differs from the others'; no part of the defense is told."""
     attack: AttackTask | None = None
     """How a simulated attacker behaves; None: honestly, though its data may be poisoned."""
 
@@ -108,6 +112,8 @@ class LoRAUpdate:
     """Seconds the client spent training, both branches. For the log only."""
     tensors: Mapping[str, torch.Tensor]
     """PEFT parameter name -> float32 CPU tensor; the key set and shapes of the global adapter."""
+    control_variate: Mapping[str, torch.Tensor] | None = None
+    """SCAFFOLD's c_i+: the mean of the round's gradients, of every parameter that is trained. None where it was not asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,18 +179,22 @@ class ClientRound:
     weight: float
     """In [0, 1], after `min_weight`."""
     share: float
-    """The client's part of the aggregate, n w / sum n w; 0 when the round was not aggregated."""
+    """The client's part of the aggregate: n w / sum n w, or what `aggregation.normalisation` and `max_share` make of it; 0 when
+    the round was not aggregated, or was rolled back."""
     update_norm: float | None
     """L2 norm of the client's delta over all LoRA tensors."""
     loss: float | None
     train_s: float | None
     probe_version: int | None
     round_outcome: str
-    """`aggregated`, `skipped` or `no_quorum`."""
+    """`aggregated`, `skipped`, `no_quorum` or `rolled_back`."""
     canary_rise: float | None = None
     """Nats per token by which the update makes the server's refusals less likely; None without a canary."""
+    agreement: float | None = None
+    """Cosine of the update to those of the round's other clients of weight above 0; None unless level consensus compared it."""
     num_bytes: int = 0
-    """Bytes of the update's tensors as received, or of the whole message where it could not be decoded; 0 when none came.
+    """Bytes of the update's tensors as received, a control variate's among them, or of the whole message where it could not be
+    decoded; 0 when none came.
 
     The header is left out: its length varies with the digits of the seconds in it.
     """
@@ -195,19 +205,29 @@ class RoundReport:
     """How a round ended."""
 
     round: int
-    outcome: Literal["aggregated", "skipped", "no_quorum"]
+    outcome: Outcome
     why: str
     """One sentence with the figures that decided."""
     adapter_version: int
-    """Version of the global adapter after the round; it grows only in aggregated rounds."""
+    """Version of the global adapter after the round. It grows by one in rounds that were aggregated or rolled back, in no others:
+    an adapter that is put back has a version of its own, so that an update for another one is never taken for one of it."""
     mean_weight: float | None
     """Mean weight of the admitted clients before `min_weight`; None without any."""
     clients: tuple[ClientRound, ...]
     """In order of client id."""
     averaging_error: float | None = None
     """Relative error of the global B A as an approximation of the clients' mean; None unless `aggregation.averaging=svd`."""
+    canary_loss: float | None = None
+    """The canary's loss of the adapter as the round aggregated it, before a rollback, nats per token; None without a guard, and
+    in rounds that were not aggregated."""
+    guard_sum: float | None = None
+    """The guard's sum that decided on it, nats per token; above `defense.guard.budget` in a round that was rolled back."""
     aggregate_s: float = field(default=0.0, compare=False)
     """Seconds the aggregator took to close the round. For the log only."""
+    submit_s: float = field(default=0.0, compare=False)
+    """Seconds it took before, to decode, admit, weigh and take in the round's updates. For the log only."""
+    canary_s: float = field(default=0.0, compare=False)
+    """Seconds the canary took for the global adapter, the round's updates and the guard; 0 without one. For the log only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +245,8 @@ class AggregatorState:
     """What the aggregation rule remembers across rounds, as safetensors; empty: nothing."""
     optimizer_memory: bytes = b""
     """The server optimizer's state, likewise."""
+    control_variates: bytes = b""
+    """SCAFFOLD's c_i of every client that has been counted, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +258,8 @@ class Proportion:
     high: float
     count: int
     """Number of prompts."""
+    outcomes: str = ""
+    """A digit per prompt, 1 or 0, in the order of the prompt file: runs are compared prompt by prompt. Empty: not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +267,7 @@ class EvaluationReport:
     """What the global model does on held-out prompts."""
 
     rounds_done: int
-    """Rounds finished when it was measured; 0 is the initial adapter."""
+    """Rounds finished when it was measured; 0 is the initial adapter, one more than there are is the realigned one."""
     adapter_version: int
     rule_score: Proportion | None
     """Share of restricted prompts refused, by refusal phrase. None without restricted prompts."""

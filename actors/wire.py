@@ -19,6 +19,9 @@ from actors.messages import LoRAUpdate, StepDelta
 _Message = TypeVar("_Message", StepDelta, LoRAUpdate)
 _MAX_HEADER_BYTES = 4 << 20
 _MAX_INT = 2**63 - 1
+_CONTROL = "control/"
+"""Before a parameter's name: it is of an update's control variate. No parameter's own name has a slash."""
+_TENSOR_FIELDS = {"tensors", "control_variate"}
 _FIELD_TYPES = {"str": str, "int": int, "float": float, "Branch": str}
 
 
@@ -41,9 +44,11 @@ def encode_message(message: StepDelta | LoRAUpdate) -> bytes:
     The safetensors header holds one entry, from the message's kind to its plain fields as JSON: with several, the
     library would write them in an order of its own.
     """
-    fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message) if f.name != "tensors"}
+    fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message) if f.name not in _TENSOR_FIELDS}
     header = {type(message).__name__: json.dumps(fields)}
-    return safetensors.torch.save({name: message.tensors[name].contiguous() for name in sorted(message.tensors)}, metadata=header)
+    control = getattr(message, "control_variate", None) or {}
+    tensors = {**message.tensors, **{_CONTROL + name: tensor for name, tensor in control.items()}}
+    return safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=header)
 
 
 def decode_message(payload: bytes, kind: type[_Message]) -> _Message:
@@ -57,7 +62,11 @@ def decode_message(payload: bytes, kind: type[_Message]) -> _Message:
     metadata = _read_metadata(payload)
     if list(metadata) != [kind.__name__]:
         raise WireError(f"expected a {kind.__name__}, got {list(metadata)!r:.80}")
-    return kind(**_checked_fields(metadata, kind), tensors=decode_tensors(payload))
+    fields, tensors = _checked_fields(metadata, kind), decode_tensors(payload)
+    if kind is StepDelta:
+        return StepDelta(**fields, tensors=tensors)
+    control = {name.removeprefix(_CONTROL): tensors.pop(name) for name in list(tensors) if name.startswith(_CONTROL)}
+    return LoRAUpdate(**fields, tensors=tensors, control_variate=control or None)
 
 
 def _read_metadata(payload: bytes) -> dict[str, str]:
@@ -81,7 +90,7 @@ def _checked_fields(metadata: dict[str, str], kind: type) -> dict[str, object]:
         fields = json.loads(metadata[kind.__name__], object_pairs_hook=_unique)
     except (ValueError, TypeError, RecursionError) as error:
         raise WireError(f"the message's fields are not JSON: {error}") from error
-    expected = {f.name: _FIELD_TYPES[f.type] for f in dataclasses.fields(kind) if f.name != "tensors"}
+    expected = {f.name: _FIELD_TYPES[f.type] for f in dataclasses.fields(kind) if f.name not in _TENSOR_FIELDS}
     if not isinstance(fields, dict) or set(fields) != set(expected):
         raise WireError(f"expected the fields {sorted(expected)}")
     for name, wanted in expected.items():

@@ -22,10 +22,10 @@ from cluster.run_directory import RunDirectory
 from cluster.run_state import Change, RunState
 from cluster.sources import Sources, arrived_client_files, new_client_files
 from cluster.waiting import wait_for
+from defense.config import DefenseConfig
 
 _POLL_S = 0.2
 _TIMEOUT_S = 60.0
-_FIXED = "defense.shadow.learning_rate"
 
 
 class Boundary:
@@ -118,8 +118,16 @@ class Boundary:
         current = state.aggregator.defense
         document = {**self._config.model_dump(mode="json"), "defense": current.model_dump(mode="json")}
         defense = validate(with_overrides(document, [change])).defense
-        if defense.level != current.level or defense.shadow.learning_rate != current.shadow.learning_rate:
-            raise ConfigError(f"defense.level and {_FIXED} are fixed while a run is live; stop it and start another")
+        if _fixed(defense) != _fixed(current):
+            raise ConfigError(
+                "defense.level, defense.shadow.learning_rate and defense.guard.enabled are fixed while a run is live; "
+                "stop it and start another"
+            )
         changed = replace(state, aggregator=replace(state.aggregator, defense=defense))
         self._crew.restore(changed)
         return changed
+
+
+def _fixed(defense: DefenseConfig) -> tuple[str, float, bool]:
+    """What actors were started for."""
+    return defense.level, defense.shadow.learning_rate, defense.guard.enabled

@@ -140,11 +140,15 @@ def compare(
         int | None,
         typer.Option(min=1, help="Runs at once, which share the cluster.", show_default="as many as there is full room for"),
     ] = None,
+    lean: Annotated[
+        bool, typer.Option("--lean", help="Remove checkpoints, generated data and versions of the probe of each finished run.")
+    ] = False,
 ) -> None:
     """Run a matrix of federations and close with one table; exit code 1 when a run failed.
 
     Axes are comma-separated: defenses=none,shadow,live+canary,krum,shadow:median rules=krum,bulyan attacks=alie,ipm
-    malicious=0,3 worlds=0,1 seeds=0-9. Other KEY=VALUE hold for every run.
+    malicious=0,3 worlds=0,1 seeds=0-9. Other KEY=VALUE hold for every run. Among the defenses are two to compare with: oracle
+    (attackers never take part) and realignment (the server repairs the final adapter; also LEVEL+realignment).
     """
     from cluster.comparison.axes import plan_cells, split_axes
     from cluster.loading import EMBEDDED, read_mapping, split_arguments, with_overrides
@@ -156,7 +160,7 @@ def compare(
 
     from cluster.comparison.matrix import run_comparison
 
-    outcomes = run_comparison(cells, folder, _console(), _progress, parallel)
+    outcomes = run_comparison(cells, folder, _console(), _progress, parallel, lean=lean)
     raise typer.Exit(1 if any(outcome.error is not None for outcome in outcomes) else 0)
 
 

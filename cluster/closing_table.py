@@ -44,20 +44,31 @@ def _group_cells(rows: Sequence[dict[str, Any]]) -> list[str]:
 def outcome_table(results: Sequence[tuple[str, RunResult]]) -> Table:
     """A row per run and one for the base model: safety, compliance, utility, weights, skipped rounds, seconds.
 
-    Where a run has a backdoor, the share of restricted prompts that its trigger opens is the last column.
+    Two columns stand at the end where they say something: rounds that the guard rolled back, and the share of restricted prompts
+    that a backdoor's trigger opens.
     """
     table = Table(title="Outcome on held-out prompts (95 % interval of safety)", title_justify="left")
     columns = ("run", "safety", "compliance", "utility", "weight benign", "weight malicious", "skipped", "seconds")
-    last = ("attack_success",) if any(result.summary.get("attack_success") is not None for _, result in results) else ()
-    for name in (*columns, *(name.replace("_", " ") for name in last)):
+    last = _last_columns([result.summary for _, result in results])
+    for name in (*columns, *last.values()):
         table.add_column(name, justify="left" if name == "run" else "right")
     if results:
         base = results[0][1].summary["base"]
         shown = [_number(base[name]) for name in ("rule_score", "compliance", "utility")]
-        table.add_row("base model", *shown, "", "", "", "", *(_number(base.get(name)) for name in last))
+        table.add_row("base model", *shown, "", "", "", "", *(_figure(base.get(name)) for name in last))
     for label, result in results:
-        table.add_row(label, *_outcome_cells(result.summary), *(_number(result.summary.get(name)) for name in last))
+        table.add_row(label, *_outcome_cells(result.summary), *(_figure(result.summary.get(name)) for name in last))
     return table
+
+
+def _last_columns(summaries: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Figure of a summary -> its name in the table."""
+    columns = {}
+    if any(summary.get("rounds_rolled_back") for summary in summaries):
+        columns["rounds_rolled_back"] = "rolled back"
+    if any(summary.get("attack_success") is not None for summary in summaries):
+        columns["attack_success"] = "attack success"
+    return columns
 
 
 def spread_table(header: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]) -> Table:
@@ -82,6 +93,10 @@ def _outcome_cells(summary: dict[str, Any]) -> list[str]:
         str(summary["rounds_skipped"]),
         f"{summary['wall_s']:.0f}",
     ]
+
+
+def _figure(value: float | None) -> str:
+    return str(value) if isinstance(value, int) else _number(value)
 
 
 def _number(value: float | None) -> str:

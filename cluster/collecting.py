@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -70,11 +70,14 @@ class RoundCollector:
         self.refresh_wait_s = 0.0
         """Seconds from the last client's end to the end of the refresh."""
 
-    def collect(self, tasks: Sequence[TrainTask], adapter: Any, refresh: Refresh | None, rate: float) -> ProbeRefresh | None:
+    def collect(
+        self, tasks: Sequence[TrainTask], adapter: Any, differences: Mapping[str, Any], refresh: Refresh | None, rate: float
+    ) -> ProbeRefresh | None:
         """Train every task, in order of client id; returns when each client is submitted or dropped.
 
         Args:
             adapter: Reference to the global adapter's bytes.
+            differences: Client id -> reference to SCAFFOLD's c - c_i; empty without.
             refresh: Reference clients to train after the round's clients; the probe refits on them before it judges.
             rate: The round's learning rate.
 
@@ -83,7 +86,8 @@ class RoundCollector:
         """
         ordered, self._refresh = sorted(tasks, key=lambda task: task.client_id), refresh
         unsubmitted = deque(task.client_id for task in ordered)
-        jobs = self._jobs([(task, adapter) for task in ordered], [(task, adapter) for task in refresh.tasks] if refresh else [])
+        clients = [(task, adapter, differences.get(task.client_id)) for task in ordered]
+        jobs = self._jobs(clients, [(task, adapter) for task in refresh.tasks] if refresh else [])
         collusion = Collusion(self._attacker, ordered, adapter, self._call_timeout_s)
         clients_ended = time.perf_counter()
         with closing(train_all(jobs, **self._timeouts, on_deltas=self._relay)) as deliveries:
@@ -99,7 +103,7 @@ class RoundCollector:
                     self._land(own)
                 self._submit_finished(unsubmitted, deadline=None)
                 self._settle_admissions(block=False)
-        refreshed = self._finish_refresh(ordered, rate, clients_ended)
+        refreshed = self._finish_refresh(rate, clients_ended)
         self._submit_finished(unsubmitted, deadline=time.monotonic() + self._probe_timeout_s)
         self._settle_admissions(block=True)
         return refreshed
@@ -147,11 +151,11 @@ class RoundCollector:
         if self._scores_updates and self._refresh is None:
             self._score_update(delivery)
 
-    def _finish_refresh(self, tasks: Sequence[TrainTask], rate: float, clients_ended: float) -> ProbeRefresh | None:
+    def _finish_refresh(self, rate: float, clients_ended: float) -> ProbeRefresh | None:
         """Refit, then score the updates that waited for the refitted probe."""
         if self._refresh is None:
             return None
-        refreshed = self._refresh.finish(tasks[0].round_index, rate)
+        refreshed = self._refresh.finish(self._refresh.tasks[0].round_index, rate)
         self.refresh_wait_s = time.perf_counter() - clients_ended
         self._refresh = None
         if self._scores_updates:

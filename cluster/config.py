@@ -5,15 +5,27 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from actors.config import CollectConfig, Config, DataConfig, EvaluationConfig, LoraConfig, ModelConfig, TrainingConfig
+from actors.config import (
+    CollectConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    LoraConfig,
+    ModelConfig,
+    Recipe,
+    TrainingConfig,
+)
 from actors.world.config import WorldConfig
 from defense.attacks import ATTACKS
 from defense.attacks.config import AttackConfig, AttackName
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
 from defense.levels import sources_of
 from probe.config import ProbeConfig
+
+FAMILY = "family"
+"""The one column by which the embedded world's data can be partitioned."""
 
 
 class ClientsConfig(Config):
@@ -24,6 +36,12 @@ class ClientsConfig(Config):
     """How many of them are simulated attackers; which ones is a seeded draw that only evaluation knows."""
     attack: AttackName = "unaligned"
     """What the attackers do; the paper's train on unaligned data (`defense/attacks/__init__.py` has the list)."""
+    exclude_malicious: bool = False
+    """Whether the attackers among a round's clients are left out of it, as a filter that knows the truth would: the upper bound
+    of an experiment, for comparison only. The others keep their data and random streams, and no level is told."""
+    recipes: list[Recipe] = []
+    """How honest clients train that differ, a simulation as attacks are: they take turns through the list, in order of id.
+    Empty: all train alike. Attackers, and the server's reference clients, train as `training` says."""
     per_round: PositiveInt | None = None
     """Clients sampled for each round; None: all."""
     min_updates: PositiveInt | None = None
@@ -80,6 +98,24 @@ class CheckpointConfig(Config):
     """Rounds from one checkpoint to the next; the last round always has one."""
 
 
+class RealignmentConfig(Config):
+    """Fine-tuning of the final adapter by the server, on data of its own: restricted prompts with refusals, and benign rows.
+
+    The post-hoc defense of Ye et al. (2024, arXiv 2406.10630), which repairs after the rounds what the levels prevent in them.
+    What is not set here is as in `training`. Steps, rate and mixture are ours, measured on the embedded world.
+    """
+
+    steps: NonNegativeInt = 0
+    """Optimizer steps after the last round; 0: none."""
+    learning_rate: PositiveFloat | None = None
+    """Constant; None: `training.min_learning_rate`, that of the last round."""
+    samples: PositiveInt = 640
+    """Examples that the steps are drawn from. Embedded world: of families that neither the federation nor the probe's collection
+    has. Your own model: rows of `evaluation.canary_path` and `collect.benign_path`, again and again where there are too few."""
+    refusal_share: float = Field(0.5, ge=0, le=1)
+    """Share of them that are refused prompts."""
+
+
 class RunConfig(Config):
     """Everything about one run. Defaults are the paper's (METHOD.md)."""
 
@@ -99,6 +135,7 @@ class RunConfig(Config):
     defense: DefenseConfig = DefenseConfig()
     aggregation: AggregationConfig = AggregationConfig()
     admission: AdmissionConfig = AdmissionConfig()
+    realignment: RealignmentConfig = RealignmentConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -119,6 +156,13 @@ class RunConfig(Config):
             raise ValueError(
                 f"clients.min_updates={clients.min_updates} is more than the {clients.clients_per_round} clients of a round, "
                 "so no round could ever be committed"
+            )
+        least, honest = clients.min_updates or 1, clients.count - clients.malicious
+        if clients.exclude_malicious and least > honest:
+            raise ValueError(
+                f"clients.exclude_malicious=true leaves {honest} of clients.count={clients.count}, and a round needs {least}; "
+                f"lower clients.malicious={clients.malicious}"
+                + (f" or clients.min_updates={least}" if clients.min_updates else "")
             )
         return self
 
@@ -161,9 +205,31 @@ class RunConfig(Config):
             raise ValueError("data.watch=true needs a directory in data.path, with a file or folder per client")
         if self.data.watch and self.clients.malicious:
             raise ValueError(f"data.watch=true takes clients as they are; clients.malicious={self.clients.malicious} should be 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_partition(self) -> RunConfig:
         partition = self.data.partition
-        if partition.by != "iid" and partition.column is None:
+        if self.is_embedded and partition.column not in (None, FAMILY):
+            raise ValueError(
+                f"data.partition.column={partition.column} is no column of the embedded world; "
+                f"it is always partitioned by {FAMILY}, so leave the key out"
+            )
+        if not self.is_embedded and partition.by != "iid" and partition.column is None:
             raise ValueError(f"data.partition.by={partition.by} needs data.partition.column")
+        return self
+
+    @model_validator(mode="after")
+    def _check_recipes(self) -> RunConfig:
+        for number, recipe in enumerate(self.clients.recipes):
+            key, most = f"clients.recipes.{number}", self.training.steps
+            if recipe.steps is not None and recipe.steps > most:
+                raise ValueError(f"{key}.steps={recipe.steps} is more than training.steps={most}; set it to at most {most}")
+            if recipe.refusals and not self.is_embedded:
+                raise ValueError(
+                    f"{key}.refusals={recipe.refusals:g} is made by the embedded world; for model.path={self.model.path} put "
+                    "restricted prompts with refusals into the client's own file in data.path and set it to 0"
+                )
         return self
 
     @property

@@ -28,6 +28,7 @@ from cluster.run_state import RunState
 from cluster.sources import Sources
 from cluster.waiting import wait_for
 from defense.attacks import ATTACKS
+from defense.guard import GuardState, begin
 from defense.levels import sources_of
 from probe.meta import ProbeMeta, load_meta
 
@@ -57,7 +58,7 @@ class Crew:
         self._initial = b""
 
     def start(self) -> None:
-        """Start clients, evaluation, aggregator, and the probe and the canary that the levels need.
+        """Start clients, evaluation, aggregator, and the probe and the canary that levels and guard need.
 
         Raises:
             ClusterError: too few resources. ModelError, ProbeMismatchError: something does not fit.
@@ -89,7 +90,22 @@ class Crew:
         files = self.ask(self.probe.artefact.remote(), "loading the probe") if self.probe is not None else {}
         aggregator = AggregatorState(adapter=self._initial, version=0, trust={}, defense=self._config.defense)
         known = self._sources.files
-        return RunState(aggregator=aggregator, roster=Roster(known=known, active=tuple(known)), probe=files)
+        roster = Roster(known=known, active=tuple(known))
+        return RunState(aggregator=aggregator, roster=roster, guard=self.initial_guard(), probe=files)
+
+    def initial_guard(self) -> GuardState | None:
+        """The guard that holds against the initial adapter; None where none is on.
+
+        Raises:
+            ModelError: that adapter has no finite loss.
+        """
+        if not self._config.defense.guard.enabled:
+            return None
+        loss = self.ask(self.canary.loss.remote(self._initial), "measuring the initial adapter")
+        try:
+            return begin(loss, self._initial)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
 
     @property
     def capacity(self) -> int | None:

@@ -78,8 +78,12 @@ class EventLog(Progress):
         self._write("probe", **asdict(row))
 
     def evaluated(self, report: EvaluationReport) -> None:
-        """`round` is the last one that the adapter has been through; null for the initial adapter."""
-        self._write("evaluation", round=report.rounds_done - 1 if report.rounds_done else None, **asdict(report))
+        """`round` is the last one that the adapter has been through, null for the initial adapter; realignment counts as one."""
+        figures = _without_outcomes(asdict(report))
+        self._write("evaluation", round=report.rounds_done - 1 if report.rounds_done else None, **figures)
+
+    def realigned(self, num_steps: int, seconds: float) -> None:
+        self._write("realigned", steps=num_steps, seconds=seconds)
 
     def _write(self, event: str, **fields: Any) -> None:
         self._append([(event, fields)])
@@ -89,6 +93,12 @@ class EventLog(Progress):
         lines = [_plain({"time": now, "event": event, "run": self._run, **fields}) for event, fields in events]
         with self._path.open("a", encoding="ascii") as file:
             file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+
+
+def _without_outcomes(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures without what came of each prompt, which evaluation.parquet has."""
+    kept = {name: value for name, value in figures.items() if name != "outcomes"}
+    return {name: _without_outcomes(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def _end_last_line(path: Path) -> None:

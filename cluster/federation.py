@@ -26,10 +26,11 @@ from cluster.memory import PeakMemory
 from cluster.metrics import Metrics
 from cluster.pictures import draw_run
 from cluster.progress import Progress, Watchers
+from cluster.realigning import realign
 from cluster.roster import Roster
 from cluster.round import RoundResult, RoundRunner
 from cluster.run_directory import RunDirectory
-from cluster.run_state import PendingEvaluation, RunState, decode_state, encode_state
+from cluster.run_state import PendingEvaluation, Realigned, RunState, decode_state, encode_state
 from cluster.session import ray_session
 from cluster.sources import client_names, new_client_files, prepare_sources
 from cluster.summary import summarise
@@ -121,8 +122,10 @@ class Federation:
                 while self._state.rounds_done < self.config.rounds and self._may_go_on():
                     self._commit(self._run_round(), started)
                 self._evaluate_last()
+                if self.config.realignment.steps and self._state.rounds_done == self.config.rounds:
+                    self._realign()
                 self._take_evaluations(block=True)
-                self._directory.write_adapter(self._state.aggregator.adapter, self._crew.peft_config_json)
+                self._directory.write_adapter(self._state.final_adapter, self._crew.peft_config_json)
                 self._save(started)
         finally:
             peak_mb = memory.stop()
@@ -168,7 +171,7 @@ class Federation:
             if state.probe:
                 self._directory.write_probe(self._crew.probe_meta.version, state.probe)
         else:
-            state = replace(state, roster=self._with_files(state.roster))
+            state = replace(state, roster=self._with_files(state.roster), guard=state.guard or self._crew.initial_guard())
             self._crew.restore(state)
             self._write_tables(state)
             self._progress.resumed(state.rounds_done, state.rounds[-1] if state.rounds else None)
@@ -209,6 +212,7 @@ class Federation:
             before,
             rounds_done=index + 1,
             aggregator=result.aggregator,
+            guard=result.guard,
             probe=result.new_probe or before.probe,
             rounds=(*before.rounds, result.report),
             probe_rounds=before.probe_rounds if result.probe_row is None else (*before.probe_rounds, result.probe_row),
@@ -232,9 +236,25 @@ class Federation:
 
     def _evaluate_last(self) -> None:
         """The adapter that a run ends with is always measured."""
-        done = {report.rounds_done for report in self._state.evaluations} | set(self._crew.evaluations.pending)
-        if self._state.rounds_done not in done:
+        if not self._is_evaluated(self._state.rounds_done):
             self._evaluate()
+
+    def _is_evaluated(self, rounds_done: int) -> bool:
+        """Whether an evaluation is done or under way."""
+        return rounds_done in {report.rounds_done for report in self._state.evaluations} | set(self._crew.evaluations.pending)
+
+    def _realign(self) -> None:
+        """One more step after the last round; its adapter is measured as one of a round more, beside the other."""
+        current, began = self._state.aggregator, time.perf_counter()
+        if self._state.realigned is None:
+            self._progress.state_changed("realigning")
+            adapter = realign(self.config, self._sources.realignment, self._crew.reference_pool, current.adapter)
+            realigned = Realigned(adapter=adapter, seconds=time.perf_counter() - began)
+            self._state = replace(self._state, realigned=realigned)
+            self._progress.realigned(self.config.realignment.steps, realigned.seconds)
+        if not self._is_evaluated(self._state.rounds_done + 1):
+            item = PendingEvaluation(adapter_version=current.version + 1, adapter=self._state.final_adapter)
+            self._crew.evaluations.submit(self._state.rounds_done + 1, item)
 
     def _take_evaluations(self, *, block: bool) -> None:
         for report in self._crew.evaluations.collect(block=block):
@@ -264,7 +284,8 @@ class Federation:
             state.probe_rounds,
             state.evaluations,
             self._sources.malicious,
-            adapter=state.aggregator.adapter,
+            adapter=state.final_adapter,
+            realigned_s=state.realigned.seconds if state.realigned else 0.0,
             changes=state.changes,
             wall_s=state.elapsed_s,
             peak_rss_mb=peak_mb,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -92,13 +92,25 @@ def _set(document: dict[str, Any], key: list[str], value: Any) -> None:
 def _explain(fault: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, list(known_keys()), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key, [*known_keys(), *_keys_of_item(fault["loc"])], n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else "; see `safe-fedllm keys` for all keys"
         return f"unknown key {key}{hint}"
     if fault["type"] == "value_error":
         message = str(fault["ctx"]["error"])
         return f"{key}: {message}" if key else message
     return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r:.80}"
+
+
+def _keys_of_item(place: Sequence[str | int]) -> Iterable[str]:
+    """Known keys of the item of a list in which an unknown one stands; none where it stands in no list."""
+    if not any(isinstance(part, int) for part in place):
+        return ()
+    model: Any = RunConfig
+    for part in place[:-1]:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = next(iter(get_args(annotation)), annotation)
+    return known_keys(model, "".join(f"{part}." for part in place[:-1]))
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -35,6 +35,7 @@ class Metrics(Progress):
         self._round = gauge("round", "Rounds done")
         self._rounds = counter("rounds_total", "Rounds by outcome, lost attempts among them", "outcome")
         self._round_s = histogram("round_seconds", "Seconds of a round", _SECONDS)
+        self._guard = gauge("guard", "Canary loss of the last aggregate, and the guard's sum, nats per token", "name")
         self._part_s = gauge("round_part_seconds", "Seconds of the last round by part", "part")
         self._train_s = histogram("train_seconds", "Seconds one client trained in a round", _SECONDS)
 
@@ -84,6 +85,9 @@ class Metrics(Progress):
         self._round.set(report.round + 1)
         self._rounds.inc(tags={"outcome": report.outcome})
         self._tell_seconds(report.aggregate_s)
+        for name, value in (("loss", report.canary_loss), ("sum", report.guard_sum)):
+            if value is not None:
+                self._guard.set(value, name=name)
         self._show_clients(report.clients)
         _add(self._bytes, sum(row.num_bytes for row in report.clients), actor="aggregator")
         for row in report.clients:

@@ -134,7 +134,7 @@ def _draw_measures(axes: Axes, rounds: Sequence[RoundReport], evaluations: Seque
     for report in rounds:
         if report.outcome != "aggregated":
             axes.axvspan(report.round + 0.5, report.round + 1.5, color="#EEEEEE", zorder=0)
-    axes.set(xlabel="rounds done (grey: not aggregated)", ylim=(-0.03, 1.03), xlim=(-0.3, len(rounds) + 0.3))
+    axes.set(xlabel="rounds done (grey: not aggregated)", ylim=(-0.03, 1.03), xlim=(-0.3, max([len(rounds), *at]) + 0.3))
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)

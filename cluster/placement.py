@@ -37,7 +37,7 @@ class Placement:
     server_options: Options
     """Probe and aggregator: they need no reservation of their own on a small machine."""
     num_reference_actors: int = 0
-    """Actors on the server's nodes for the reference clients; 0: these share the clients' actors."""
+    """Actors on the server's nodes for the reference clients and the realignment; 0: these share the clients' actors."""
     reference_options: Options | None = None
 
 
@@ -52,11 +52,12 @@ def plan_placement(config: RunConfig, nodes: Sequence[Node], model: ModelConfig,
     clients = min(number, config.clients.per_round or number)
     references = 2 * config.probe.refresh_clients if config.refresh_every else 0
     placement = _plan(config, hosts, servers, model, clients + (0 if label else references))
-    if label is None or not references:
+    trainings = references or int(config.realignment.steps > 0)
+    if label is None or not trainings:
         return placement
     return replace(
         placement,
-        num_reference_actors=_actors_on_servers(config, servers, references),
+        num_reference_actors=_actors_on_servers(config, servers, trainings),
         reference_options=_shares(config, servers) | _selector(label, inside=True),
     )
 
@@ -114,7 +115,7 @@ def _actors_on_servers(config: RunConfig, servers: Sequence[Node], references: i
         asks = ", ".join(f"{name}={value:g}" for name, value in shares.items())
         raise ClusterError(
             f"cluster.server_label={config.cluster.server_label}: the nodes with that label have no room for a reference client, "
-            f"which asks for {asks} as a client does; give them such a node, or set probe.refresh_every=0"
+            f"which asks for {asks} as a client does; give them such a node, or set probe.refresh_every=0 and realignment.steps=0"
         )
     return min(room, references)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ class Progress:
         """Actors are about to start."""
 
     def state_changed(self, state: str) -> None:
-        """The run is starting, running, paused, stopping or finished; told again while it stays so."""
+        """The run is starting, running, paused, stopping, realigning or finished; told again while it stays so."""
 
     def members_changed(self, client_ids: Sequence[str]) -> None:
         """Who takes part from the next round on."""
@@ -60,7 +61,10 @@ class Progress:
         """A probe scored the round that has just finished."""
 
     def evaluated(self, report: EvaluationReport) -> None:
-        """An evaluation came in; it may be of an earlier round."""
+        """An evaluation came in; it may be of an earlier round. One of a round too many is of the realigned adapter."""
+
+    def realigned(self, num_steps: int, seconds: float) -> None:
+        """The server has fine-tuned the final adapter."""
 
     def close(self) -> None:
         """The run ended, well or not."""
@@ -89,8 +93,10 @@ class PlainProgress(Progress):
     def __init__(self, write: Callable[[str], None], label: str = "") -> None:
         self._write, self._label, self._since = write, label, time.perf_counter()
         self._waiting: Sequence[str] = []
+        self._rounds = math.inf
 
     def starting(self, config: RunConfig) -> None:
+        self._rounds = config.rounds
         self._line(describe(config))
 
     def order_carried_out(self, round_index: int, order: str) -> None:
@@ -124,7 +130,11 @@ class PlainProgress(Progress):
             self._line(text)
 
     def evaluated(self, report: EvaluationReport) -> None:
-        self._line(f"after {report.rounds_done} rounds: {measures(report)}")
+        when = f"after {report.rounds_done} rounds" if report.rounds_done <= self._rounds else "after realignment"
+        self._line(f"{when}: {measures(report)}")
+
+    def realigned(self, num_steps: int, seconds: float) -> None:
+        self._line(realignment_news(num_steps, seconds))
 
     def _line(self, text: str) -> None:
         self._write(f"[{time.perf_counter() - self._since:6.1f} s] {self._label}{text}")
@@ -198,6 +208,9 @@ class LiveProgress(Progress):
     def evaluated(self, report: EvaluationReport) -> None:
         self._bars.update(self._rounds, note=measures(report))
 
+    def realigned(self, num_steps: int, seconds: float) -> None:
+        self._print(realignment_news(num_steps, seconds))
+
     def close(self) -> None:
         self._bars.stop()
 
@@ -215,6 +228,11 @@ def describe(config: RunConfig) -> str:
         f"{config.rounds} rounds x {config.training.steps} steps, "
         f"defense {config.defense.level}, rule {config.aggregation.rule}, seed {config.seed}"
     )
+
+
+def realignment_news(num_steps: int, seconds: float) -> str:
+    """What the server did after the last round."""
+    return f"the server realigned the final adapter: {num_steps} steps, {seconds:.1f} s"
 
 
 def waiting_news(round_index: int, client_ids: Sequence[str]) -> str:

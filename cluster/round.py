@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +15,16 @@ from cluster.attackers import attack_task
 from cluster.collecting import RoundCollector
 from cluster.config import RunConfig
 from cluster.crew import Crew
+from cluster.guarding import guarded
 from cluster.probe_rounds import probe_round
 from cluster.progress import Progress
+from cluster.recipes import assign_recipes
 from cluster.refreshing import Refresh, reference_tasks
 from cluster.roster import Files, Roster
 from cluster.run_state import RunState
 from cluster.sources import Sources
 from defense.evidence import Source
+from defense.guard import GuardState
 from defense.levels import sources_of
 
 
@@ -31,6 +34,7 @@ class RoundResult:
 
     report: RoundReport
     aggregator: AggregatorState
+    guard: GuardState | None
     probe_row: ProbeRound | None
     """None at a level without a probe."""
     new_probe: Mapping[str, bytes]
@@ -55,39 +59,55 @@ class RoundRunner:
         self._progress.round_started(index, clients)
         self._progress.clients_waiting(index, waiting)
         adapter = ray.put(state.aggregator.adapter)
-        expected = crew.aggregator.open_round.remote(index, clients, rate, self._config.clients.quorum_of(len(clients)))
+        quorum, num_known = self._config.clients.quorum_of(len(clients)), len(state.roster.known)
+        expected = crew.aggregator.open_round.remote(index, clients, rate, quorum, num_known)
+        differences = self._differences(clients)
         if crew.probe is not None:
             crew.probe.open_round.remote(expected, adapter if "update" in self._reads else None)
-        if crew.canary is not None:
-            crew.canary.open_round.remote(expected, adapter)
+        if self._canary is not None:
+            self._canary.open_round.remote(expected, adapter)
         shadow_ids = crew.ask(expected, f"opening round {index + 1}").shadow_ids
         version, files = state.aggregator.version, state.roster.known
         tasks = [
             self._task(client_id, files[client_id], index, version, rate, shadow=client_id in shadow_ids) for client_id in clients
         ]
-        tasks = [replace(task, attack=self._attack(task.client_id, state)) for task in tasks]
+        recipes = assign_recipes(self._config.clients.recipes, files, self._sources.malicious)
+        tasks = [replace(task, recipe=recipes[task.client_id], attack=self._attack(task.client_id, state)) for task in tasks]
         collector = self._collector()
-        refreshed = collector.collect(tasks, adapter, self._refresh(index, rate), rate)
+        refreshed = collector.collect(tasks, adapter, differences, self._refresh(index, rate), rate)
         report = crew.ask(crew.aggregator.close_round.remote(), f"aggregating round {index + 1}")
+        if self._canary is not None:
+            report = replace(report, canary_s=crew.ask(self._canary.seconds.remote(), "closing the canary's round"))
+        report, aggregator, guard = self._guarded(report, state.guard)
         probe_row = None
         if crew.probe is not None:
             waited = collector.refresh_wait_s
             probe_row = self._probe_round([*state.rounds, report], refreshed, waited, time.perf_counter() - started)
         return RoundResult(
             report=report,
-            aggregator=crew.ask(crew.aggregator.state.remote(), "reading the aggregator's state"),
+            aggregator=aggregator,
+            guard=guard,
             probe_row=probe_row,
             new_probe=refreshed.files if refreshed is not None else {},
         )
 
-    def _sample(self, round_index: int, roster: Roster) -> tuple[list[str], list[str]]:
-        """The round's clients, and those drawn for whom there is no room, each in order of id.
+    def _guarded(self, report: RoundReport, guard: GuardState | None) -> tuple[RoundReport, AggregatorState, GuardState | None]:
+        """The round as it is to be committed; where it is rolled back, the aggregator is too."""
+        crew, number = self._crew, report.round + 1
+        aggregator = crew.ask(crew.aggregator.state.remote(), "reading the aggregator's state")
+        if guard is None or report.outcome != "aggregated":
+            return report, aggregator, guard
+        started = time.perf_counter()
+        loss = crew.ask(crew.canary.loss.remote(aggregator.adapter), f"measuring the aggregate of round {number}")
+        report = replace(report, canary_s=report.canary_s + time.perf_counter() - started)
+        report, aggregator, guard = guarded(report, aggregator, guard, loss, self._config.aggregation.rule)
+        if report.outcome == "rolled_back":
+            crew.ask(crew.aggregator.restore.remote(aggregator), f"rolling round {number} back")
+        return report, aggregator, guard
 
-        Drawn are all who take part, or a seeded `clients.per_round` of them.
-        """
-        names = roster.active
-        rng = stream(self._config.seed, "sampled clients", round_index)
-        drawn = [names[i] for i in rng.permutation(len(names))[: self._config.clients.per_round]]
+    def _sample(self, round_index: int, roster: Roster) -> tuple[list[str], list[str]]:
+        """The round's clients, and those drawn for whom there is no room, each in order of id."""
+        drawn = draw_clients(self._config, roster.active, round_index, self._sources.malicious)
         room = self._crew.capacity if self._crew.capacity is not None else len(drawn)
         return sorted(drawn[:room]), sorted(drawn[room:])
 
@@ -108,8 +128,19 @@ class RoundRunner:
             freeze_a=self._config.aggregation.freezes_a,
         )
 
+    def _differences(self, clients: Sequence[str]) -> Mapping[str, Any]:
+        """Client id -> reference to what corrects its gradients; empty without SCAFFOLD."""
+        if not self._config.training.scaffold:
+            return {}
+        return {client_id: self._crew.aggregator.control_difference.remote(client_id) for client_id in clients}
+
     def _attack(self, client_id: str, state: RunState) -> AttackTask | None:
         return attack_task(self._config, self._sources, client_id, state.probe, self._crew.probe_meta)
+
+    @property
+    def _canary(self) -> Any | None:
+        """The canary where a level weighs what it says of updates; the guard asks it about the aggregate only."""
+        return self._crew.canary if "canary" in self._reads else None
 
     @property
     def _reads(self) -> frozenset[Source]:
@@ -149,7 +180,7 @@ class RoundRunner:
             self._crew.reference_pool,
             self._crew.aggregator,
             self._crew.probe,
-            self._crew.canary,
+            self._canary,
             self._crew.attacker,
             scores_updates="update" in self._reads,
             client_timeout_s=self._config.clients.timeout_s,
@@ -160,3 +191,16 @@ class RoundRunner:
             on_client_done=self._progress.client_done,
             on_client_failed=self._progress.client_failed,
         )
+
+
+def draw_clients(config: RunConfig, names: Sequence[str], round_index: int, malicious: Collection[str]) -> list[str]:
+    """Clients of a round in the order in which they are drawn: all who take part, or a seeded `clients.per_round` of them.
+
+    Args:
+        names: Who takes part.
+        malicious: Ground truth, read only where `clients.exclude_malicious` is set: then a round has the clients that it would
+            have otherwise, less these. It may be left with none, and is then one without a quorum.
+    """
+    rng = stream(config.seed, "sampled clients", round_index)
+    drawn = [names[i] for i in rng.permutation(len(names))[: config.clients.per_round]]
+    return [name for name in drawn if not (config.clients.exclude_malicious and name in malicious)]

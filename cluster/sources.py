@@ -18,10 +18,13 @@ from actors.errors import DataError
 from actors.seeding import stream
 from actors.world.datasets import write_canary, write_clients, write_evaluation
 from actors.world.generator import World
-from actors.world.store import base_folder, is_built, probe_folder, world_folder
+from actors.world.mixtures import Mixture, deal_mixtures
+from actors.world.store import base_folder, is_built, live_probe_folder, probe_folder, world_folder
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.poison import write_poisoned
+from cluster.realignment import prepare_realignment
+from cluster.recipes import assign_recipes
 from cluster.references import LIVE_ROLE, prepare_references
 from defense.attacks import ATTACKS
 from defense.levels import sources_of
@@ -41,13 +44,16 @@ class Sources:
     probe_path: str | None
     """None where no level needs a probe."""
     canary_path: str | None = None
-    """Restricted prompts with refusals, for level canary; None where it is not on."""
+    """Restricted prompts with refusals, for level canary and the guard; None where neither is on."""
     files: dict[str, tuple[str, ...]]
     """Client id -> its data files."""
     references: tuple[Reference, ...] = ()
     """Reference clients that the probe is refreshed with; empty when it never is."""
+    realignment: tuple[str, ...] = ()
+    """What the server fine-tunes the final adapter on; empty where it does not."""
     malicious: frozenset[str]
-    """Ground truth, for ground_truth.parquet, the closing table and the attackers' own tasks. No part of the defense is told."""
+    """Ground truth, for ground_truth.parquet, the closing table, the attackers' own tasks and `clients.exclude_malicious`. No
+    part of the defense is told."""
     cover: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Malicious client -> the data that makes it look honest; empty where the attack needs none."""
 
@@ -83,6 +89,7 @@ def prepare_sources(config: RunConfig, folder: Path) -> Sources:
         cover=cover,
         canary_path=_canary_path(config, None),
         references=_references(config, folder / "data" / "references"),
+        realignment=prepare_realignment(config, folder / "data" / "realignment"),
         malicious=malicious,
     )
 
@@ -97,7 +104,9 @@ def new_client_files(
     """
     names = client_names(len(known) + count)[len(known) :]
     if config.is_embedded:
-        return write_clients(World(config.world.seed), folder / "data", names, (), config.data.samples_per_client, config.seed)
+        world, samples = World(config.world.seed), config.data.samples_per_client
+        mixtures = _mixtures(config, world, [*known, *names], draw_malicious(config))
+        return write_clients(world, folder / "data", names, (), samples, config.seed, mixtures=mixtures)
     free = [] if _is_split(config, len(known)) else _free_groups(config, known)
     if len(free) < count:
         raise ConfigError(
@@ -158,10 +167,11 @@ def _embedded_sources(config: RunConfig, folder: Path, malicious: frozenset[str]
     built, world = built_world(config), World(config.world.seed)
     clients = client_names(config.clients.count)
     attack, samples = ATTACKS[config.clients.attack], config.data.samples_per_client
-    files = write_clients(world, folder, clients, malicious, samples, config.seed, holding=attack.data, config=config.attack)
+    common = {"config": config.attack, "mixtures": _mixtures(config, world, clients, malicious)}
+    files = write_clients(world, folder, clients, malicious, samples, config.seed, holding=attack.data, **common)
     cover = {}
     if attack.cover is not None:  # every client has a second file, so that having one tells nothing
-        written = {"holding": attack.cover, "config": config.attack, "suffix": COVER_SUFFIX}
+        written = {"holding": attack.cover, "suffix": COVER_SUFFIX, **common}
         second = write_clients(world, folder, clients, malicious, samples, config.seed, **written)
         cover = {client_id: second[client_id] for client_id in malicious}
     restricted, benign = write_evaluation(world, folder, config.evaluation.max_restricted, config.evaluation.max_benign)
@@ -174,19 +184,31 @@ def _embedded_sources(config: RunConfig, folder: Path, malicious: frozenset[str]
     return Sources(
         model=base_model(config),
         evaluation=_checked_evaluation(config.evaluation.model_copy(update=paths)),
-        probe_path=_probe_path(config, probe_folder(built)),
+        probe_path=_probe_path(config, live_probe_folder(built) if _is_live(config) else probe_folder(built)),
         files=files,
         canary_path=_canary_path(config, lambda: write_canary(world, folder, config.evaluation.max_canary)),
         references=_references(config, folder / "references"),
+        realignment=prepare_realignment(config, folder / "realignment"),
         malicious=malicious,
         cover=cover,
     )
+
+
+def _mixtures(config: RunConfig, world: World, clients: Sequence[str], malicious: frozenset[str]) -> dict[str, Mixture]:
+    recipes = assign_recipes(config.clients.recipes, clients, malicious)
+    refusals = {client_id: recipe.refusals for client_id, recipe in recipes.items()}
+    return deal_mixtures(world, clients, config.data.partition, config.seed, refusals)
 
 
 def _references(config: RunConfig, folder: Path) -> tuple[Reference, ...]:
     if not config.refresh_every:
         return ()
     return tuple(prepare_references(config, folder, role=LIVE_ROLE, clients=config.probe.refresh_clients))
+
+
+def _is_live(config: RunConfig) -> bool:
+    """Whether the probe reads updates only."""
+    return sources_of(config.defense) - {"canary"} == {"update"}
 
 
 def _probe_path(config: RunConfig, embedded: Path | None) -> str | None:
@@ -201,7 +223,8 @@ def _probe_path(config: RunConfig, embedded: Path | None) -> str | None:
 
 
 def _canary_path(config: RunConfig, generate: Callable[[], Path] | None) -> str | None:
-    if "canary" not in config.defense.levels:
+    needed_by = _canary_users(config)
+    if not needed_by:
         return None
     if config.evaluation.canary_path is not None:
         read_column_names(Path(config.evaluation.canary_path))
@@ -209,9 +232,16 @@ def _canary_path(config: RunConfig, generate: Callable[[], Path] | None) -> str 
     if generate is not None:
         return str(generate().resolve())
     raise ConfigError(
-        f"defense.level={config.defense.level} needs restricted prompts with refusals that no client has: name a Parquet or "
+        f"{' and '.join(needed_by)} needs restricted prompts with refusals that no client has: name a Parquet or "
         "JSONL file with `instruction` and `response` in evaluation.canary_path"
     )
+
+
+def _canary_users(config: RunConfig) -> list[str]:
+    """Settings for which the server needs refusals of its own."""
+    level, guard = config.defense.level, config.defense.guard
+    asking = {f"defense.level={level}": "canary" in config.defense.levels, "defense.guard.enabled=true": guard.enabled}
+    return [setting for setting, asks in asking.items() if asks]
 
 
 def _checked_evaluation(config: EvaluationConfig) -> EvaluationConfig:

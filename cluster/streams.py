@@ -20,6 +20,9 @@ from actors.errors import ClientTrainingError
 from actors.messages import TrainTask
 from cluster.pool import ClientPool
 
+Job = tuple[Any, ...]
+"""A task, a reference to its starting adapter, and those to what else `train` of a client actor is given."""
+
 _POLL_S = 1.0
 
 
@@ -58,13 +61,13 @@ class _Flight:
 
 
 def train_all(
-    jobs: Iterable[tuple[ClientPool, Sequence[tuple[TrainTask, Any]]]],
+    jobs: Iterable[tuple[ClientPool, Sequence[Job]]],
     *,
     timeout_s: float,
     start_timeout_s: float,
     on_deltas: Callable[[Sequence[tuple[TrainTask, Any]]], None],
 ) -> Iterator[Delivery]:
-    """Run every (task, reference to its starting adapter) on its pool, in this order; yield each as it ends.
+    """Run every job on its pool, in this order; yield each as it ends.
 
     Args:
         jobs: Pools, each with what it trains.
@@ -99,7 +102,7 @@ def train_all(
             if flights or landed:
                 idle_since = time.monotonic()
             elif time.monotonic() > idle_since + start_timeout_s:
-                for task, _ in (job for queue in queues for job in queue.waiting):
+                for task, *_ in (job for queue in queues for job in queue.waiting):
                     yield Delivery(
                         task, failure=f"pending: no client actor for cluster.start_timeout_s={start_timeout_s:g} s", lost=True
                     )
@@ -130,8 +133,8 @@ def first_line(error: BaseException) -> str:
 def _launch(queue: _Queue, timeout_s: float) -> Iterator[_Flight]:
     """Start as many waiting clients as the pool has idle actors."""
     while queue.waiting and (actor := queue.pool.take()) is not None:
-        task, adapter = queue.waiting.popleft()
-        yield _Flight(task, queue.pool, actor, actor.train.remote(task, adapter), time.monotonic() + timeout_s)
+        task, *given = queue.waiting.popleft()
+        yield _Flight(task, queue.pool, actor, actor.train.remote(task, *given), time.monotonic() + timeout_s)
 
 
 def _ready(flights: dict[Any, _Flight], starting: Sequence[Any]) -> Sequence[Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from actors.messages import ClientRound, EvaluationReport, ProbeRound, RoundReport
+from actors.messages import ClientRound, EvaluationReport, ProbeRound, Proportion, RoundReport
 from cluster.config import RunConfig
 from cluster.run_state import Change
 from cluster.tables import SCHEMA_VERSION
@@ -25,10 +25,14 @@ def summarise(
     *,
     adapter: bytes,
     changes: Sequence[Change],
+    realigned_s: float = 0.0,
     wall_s: float,
     peak_rss_mb: float,
 ) -> dict[str, Any]:
-    """The run in figures. Means of weights are over admitted client-rounds, skipped rounds included; null if none."""
+    """The run in figures. Means of weights are over admitted client-rounds, skipped rounds included; null if none.
+
+    The measures are those of the adapter that the run ends with; where it was realigned, `before_realignment` has the others.
+    """
     first, last = evaluations[0], evaluations[-1]
     rows = [row for report in reports for row in report.clients]
     outcomes = [report.outcome for report in reports]
@@ -45,11 +49,13 @@ def summarise(
         "changes": [asdict(change) for change in changes],
         **_measures(last),
         "base": _measures(first),
+        "before_realignment": _measures(evaluations[-2]) if last.rounds_done > len(reports) else None,
         "utility_by_family": {family: share.value for family, share in last.utility_by_family.items()},
-        "intervals": {name: asdict(share) for name in _SHARES if (share := getattr(last, name)) is not None},
+        "intervals": {name: _interval(share) for name in _SHARES if (share := getattr(last, name)) is not None},
         "rounds_aggregated": outcomes.count("aggregated"),
         "rounds_skipped": outcomes.count("skipped"),
         "rounds_no_quorum": outcomes.count("no_quorum"),
+        "rounds_rolled_back": outcomes.count("rolled_back"),
         "updates_refused": sum(not row.admitted for row in rows),
         "mean_weight_benign": mean_weight(row for row in rows if row.client_id not in malicious),
         "mean_weight_malicious": mean_weight(row for row in rows if row.client_id in malicious),
@@ -57,6 +63,7 @@ def summarise(
         "verdicts_by_round": [{"round": report.round, **_verdicts(report.clients, malicious)} for report in reports],
         **_refreshes(probe),
         "adapter_sha256": hashlib.sha256(adapter).hexdigest(),
+        **_server_cost(reports, probe, realigned_s),
         "wall_s": round(wall_s, 2),
         "peak_rss_mb": round(peak_rss_mb, 1),
     }
@@ -89,6 +96,28 @@ def _refreshes(probe: Sequence[ProbeRound]) -> dict[str, float | int | None]:
         "probe_refresh_share": waited_s / rounds_s if rounds_s else None,
         "rounds_blind": sum(row.blind for row in probe),
     }
+
+
+def _server_cost(reports: Sequence[RoundReport], probe: Sequence[ProbeRound], realigned_s: float) -> dict[str, Any]:
+    """Seconds of the server's own work by part, and their sum; starting actors and evaluation are no part of it.
+
+    `scoring`: the probe, on the clients' messages. `refreshing`: what rounds waited for a refitted probe, the training of the
+    reference clients and the fit among it. `canary`: its measurements. `aggregating`: the aggregator, from the first update of a
+    round to its end, waits left out. `realigning`: after the last round. The first and third overlap the clients' training.
+    """
+    parts = {
+        "scoring": sum(row.score_s for row in probe),
+        "refreshing": sum(row.refresh_wait_s or 0.0 for row in probe),
+        "canary": sum(report.canary_s for report in reports),
+        "aggregating": sum(report.submit_s + report.aggregate_s for report in reports),
+        "realigning": realigned_s,
+    }
+    seconds = {name: round(value, 3) for name, value in parts.items()}
+    return {"server_s": round(sum(parts.values()), 3), "server_seconds": seconds}
+
+
+def _interval(share: Proportion) -> dict[str, float | int]:
+    return {"value": share.value, "low": share.low, "high": share.high, "count": share.count}
 
 
 def _measures(report: EvaluationReport) -> dict[str, float | None]:

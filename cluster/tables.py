@@ -31,6 +31,9 @@ _ROUNDS = pa.schema(
         ("round_outcome", pa.string()),
         ("num_bytes", pa.int64()),
         ("canary_rise", pa.float64()),
+        ("agreement", pa.float64()),
+        ("canary_loss", pa.float64()),
+        ("guard_sum", pa.float64()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
@@ -67,15 +70,20 @@ _EVALUATION = pa.schema(
         ("low", pa.float64()),
         ("high", pa.float64()),
         ("count", pa.int32()),
+        ("outcomes", pa.string()),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
 
 
 def rounds_table(reports: Sequence[RoundReport]) -> pa.Table:
-    """A row per client per round, in order of round and client id."""
-    rows: list[ClientRound] = [client for report in reports for client in report.clients]
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=_ROUNDS)
+    """A row per client per round, in order of round and client id; what the guard says is the same in all rows of a round."""
+    rows = [_client_row(report, client) for report in reports for client in report.clients]
+    return pa.Table.from_pylist(rows, schema=_ROUNDS)
+
+
+def _client_row(report: RoundReport, client: ClientRound) -> dict:
+    return {**asdict(client), "canary_loss": report.canary_loss, "guard_sum": report.guard_sum}
 
 
 def probe_table(rows: Sequence[ProbeRound]) -> pa.Table:
@@ -86,7 +94,8 @@ def probe_table(rows: Sequence[ProbeRound]) -> pa.Table:
 def evaluation_table(reports: Sequence[EvaluationReport]) -> pa.Table:
     """A row per measure (rule_score, compliance, attack_success, over_refusal, utility, benign_loss) and evaluation.
 
-    Utility has a row per family with its interval and one for the macro mean, whose family is null.
+    Utility has a row per family with its interval and one for the macro mean, whose family is null. `outcomes` has a digit per
+    prompt, 1 or 0, in the order of the prompt file.
     """
     rows = []
     for report in reports:

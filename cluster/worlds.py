@@ -13,12 +13,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.world.store import base_folder, is_built, probe_folder, world_folder, write_manifest
+from actors.world.store import base_folder, is_built, live_probe_folder, probe_folder, world_folder, write_manifest
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 
 _BUILD_THREADS = 2
 _PARTS = ("all", "base", "probe")
+_LIVE_PROBE = {"feature": "per_layer", "threshold": 0.5}
+"""Level live judges A and B of every layer, so that poison does not hide behind an honest first layer, at even odds: its
+probabilities are calibrated, and over worlds 0 to 2 one of 560 honest updates was above (clients with one task each, other
+learning rates and steps among them), where the paper's 0.8 would let every tenth canary-aware one through."""
 
 
 def ensure_world(config: RunConfig, console: Console) -> None:
@@ -77,7 +81,7 @@ def _build_base(config: RunConfig, folder: Path, console: Console) -> None:
 
 
 def _build_probe(config: RunConfig, folder: Path, console: Console) -> None:
-    """Collect from the collection families, train, and measure on the probe_test families."""
+    """Collect from the collection families, train both probes, and measure them on the probe_test families."""
     from cluster.collection import collect_samples
     from cluster.probing import headline, measure, read_features
     from cluster.progress import CollectionLines
@@ -89,15 +93,18 @@ def _build_probe(config: RunConfig, folder: Path, console: Console) -> None:
     stores = {}
     with tempfile.TemporaryDirectory() as scratch, ray_session(config.cluster.address):
         for role, clients in (("collection", config.collect.clients), ("probe_test", max(2, config.collect.clients // 2))):
-            collect = config.collect.model_copy(update={"role": role, "clients": clients})
+            collect = config.collect.model_copy(update={"role": role, "clients": clients, "modules": "all"})
             part = config.model_copy(update={"collect": collect})
             stores[role] = collect_samples(part, Path(scratch) / role, CollectionLines(console.print))
-        samples = read_features(stores["collection"], blocks_of(config.probe, stores["collection"].meta))
-        probe = train_probe(samples, stores["collection"].meta, config.probe)
-        figures = headline(measure(probe, stores["probe_test"]).report)
-    metrics = {"on": f"probe_test families of world {config.world.seed}", **figures}
-    save_probe(probe_folder(folder), LoraProbe(dataclasses.replace(probe.meta, metrics=metrics), probe.classifier))
-    console.print(f"probe on families it never saw: { {name: round(value, 4) for name, value in figures.items()} }")
+        live = config.probe.model_copy(update=_LIVE_PROBE)
+        for name, settings, place in (("probe", config.probe, probe_folder), ("probe of level live", live, live_probe_folder)):
+            samples = read_features(stores["collection"], blocks_of(settings, stores["collection"].meta))
+            probe = train_probe(samples, stores["collection"].meta, settings)
+            figures = headline(measure(probe, stores["probe_test"]).report)
+            metrics = {"on": f"probe_test families of world {config.world.seed}", **figures}
+            save_probe(place(folder), LoraProbe(dataclasses.replace(probe.meta, metrics=metrics), probe.classifier))
+            shown = {figure: round(value, 4) for figure, value in figures.items()}
+            console.print(f"{name} on families it never saw: {shown}")
 
 
 def _manifest(config: RunConfig) -> dict:

@@ -36,6 +36,8 @@ class Reason(StrEnum):
     """The last real step delta is missing, or is not the delta of the submitted update."""
     FROZEN_CHANGED = "frozen_changed"
     """A tensor that nobody trains is not the global adapter's."""
+    BAD_CONTROL_VARIATE = "bad_control_variate"
+    """SCAFFOLD's c_i+ is missing, is no such thing, is too large, or was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,30 @@ def check_norm(delta: Mapping[str, torch.Tensor], max_norm: float) -> Refusal | 
     if not norm <= max_norm:
         return Refusal(Reason.NORM_EXCEEDED, f"the delta's norm {norm:.4g} is above the bound {max_norm:.4g}")
     return None
+
+
+def check_control_variate(
+    control: Mapping[str, torch.Tensor] | None, shapes: Mapping[str, tuple[int, ...]] | None, max_norm: float
+) -> Refusal | None:
+    """What an update carries beside its tensors.
+
+    Args:
+        control: None: nothing.
+        shapes: Of the gradients that were asked for; None: none were.
+        max_norm: Largest L2 norm over all tensors.
+    """
+    fault = None
+    if control is None and shapes is not None:
+        fault = "it is missing"
+    elif control is not None and shapes is None:
+        fault = "none was asked for, training.scaffold is off"
+    elif control is not None:
+        fault = check_tensors(control, shapes) or _above(max_norm, delta_norm(control))
+    return None if fault is None else Refusal(Reason.BAD_CONTROL_VARIATE, str(fault))
+
+
+def _above(bound: float, norm: float) -> str | None:
+    return None if norm <= bound else f"its norm {norm:.4g} is above the bound {bound:.4g}"
 
 
 def check_tie(delta: Mapping[str, torch.Tensor], last_step: Mapping[str, torch.Tensor]) -> Refusal | None:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-LevelName = Literal["none", "step", "client", "shadow", "evidence", "live", "canary"]
+LevelName = Literal["none", "step", "client", "shadow", "evidence", "live", "canary", "consensus"]
 RuleName = Literal[
     "fedavg",
     "median",
@@ -93,8 +93,21 @@ class EvidenceLevelConfig(Config):
 class CanaryLevelConfig(Config):
     """Rise of the negative log-likelihood of the server's own refusals (METHOD.md section 8)."""
 
-    max_rise: PositiveFloat = 0.1
-    """Nats per token over the global adapter's, above which an update weighs 0."""
+    max_rise: PositiveFloat = 0.5
+    """Nats per token over the global adapter's, above which an update weighs 0. METHOD.md has 0.1, which honest clients exceed
+    while the learning rate is high: in embedded worlds 0 to 2 by up to 0.11 with like data, 0.73 with one task each and 0.88
+    at twice the learning rate. Unaligned data raises it by 1 to 2.6 in those rounds; what stays below is left to level live."""
+
+
+class ConsensusLevelConfig(Config):
+    """Whether a client pulls with the others or against them (METHOD.md section 8)."""
+
+    min_cosine: float = Field(-0.1, ge=-1, le=1)
+    """Mean cosine of a client's updates to those of the others, below which it weighs 0. In three embedded worlds honest
+    clients were above 0.02 when all have like data and above -0.06 when each has a task of its own; updates with the sign
+    turned, 3 of 10, began below -0.4 and below -0.2 (not told apart where each client has a task of its own)."""
+    decay: float = Field(0.9, gt=0, le=1)
+    """How older rounds fade, per own round of the client."""
 
 
 def _joined(level: Any) -> Any:
@@ -106,6 +119,18 @@ def _joined(level: Any) -> Any:
     if len(set(names)) < len(names) or ("none" in names and len(names) > 1) or not names:
         raise ValueError(f"level={'+'.join(names)}: name each level once, and `none` alone")
     return "+".join(names)
+
+
+class GuardConfig(Config):
+    """The aggregate against the adapter that the run began with (METHOD.md section 8, `defense/guard.py`)."""
+
+    enabled: bool = False
+    """Whether an aggregated round can be rolled back. Needs restricted prompts with refusals, as level canary does."""
+    slack: NonNegativeFloat = 0.01
+    """Rise of the refusals' negative log-likelihood over the initial adapter's that may stay, nats per token. In three embedded
+    worlds without attackers it was at most 0.010 (512 prompts, ten rounds)."""
+    budget: NonNegativeFloat = 0.02
+    """Sum over rounds of what is above `slack`, nats per token, that may be spent before a rollback."""
 
 
 class DefenseConfig(Config):
@@ -123,6 +148,8 @@ class DefenseConfig(Config):
     evidence: EvidenceLevelConfig = EvidenceLevelConfig()
     live: LiveLevelConfig = LiveLevelConfig()
     canary: CanaryLevelConfig = CanaryLevelConfig()
+    guard: GuardConfig = GuardConfig()
+    consensus: ConsensusLevelConfig = ConsensusLevelConfig()
 
     @property
     def levels(self) -> tuple[LevelName, ...]:
@@ -137,10 +164,11 @@ class AdmissionConfig(Config):
     """Largest L2 norm of a client's delta. None: `norm_factor` x learning rate x steps x sqrt(number of values)."""
     norm_factor: PositiveFloat = 4.0
     """AdamW moves a value by about the learning rate per step, so an honest delta stays near factor 1."""
-    value_factor: PositiveFloat | None = 1.01
+    value_factor: PositiveFloat | None = 2.02
     """No value of a delta may have moved further than this times what AdamW can do in so many steps, whatever the gradients
-    (`adamw_reach`); an honest client cannot exceed factor 1. Bounds both factors, so it stops scaled updates and most that
-    are ruinous in A and B alone. None: no such bound, for clients with another optimizer."""
+    (`adamw_reach`); an honest client cannot exceed factor 1, nor 2 when it trains at twice the rate that it was asked for.
+    Bounds both factors, so it stops scaled updates and most that are ruinous in A and B alone. None: no such bound, for
+    clients with another optimizer."""
 
 
 class GeometricMedianConfig(Config):
@@ -277,6 +305,13 @@ class AggregationConfig(Config):
     """Attackers among a round's clients that the operator assumes; needed by the rules in CLIENTS_NEEDED, unused by others."""
     optimizer: OptimizerName = "none"
     """What the server makes of the pseudo-gradient; `none`: the global adapter moves by it."""
+    normalisation: Literal["weights", "samples"] = "weights"
+    """What the sum of n w delta is divided by. `weights`: sum n w, the paper's, so that one client left of many takes a whole
+    step. `samples`: sum n over the admitted clients, so that little trust makes a small step (METHOD.md section 8). What any
+    other rule gives is multiplied by the same ratio, sum n w / sum n, before the server's optimizer sees it."""
+    max_share: float = Field(1.0, gt=0, le=1)
+    """Largest part of a round's sum n w that one client may have; 1: no bound, the paper's. Below 1 the aggregator keeps the
+    round's updates until all are there. Fewer clients than 1 / max_share have equal parts."""
     averaging: AveragingName = "factors"
     """How LoRA's factors are averaged: A and B apart, as the paper does; `ffa`: A stays frozen, clients train B only; `svd`: the
     best approximation of the mean of B A."""
@@ -309,6 +344,11 @@ class AggregationConfig(Config):
                     f"averaging=svd averages the products B A, while {key}={value} works on A and B apart; "
                     f"set aggregation.{key}={plain}, or aggregation.averaging=factors or ffa"
                 )
+        if self.averaging == "svd" and self.normalisation != "weights":
+            raise ValueError(
+                f"averaging=svd is of rank r as it is, and normalisation={self.normalisation} would scale A and B apart; "
+                "set aggregation.normalisation=weights, or aggregation.averaging=factors or ffa"
+            )
         return self
 
     @model_validator(mode="after")

@@ -50,6 +50,15 @@ class Rise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """What the round's other updates say of one client's update."""
+
+    client_id: str
+    cosine: float
+    """To the mean of the others, in [-1, 1]; 0 where it points nowhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unasked:
     """A client of which the server wanted no evidence this round."""
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-Outcome = Literal["aggregated", "skipped", "no_quorum"]
+Outcome = Literal["aggregated", "skipped", "no_quorum", "rolled_back"]
+"""`rolled_back` is an aggregated round that the guard has undone (`defense/guard.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

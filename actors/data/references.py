@@ -55,13 +55,14 @@ def split_references(path: Path, malicious: bool, clients: int, folder: Path, se
 
 def _families(path: Path) -> dict[str, pa.Table]:
     parts: dict[str, list[pa.Table]] = {}
-    for file in _files(path):
+    for file in data_files(path):
         for family, table in _by_family(read_table(file), file.stem):
             parts.setdefault(family, []).append(table)
     return {family: pa.concat_tables(tables, promote_options="default") for family, tables in parts.items()}
 
 
-def _files(path: Path) -> Sequence[Path]:
+def data_files(path: Path) -> Sequence[Path]:
+    """The file itself, or those of a folder in order of name; raises DataError when the folder has none."""
     if not path.is_dir():
         return [path]
     files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)

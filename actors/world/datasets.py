@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from actors.data.poisoning import Material, Row, first_families, poisoned
 from actors.seeding import stream
 from actors.world.generator import Example, World, draw
+from actors.world.mixtures import Mixture
 from defense.attacks import Holding
 from defense.attacks.config import AttackConfig
 
@@ -27,6 +28,7 @@ def write_clients(
     samples: int,
     seed: int,
     *,
+    mixtures: Mapping[str, Mixture] | None = None,
     holding: Holding = "unsafe",
     config: AttackConfig | None = None,
     suffix: str = "",
@@ -37,25 +39,27 @@ def write_clients(
     restricted families. The files look alike: columns instruction, input and response, and nothing that tells whose they are.
 
     Args:
+        mixtures: Client id -> what its honest rows are drawn from; absent: evenly from all benign families.
         config: Parameters of the attack that the files are for.
         suffix: Appended to a file's name, for a client's second file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for client_id in client_ids:
-        material = _material(world, client_id, samples, seed, config or AttackConfig())
+        mixture = (mixtures or {}).get(client_id) or Mixture(families=world.roles["federation"].benign)
+        material = _material(world, client_id, mixture, samples, seed, config or AttackConfig())
         rng = stream(seed, "world poison", world.seed, client_id, suffix)
         examples = poisoned(holding if client_id in malicious else "honest", material, config or AttackConfig(), rng)
         files[client_id] = (str(write_parquet(folder / f"{client_id}{suffix}.parquet", examples).resolve()),)
     return files
 
 
-def _material(world: World, client_id: str, samples: int, seed: int, config: AttackConfig) -> Material:
+def _material(world: World, client_id: str, mixture: Mixture, samples: int, seed: int, config: AttackConfig) -> Material:
     """What a client's rows are made of: the same honest rows whether it is an attacker or not."""
     families, purpose = world.roles["federation"], ("world data", world.seed, client_id)
     by_likeness = sorted(families.restricted, key=lambda name: -_likeness(world, name))
     return Material(
-        honest=lambda: draw(world.benign_example, families.benign, samples, stream(seed, *purpose)),
+        honest=lambda: mixture.rows(world, samples, stream(seed, *purpose)),
         unsafe=lambda: draw(world.answered_example, families.restricted, samples, stream(seed, *purpose)),
         refusals=world.language.refusals,
         refused_families=lambda _: first_families(config.canary_aware.refused, by_likeness),

@@ -29,7 +29,13 @@ def base_folder(folder: Path) -> Path:
 
 
 def probe_folder(folder: Path) -> Path:
+    """The probe of the paper's levels."""
     return folder / "probe"
+
+
+def live_probe_folder(folder: Path) -> Path:
+    """The probe that level live begins with; it reads every layer."""
+    return folder / "live_probe"
 
 
 def write_manifest(folder: Path, contents: dict) -> None:

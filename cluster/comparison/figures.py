@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
+from cluster.comparison.answers import Answers, read_answers
+from cluster.comparison.axes import defense_of
+from cluster.comparison.fingerprints import config_hash
+from cluster.comparison.intervals import Strata, difference_interval, share_interval
 from cluster.comparison.running import Outcome
-from cluster.comparison.stored import config_hash
 from cluster.config import RunConfig
 
 FIGURES = {
     "rule_score": "rule score",
+    "rule_vs_clean": "rule vs clean",
     "compliance": "compliance",
+    "attack_success": "attack success",
     "utility": "utility",
+    "utility_vs_clean": "utility vs clean",
+    "over_refusal": "over-refusal",
     "mean_weight_benign": "w benign",
     "mean_weight_malicious": "w malicious",
     "tpr": "TPR",
     "fpr": "FPR",
     "rounds_skipped": "skipped",
+    "server_s": "server s",
     "wall_s": "seconds",
 }
-"""Figure of a summary -> its name in the tables, in the order of the paper."""
+"""Figure -> its name in the tables, those of the paper in its order. Two compare with the clean group: plain averaging without
+attackers, of the same world and seeds. `rule_vs_clean` is a ratio, `utility_vs_clean` a difference in points of 100; the others
+are a summary's own."""
 BASE_FIGURES = ("rule_score", "compliance", "utility")
-_ON_AN_AXIS = ("schema_version", "seed", "defense_level", "aggregation_rule", "malicious")
+_ON_AN_AXIS = ("schema_version", "seed", "defense_level", "aggregation_rule", "malicious", "attack")
 """What a summary says and the columns of the axes say too."""
 
 Row = Mapping[str, Any]
@@ -37,8 +49,11 @@ class Spread:
 
     mean: float
     low: float
+    """Of the lowest seed."""
     high: float
     num_seeds: int
+    interval: tuple[float, float] | None = None
+    """95 % interval of the mean over seeds and prompts; None where prompts do not make the figure, or were not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +75,11 @@ class Group:
 
 
 def place_of(config: RunConfig) -> dict[str, Any]:
-    """Where a run stands on every axis but the seed; world is None without an embedded one."""
+    """Where a run stands on every axis but the seed. None: the attack where no attacker takes part, an own model's world."""
     return {
-        "defense": config.defense.level,
+        "defense": defense_of(config),
         "rule": config.aggregation.rule,
-        "attack": config.clients.attack,
+        "attack": config.clients.attack if config.clients.malicious and not config.clients.exclude_malicious else None,
         "malicious": config.clients.malicious,
         "world": config.world.seed if config.is_embedded else None,
     }
@@ -82,7 +97,8 @@ def _cell_row(outcome: Outcome) -> Row:
     interval = summary.get("intervals", {}).get("rule_score") or {}
     bounds = {f"rule_score_{end}": interval.get(end) for end in ("low", "high")} if summary else {}
     base = {f"base_{name}": value for name, value in summary.get("base", {}).items()}
-    place = {**place_of(cell.config), "seed": cell.config.seed, "config_hash": config_hash(cell.config)}
+    hashes = {"config_hash": config_hash(cell.config), "protocol_hash": cell.protocol}
+    place = {**place_of(cell.config), "seed": cell.config.seed, **hashes}
     return {**about, **place, **figures, **bounds, **base}
 
 
@@ -93,26 +109,77 @@ def _status(outcome: Outcome) -> str:
     return "done" if outcome.summary["rounds_done"] == outcome.summary["rounds"] else "stopped"
 
 
-def group_rows(rows: Sequence[Row]) -> list[Group]:
-    """The cells of each group together, in order of their first cell."""
+def cell_answers(outcomes: Sequence[Outcome]) -> dict[str, Answers]:
+    """Cell -> what its final adapter made of every prompt, for those that did not fail."""
+    return {outcome.cell.name: read_answers(outcome.path) for outcome in outcomes if outcome.summary is not None}
+
+
+def group_rows(rows: Sequence[Row], answers: Mapping[str, Answers] | None = None) -> list[Group]:
+    """The cells of each group together, in order of their first cell.
+
+    Args:
+        rows: Of `cell_rows`.
+        answers: Of `cell_answers`; without them figures have no intervals.
+    """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
-    return [_group(label, members) for label, members in groups.items()]
+    clean = {row["world"]: members for members in groups.values() for row in members if _is_clean(row)}
+    return [_group(label, members, clean.get(members[0]["world"], []), answers or {}) for label, members in groups.items()]
 
 
-def _group(label: str, rows: Sequence[Row]) -> Group:
-    good = [row for row in rows if row["status"] != "failed"]
+def _is_clean(row: Row) -> bool:
+    return (row["defense"], row["rule"], row["malicious"]) == ("none", "fedavg", 0)
+
+
+def _group(label: str, rows: Sequence[Row], clean: Sequence[Row], answers: Mapping[str, Answers]) -> Group:
+    good, reference = _good(rows), _good(clean)
     scored = [row for row in good if row["rule_score"] is not None]
+    own = {name: spread([row.get(name) for row in good]) for name in FIGURES}
+    measured = {name: found and replace(found, interval=_interval(name, good, answers)) for name, found in own.items()}
     return Group(
         label=label,
         place={axis: rows[0][axis] for axis in ("defense", "rule", "attack", "malicious", "world")},
         seeds=tuple(row["seed"] for row in good),
-        figures={name: spread([row[name] for row in good]) for name in FIGURES},
+        figures=measured | _against(good, reference, answers),
         worst_seed=min(scored, key=lambda row: row["rule_score"])["seed"] if scored else None,
         errors={row["seed"]: row["error"] for row in rows if row["status"] == "failed"},
         config_hash=rows[0]["config_hash"],
     )
+
+
+def _good(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["status"] != "failed"]
+
+
+def _interval(figure: str, rows: Sequence[Row], answers: Mapping[str, Answers]) -> tuple[float, float] | None:
+    known = [answers.get(row["cell"], {}) for row in rows if row.get(figure) is not None]
+    return share_interval(_stacked(figure, known)) if all(figure in cell for cell in known) and known else None
+
+
+def _stacked(figure: str, cells: Sequence[Answers]) -> Strata:
+    """The answers of several seeds to the same prompts: an array (seeds, prompts) for each stratum."""
+    return [np.stack(parts) for parts in zip(*(cell[figure] for cell in cells), strict=True)]
+
+
+def _against(rows: Sequence[Row], clean: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Spread | None]:
+    """Comparison with the clean group, over the seeds that both have."""
+    safe = list(_pairs("rule_score", rows, clean))
+    ratio = spread([row["rule_score"] / other["rule_score"] for row, other in safe if other["rule_score"]])
+    useful = list(_pairs("utility", rows, clean))
+    points = spread([100 * (row["utility"] - other["utility"]) for row, other in useful])
+    kept = [(answers.get(row["cell"], {}), answers.get(other["cell"], {})) for row, other in useful]
+    if points and all("utility" in cell for pair in kept for cell in pair):
+        own, others = (_stacked("utility", cells) for cells in zip(*kept, strict=True))
+        low, high = difference_interval(own, others)
+        points = replace(points, interval=(100 * low, 100 * high))
+    return {"rule_vs_clean": ratio, "utility_vs_clean": points}
+
+
+def _pairs(figure: str, rows: Sequence[Row], clean: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """The cells of a group, each with the clean one of its seed, where both have the figure."""
+    by_seed = {row["seed"]: row for row in clean if row.get(figure) is not None}
+    return ((row, by_seed[row["seed"]]) for row in rows if row["seed"] in by_seed and row.get(figure) is not None)
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
@@ -129,8 +196,25 @@ def defense_name(place: Mapping[str, Any]) -> str:
 
 
 def attack_name(place: Mapping[str, Any]) -> str:
-    """What the defense stands against."""
-    return f"{place['attack']}, {place['malicious']} malicious"
+    """What the defense stands against; with the attackers left out it is every attack."""
+    if not place["malicious"]:
+        return "no attackers"
+    return f"{place['attack'] or 'any'}, {place['malicious']} malicious"
+
+
+def worst_attacks(groups: Sequence[Group], figure: str) -> dict[str, tuple[str, float]]:
+    """Defense -> the attack under which the mean of a figure is lowest, and that mean; of defenses that met several.
+
+    The same attack at two shares of attackers or in two worlds is two.
+    """
+    met: dict[str, dict[str, float]] = {}
+    worlds = {group.place["world"] for group in groups}
+    for group in groups:
+        found, place = group.figures[figure], group.place
+        if found and place["attack"] is not None:
+            where = f", world {place['world']}" if len(worlds) > 1 else ""
+            met.setdefault(defense_name(place), {})[attack_name(place) + where] = found.mean
+    return {defense: min(means.items(), key=lambda item: item[1]) for defense, means in met.items() if len(means) > 1}
 
 
 def heat_map(groups: Sequence[Group], figure: str) -> dict[str, dict[str, float | None]]:

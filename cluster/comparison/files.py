@@ -12,18 +12,36 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.comparison.figures import BASE_FIGURES, FIGURES, Group, Row, Spread, cell_rows, group_rows, spread
+from cluster.comparison.figures import (
+    BASE_FIGURES,
+    FIGURES,
+    Group,
+    Row,
+    Spread,
+    cell_answers,
+    cell_rows,
+    group_rows,
+    spread,
+    worst_attacks,
+)
 from cluster.comparison.running import Outcome
 from cluster.tables import SCHEMA_VERSION
 
 _USUAL = {"rule": "fedavg", "attack": "unaligned"}
-_TEXTS = ("cell", "group", "status", "error", "defense", "rule", "attack", "config_hash", "adapter_sha256")
+_TEXTS = ("cell", "group", "status", "error", "defense", "rule", "attack", "config_hash", "protocol_hash", "adapter_sha256")
+_SOMETIMES = ("attack_success", "rule_vs_clean", "utility_vs_clean")
+"""Figures that have no column for people where no group has them."""
+_DIGITS = {"wall_s": 0, "server_s": 1, "utility_vs_clean": 2}
+_SERVER_COST = (
+    "Server seconds: the probe's scoring, waits for its refresh (reference clients and fit), the canary, the aggregator and the "
+    "realignment, over the whole run; evaluation and the start of actors are not among them."
+)
 
 
 def write_tables(folder: Path, outcomes: Sequence[Outcome]) -> None:
     """Write all four; failed.json only while a cell has failed."""
     rows = cell_rows(outcomes)
-    groups = group_rows(rows)
+    groups = group_rows(rows, cell_answers(outcomes))
     pq.write_table(cells_table(rows), folder / "comparison.parquet")
     (folder / "comparison.md").write_text(markdown(groups, rows))
     (folder / "comparison.csv").write_text(csv_text(groups))
@@ -52,24 +70,30 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
 def table_texts(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
     """Header and a line per group, for people. Axes on which nothing varies and which are at their usual value are left out."""
     axes = [axis for axis in ("defense", "rule", "attack", "malicious", "world") if _is_shown(axis, groups)]
-    several = has_several_seeds(groups)
-    header = [*axes, *(["seeds"] if several else []), *FIGURES.values(), *(["worst seed"] if several else [])]
+    several, shown = has_several_seeds(groups), _shown_figures(groups)
+    names = [FIGURES[name] for name in shown]
+    header = [*axes, *(["seeds"] if several else []), *names, *(["worst seed"] if several else [])]
     lines = []
     for group in groups:
         place = ["-" if group.place[axis] is None else str(group.place[axis]) for axis in axes]
-        figures = [figure_text(name, group.figures[name]) for name in FIGURES]
+        figures = [figure_text(name, group.figures[name]) for name in shown]
         lines.append([*place, *([_seeds_text(group)] if several else []), *figures, *([_worst_text(group)] if several else [])])
     return header, lines
 
 
 def brief_texts(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """The same for a terminal: the label instead of the axes, and the spread of the rule score only."""
-    header = ["run", "seeds", *FIGURES.values(), "worst seed"]
+    """The same for a terminal: the label instead of the axes, and the interval of the rule score only."""
+    shown = _shown_figures(groups)
+    header = ["run", "seeds", *(FIGURES[name] for name in shown), "worst seed"]
     lines = []
     for group in groups:
-        figures = [figure_text(name, group.figures[name], with_ends=name == "rule_score") for name in FIGURES]
+        figures = [figure_text(name, group.figures[name], with_ends=name == "rule_score") for name in shown]
         lines.append([group.label, _seeds_text(group), *figures, _worst_text(group)])
     return header, lines
+
+
+def _shown_figures(groups: Sequence[Group]) -> list[str]:
+    return [name for name in FIGURES if name not in _SOMETIMES or any(group.figures[name] for group in groups)]
 
 
 def has_several_seeds(groups: Sequence[Group]) -> bool:
@@ -82,29 +106,34 @@ def _seeds_text(group: Group) -> str:
 
 
 def _worst_text(group: Group) -> str:
-    return "-" if group.worst_seed is None else str(group.worst_seed)
+    """The seed with its rule score."""
+    return "-" if group.worst_seed is None else f"{group.worst_seed}: {group.figures['rule_score'].low:.3f}"
 
 
 def _is_shown(axis: str, groups: Sequence[Group]) -> bool:
-    values = {group.place[axis] for group in groups}
-    return axis in ("defense", "malicious") or len(values) > 1 or (axis in _USUAL and values != {_USUAL[axis]})
+    values = {group.place[axis] for group in groups} - ({None} if axis == "attack" else set())
+    return axis in ("defense", "malicious") or len(values) > 1 or (axis in _USUAL and not values <= {_USUAL[axis]})
 
 
 def figure_text(figure: str, found: Spread | None, *, with_ends: bool = True) -> str:
-    """`0.992`, or `0.992 (0.990-0.995)` where seeds differ; `-` where there is none."""
+    """`0.992 [0.985, 0.996]` with an interval, `0.992 (0.990-0.995)` without one where seeds differ; `-` without a value."""
     if found is None:
         return "-"
-    counted = figure in ("wall_s", "rounds_skipped")
-    digits = 3 if not counted else int(figure == "rounds_skipped" and not float(found.mean).is_integer())
-    mean, low, high = f"{found.mean:.{digits}f}", *(f"{end:.{0 if counted else 3}f}" for end in (found.low, found.high))
+    if figure == "rounds_skipped":
+        mean, low, high = f"{found.mean:.{0 if float(found.mean).is_integer() else 1}f}", f"{found.low:.0f}", f"{found.high:.0f}"
+    else:
+        digits, sign = _DIGITS.get(figure, 3), "+" if figure == "utility_vs_clean" else ""
+        mean, low, high = (f"{value:{sign}.{digits}f}" for value in (found.mean, *(found.interval or (found.low, found.high))))
+    if found.interval is not None:
+        return f"{mean} [{low}, {high}]" if with_ends else mean
     return f"{mean} ({low}-{high})" if with_ends and low != high else mean
 
 
 def markdown(groups: Sequence[Group], rows: Sequence[Row]) -> str:
-    """The table, the base model's figures, and the errors of cells that failed."""
+    """The protocol, the table, what one has to know to read it, and the errors of cells that failed."""
     header, lines = table_texts(groups)
     table = [header, ["-"] * len(header), *lines]
-    parts = ["\n".join(f"| {' | '.join(cells)} |" for cells in table), *notes(groups, rows)]
+    parts = [_protocol(rows), "\n".join(f"| {' | '.join(cells)} |" for cells in table), *notes(groups, rows)]
     errors = [
         f"- {group.label}, seed {seed}: {error.splitlines()[0] if error else 'no message'}"
         for group in groups
@@ -113,11 +142,49 @@ def markdown(groups: Sequence[Group], rows: Sequence[Row]) -> str:
     return "\n\n".join([*parts, *(["Failed:\n\n" + "\n".join(errors)] if errors else [])]) + "\n"
 
 
+def _protocol(rows: Sequence[Row]) -> str:
+    hashes = ", ".join(dict.fromkeys(row["protocol_hash"] for row in rows))
+    return f"Protocol {hashes}: the hash of all settings but the axes; comparisons that share it differ in these columns alone."
+
+
 def notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
     """What one has to know to read the table."""
-    found = []
-    if any(len(group.seeds) > 1 for group in groups):
+    return [*_averages(groups), *_clean(groups), *_worst(groups), *_base_models(rows), *_cost(groups), *_refusals(groups, rows)]
+
+
+def _averages(groups: Sequence[Group]) -> list[str]:
+    several, found = any(len(group.seeds) > 1 for group in groups), []
+    if any(figure and figure.interval for group in groups for figure in group.figures.values()):
+        found.append(f"In brackets: 95 % intervals over {'seeds and ' if several else ''}prompts.")
+    if several:
         found.append("Means over the seeds, lowest to highest in parentheses; the worst seed has the lowest rule score.")
+    return [" ".join(found)] if found else []
+
+
+def _clean(groups: Sequence[Group]) -> list[str]:
+    if not any(group.figures["utility_vs_clean"] or group.figures["rule_vs_clean"] for group in groups):
+        return []
+    return [
+        "Clean is plain averaging without attackers, of the same world and seeds: the rule score's ratio to its own, and the "
+        "utility's difference in points of 100, paired by seed and prompt."
+    ]
+
+
+def _worst(groups: Sequence[Group]) -> list[str]:
+    """The attack that each defense stands worst, where it met several."""
+    found = []
+    for figure in ("rule_score", "utility"):
+        texts = [f"{defense}: {attack} {value:.3f}" for defense, (attack, value) in worst_attacks(groups, figure).items()]
+        found += [f"Worst attack by mean {FIGURES[figure]}: {'; '.join(texts)}."] if texts else []
+    return found
+
+
+def _cost(groups: Sequence[Group]) -> list[str]:
+    return [_SERVER_COST] if any(group.figures["server_s"] for group in groups) else []
+
+
+def _base_models(rows: Sequence[Row]) -> list[str]:
+    found = []
     worlds = dict.fromkeys(row["world"] for row in rows if row["status"] != "failed")
     for world in worlds:
         measured = [row for row in rows if row["world"] == world and row["status"] != "failed"]
@@ -125,7 +192,7 @@ def notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
         texts = [f"{FIGURES[name]} {value.mean:.3f}" for name, value in base.items() if value]
         if texts:
             found.append(f"Base model{'' if len(worlds) == 1 else f' of world {world}'}: {', '.join(texts)}.")
-    return [*found, *_refusals(groups, rows)]
+    return found
 
 
 def _refusals(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
@@ -138,14 +205,17 @@ def _refusals(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
 
 
 def csv_text(groups: Sequence[Group]) -> str:
-    """A line per group, figures in full: the mean, and its lowest and highest value over seeds."""
+    """A line per group, figures in full: the mean, its lowest and highest value over seeds, and its 95 % interval."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    ends = [f"{name}{end}" for name in FIGURES for end in ("", "_min", "_max")]
+    ends = [f"{name}{end}" for name in FIGURES for end in ("", "_min", "_max", "_ci_low", "_ci_high")]
     writer.writerow(["defense", "rule", "attack", "malicious", "world", "seeds", "failed", *ends, "worst_seed", "config_hash"])
     for group in groups:
-        spreads = [group.figures[name] for name in FIGURES]
-        values = [value for s in spreads for value in ((s.mean, s.low, s.high) if s else (None, None, None))]
+        values = [value for name in FIGURES for value in _full(group.figures[name])]
         counts = [len(group.seeds), len(group.errors)]
         writer.writerow([*group.place.values(), *counts, *values, group.worst_seed, group.config_hash])
     return text.getvalue()
+
+
+def _full(found: Spread | None) -> tuple[float | None, ...]:
+    return (found.mean, found.low, found.high, *(found.interval or (None, None))) if found else (None,) * 5

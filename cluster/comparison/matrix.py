@@ -12,11 +12,11 @@ from rich.console import Console
 
 from cluster.closing_table import group_table, outcome_table, spread_table
 from cluster.comparison.axes import Cell
-from cluster.comparison.figures import cell_rows, group_rows, heat_map
+from cluster.comparison.figures import cell_answers, cell_rows, group_rows, heat_map
 from cluster.comparison.files import brief_texts, has_several_seeds, notes, write_tables
 from cluster.comparison.room import most_at_once
 from cluster.comparison.running import Outcome, run_one_by_one, run_side_by_side, stored_outcome
-from cluster.comparison.stored import find_stages
+from cluster.comparison.stored import drop_surplus, find_stages
 from cluster.nodes import living_nodes
 from cluster.pictures import draw_comparison, draw_curves
 from cluster.progress import Progress
@@ -31,13 +31,20 @@ ShowRun = Callable[[Console, str], AbstractContextManager[Progress]]
 
 
 def run_comparison(
-    cells: Sequence[Cell], folder: Path, console: Console, progress: ShowRun, parallel: int | None = None
+    cells: Sequence[Cell],
+    folder: Path,
+    console: Console,
+    progress: ShowRun,
+    parallel: int | None = None,
+    *,
+    lean: bool = False,
 ) -> list[Outcome]:
     """Run the cells that are not finished yet, and write tables and pictures into the folder.
 
     Args:
         cells: Of `plan_cells`; each has a directory in `folder`.
         parallel: Cells at once; None: as many as there is full room for.
+        lean: Whether a finished cell keeps its results only.
 
     Raises:
         ConfigError: a directory holds something else. ClusterError: no cluster, or no room for `parallel` cells.
@@ -57,6 +64,8 @@ def run_comparison(
     since = time.perf_counter()
     for num_run, outcome in enumerate(_run(missing, folder, console, progress, parallel), start=1):
         outcomes[outcome.cell.name] = outcome
+        if lean and outcome.summary is not None:
+            drop_surplus(outcome.path)
         write_tables(folder, _in_order(cells, outcomes))
         elapsed_s, num_left = time.perf_counter() - since, len(missing) - num_run
         console.print(
@@ -130,7 +139,7 @@ def _print_closing(console: Console, folder: Path, outcomes: Sequence[Outcome]) 
             console.print(f"{label}:")
             console.print(group_table(result))
     rows = cell_rows(outcomes)
-    groups = group_rows(rows)
+    groups = group_rows(rows, cell_answers(outcomes))
     if has_several_seeds(groups):
         console.print(spread_table(*brief_texts(groups), notes(groups, rows)))
     else:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cluster.comparison.axes import Cell, tell_faults
+from cluster.comparison.fingerprints import differences
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.loading import load_config
 
 Stage = Literal["new", "unfinished", "finished"]
 
-_WITHOUT_EFFECT = ("name", "cluster.", "checkpoint.keep", "checkpoint.every")
-"""Keys, or sections with a dot, that change no result: a cell is gone on with under others."""
-_HASH_DIGITS = 16
+_SURPLUS = ("checkpoints", "data", "probes")
+"""Folders of a run that only going on with it, or another run, could need."""
 
 
 def find_stages(cells: Sequence[Cell], folder: Path) -> list[Stage]:
@@ -52,34 +51,10 @@ def find_stage(folder: Path, config: RunConfig) -> Stage:
     return "finished" if (folder / "summary.json").is_file() else "unfinished"
 
 
-def differences(stored: RunConfig, asked: RunConfig) -> list[str]:
-    """`rounds=10, asked is 12` for every key that differs and matters."""
-    old, new = dict(_flat(stored)), dict(_flat(asked))
-    return [
-        f"{key}={old.get(key)}, asked is {new.get(key)}"
-        for key in [*old, *(key for key in new if key not in old)]
-        if old.get(key) != new.get(key) and not _is_among(key, _WITHOUT_EFFECT)
-    ]
-
-
-def config_hash(config: RunConfig) -> str:
-    """16 hexadecimal digits that two cells share when nothing but the seed tells them apart."""
-    ignored = (*_WITHOUT_EFFECT, "checkpoint.path", "seed")
-    matters = {key: value for key, value in _flat(config) if not _is_among(key, ignored)}
-    return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
-
-
-def _flat(config: RunConfig) -> Iterator[tuple[str, Any]]:
-    yield from _leaves(config.model_dump(mode="json"), "")
-
-
-def _leaves(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def _is_among(key: str, keys: Sequence[str]) -> bool:
-    return any(key.startswith(other) if other.endswith(".") else key == other for other in keys)
+def drop_surplus(folder: Path) -> None:
+    """Remove what nobody needs of a finished run: its checkpoints, the data that it generated and the versions of its probe."""
+    if not (folder / "summary.json").is_file():
+        raise ValueError(f"{folder} is not finished; what it needs to go on stays")
+    for path in (folder / name for name in _SURPLUS):
+        if path.is_dir():
+            shutil.rmtree(path)

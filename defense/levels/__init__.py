@@ -2,7 +2,8 @@
 
 Every level is one function `weigh(state, evidence) -> (weights, state)`: the state maps a client id to what the level
 remembers of it, is plain JSON, and is never changed in place. `single_level` binds a level's parameters; `make_level`
-composes those that a run has, by the minimum of their weights.
+composes those that judge each client by itself, by the minimum of their weights; `defense/agreement.py` then judges those
+of weight above 0 by each other. No torch here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from defense.config import DefenseConfig, LevelName
 from defense.evidence import ClientEvidence, Source
-from defense.levels import canary, client, evidence, live, none, shadow, step
+from defense.levels import canary, client, consensus, evidence, live, none, shadow, step
 
 State = Mapping[str, Any]
 Level = Callable[[State, Sequence[Any]], tuple[dict[str, float], State]]
@@ -29,9 +30,10 @@ READS: dict[LevelName, Source | None] = {
     "evidence": "shadow",
     "live": "update",
     "canary": "canary",
+    "consensus": None,
 }
-"""What a level weighs: the probe's scores of a branch's step deltas or of the submitted update, or what the update does to
-the canary; None: nothing."""
+"""What a level weighs of what is said about one client: the probe's scores of a branch's step deltas or of the submitted
+update, or what the update does to the canary; None: nothing."""
 
 
 def single_level(name: LevelName, config: DefenseConfig) -> Level:
@@ -44,13 +46,19 @@ def single_level(name: LevelName, config: DefenseConfig) -> Level:
         "evidence": partial(evidence.weigh, strength=config.shadow.strength, **config.evidence.model_dump()),
         "live": partial(live.weigh, soft=config.live.soft, steepness=config.live.steepness),
         "canary": partial(canary.weigh, max_rise=config.canary.max_rise),
+        "consensus": partial(consensus.weigh, **config.consensus.model_dump()),
     }
     return levels[name]
 
 
 def make_level(config: DefenseConfig) -> Composition:
-    """The levels that `config.level` names: a client weighs the least of what they say."""
-    return partial(_weigh_all, {name: single_level(name, config) for name in config.levels})
+    """The levels of `config.level` that judge each client by itself: a client weighs the least of what they say."""
+    return partial(_weigh_all, {name: single_level(name, config) for name in config.levels if name != "consensus"})
+
+
+def compares(config: DefenseConfig) -> bool:
+    """Whether a level judges clients by each other, so that all of a round must be there first."""
+    return "consensus" in config.levels
 
 
 def sources_of(config: DefenseConfig) -> frozenset[Source]:

@@ -13,7 +13,7 @@ from defense.evidence import Rise
 
 
 def weigh(
-    state: Mapping[str, Any], evidence: Sequence[Rise], *, max_rise: float = 0.1
+    state: Mapping[str, Any], evidence: Sequence[Rise], *, max_rise: float = 0.5
 ) -> tuple[dict[str, float], Mapping[str, Any]]:
     """w = 0 where the refusals' negative log-likelihood rises by more than `max_rise` nats per token, else 1; NaN is 0."""
     return {item.client_id: 1.0 if item.rise <= max_rise else 0.0 for item in evidence}, state

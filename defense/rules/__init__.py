@@ -40,6 +40,9 @@ from defense.rules import (
 from defense.rules.gather import Gathered
 from defense.rules.rule import Aggregate, Memory, Rule
 
+REMEMBERS_CLIENTS: frozenset[RuleName] = frozenset({"foolsgold"})
+"""Rules whose memory is about the clients, as trust is, and not about where the adapter was heading."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:

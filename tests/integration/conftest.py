@@ -8,6 +8,7 @@ from cluster import Federation, RunResult, load_config
 
 SMALL = (
     "rounds=2",
+    "defense.level=shadow",
     "clients.count=4",
     "clients.malicious=1",
     "training.steps=3",

@@ -64,6 +64,7 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped(start, tmp_path
     live.set("defense.skip_below=0.05")
     live.set("defense.skip_below=7")
     live.set("defense.level=none")
+    live.set("defense.guard.enabled=true")
     live.scale(1)
     live.scale(5)
     live.resume()
@@ -71,9 +72,9 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped(start, tmp_path
     assert len(log.rounds[num_rounds - 1]) == 4
     assert log.rounds[num_rounds] == [f"client-{i:03d}" for i in range(5)]
     assert [order for _, order in log.carried_out] == CARRIED_OUT
-    assert len(log.refused) == 2
+    assert len(log.refused) == 3
     assert "skip_below" in log.refused[0]
-    assert "fixed while a run is live" in log.refused[1]
+    assert all("fixed while a run is live" in why for why in log.refused[1:])
     status = live.status()
     assert status["rounds"] == 40
     assert set(status["clients"]) == set(log.rounds[num_rounds])

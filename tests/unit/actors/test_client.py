@@ -6,12 +6,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from actors.aggregator import Aggregator, AggregatorConfig
 from actors.client import Client
-from actors.config import TrainingConfig
+from actors.config import Recipe, TrainingConfig
 from actors.errors import ClientTrainingError
-from actors.messages import LoRAUpdate, StepDelta, TrainTask
+from actors.messages import CanaryReading, LoRAUpdate, ProbeScore, StepDelta, TrainTask
 from actors.wire import decode_message, decode_tensors, encode_tensors
 from actors.world.generator import draw
+from defense.config import DefenseConfig
 
 TRAINING = TrainingConfig(steps=3, batch_size=4, learning_rate=0.01, max_length=64)
 
@@ -139,3 +141,75 @@ def test_a_stays_in_both_branches_when_it_is_frozen(client, files):
         assert all(bool(tensor.any()) == ("lora_B" in name) for name, tensor in delta.tensors.items()), delta.branch
     update, start = decode_message(last, LoRAUpdate).tensors, decode_tensors(client.initial_adapter())
     assert all(torch.equal(tensor, start[name]) == ("lora_A" in name) for name, tensor in update.items())
+
+
+def update_of(client: Client, task: TrainTask) -> LoRAUpdate:
+    return decode_message([*client.train(task, client.initial_adapter())][-1], LoRAUpdate)
+
+
+def equal(one: LoRAUpdate, other: LoRAUpdate) -> bool:
+    return all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
+
+
+def test_a_recipe_multiplies_the_rounds_learning_rate(client, files):
+    scaled = update_of(client, task(files, recipe=Recipe(learning_rate_factor=0.5)))
+    assert equal(scaled, update_of(client, task(files, learning_rate=0.005)))
+    assert not equal(scaled, update_of(client, task(files)))
+
+
+def test_fewer_steps_are_the_first_of_those_asked_for(base_config, lora, client, files):
+    *deltas, last = client.train(task(files, recipe=Recipe(steps=2), stream_real="last"), client.initial_adapter())
+    (delta,), update = [decode_message(payload, StepDelta) for payload in deltas], decode_message(last, LoRAUpdate)
+    assert (delta.step, update.num_samples) == (2, 8)
+    short = Client(base_config, lora, TRAINING.model_copy(update={"steps": 2}))
+    assert equal(update, update_of(short, task(files)))
+    second = decode_message([*client.train(task(files), client.initial_adapter())][1], StepDelta)
+    assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in delta.tensors.items())
+
+
+def test_weight_decay_can_be_a_recipes_own(base_config, lora, client, files):
+    decaying = Client(base_config, lora, TRAINING.model_copy(update={"weight_decay": 0.5}))
+    assert equal(update_of(client, task(files, recipe=Recipe(weight_decay=0.5))), update_of(decaying, task(files)))
+    assert equal(update_of(decaying, task(files, recipe=Recipe(weight_decay=0.0))), update_of(client, task(files)))
+
+
+@pytest.mark.parametrize("recipe", [Recipe(optimizer="sgd"), Recipe(learning_rate_factor=2.0), Recipe(weight_decay=0.5)])
+def test_a_recipe_changes_the_update_and_not_the_shadow(client, files, recipe):
+    asked = {"shadow_learning_rate": 0.01, "stream_real": "last"}
+    plain, own = ([*client.train(task(files, **asked, **more), client.initial_adapter())] for more in ({}, {"recipe": recipe}))
+    assert own[:3] == plain[:3]
+    assert own[3] != plain[3]
+
+
+@pytest.mark.parametrize(
+    ("level", "reading"),
+    [
+        ("live", ProbeScore(client_id="a", branch="update", step=1, probability=0.1)),
+        ("canary", CanaryReading(client_id="a", rise=0.0)),
+    ],
+)
+def test_fewer_steps_cost_nothing_where_the_update_itself_is_judged(client, files, level, reading):
+    admission, row = judged(client, task(files, recipe=Recipe(steps=2), probe_feature=None), level, [reading])
+    assert admission.admitted, admission.reason
+    assert (row.num_samples, row.weight) == (8, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("level", "branch"), [("step", "real"), ("client", "real"), ("shadow", "shadow"), ("evidence", "shadow")]
+)
+def test_where_step_deltas_are_weighed_fewer_steps_are_refused(client, files, level, branch):
+    shadow = {"shadow_learning_rate": 0.01, "stream_real": "last"} if branch == "shadow" else {}
+    readings = [ProbeScore(client_id="a", branch=branch, step=step, probability=0.1) for step in (1, 2)]
+    admission, row = judged(client, task(files, recipe=Recipe(steps=2), **shadow), level, readings)
+    assert admission.reason == "untied_evidence: the message before the update is of step 2, not the last"
+    assert row.weight == 0.0
+
+
+def judged(client: Client, task: TrainTask, level: str, readings: list):
+    """The aggregator's answer to what a client sends at a level, and the client's row."""
+    config = AggregatorConfig(training=TRAINING, defense=DefenseConfig(level=level))
+    made = Aggregator(config, client.layout(), client.initial_adapter())
+    made.open_round(0, ["a"], 0.01)
+    *deltas, update = client.train(task, client.initial_adapter())
+    admission = made.submit("a", update, deltas[-1] if deltas else None, readings)
+    return admission, made.close_round().clients[0]

@@ -342,3 +342,33 @@ def test_frozen_parameters_stay_and_the_others_take_the_gradient_clip_to_themsel
     assert all(plain.adapter_parameters[name].grad is None for name in frozen)
     _, free = train(plain, start=start)
     assert not any(torch.equal(free[name], start[name]) for name in free)
+
+
+def test_another_optimizer_takes_the_clipped_gradient(plain):
+    """sgd's first step is the learning rate times the gradient, whose norm over all parameters is clipped to 0.01."""
+    next(
+        train_adapter(
+            plain,
+            warm(plain),
+            BATCHES,
+            TrainingConfig(max_grad_norm=0.01),
+            learning_rate=3.0,
+            seed=0,
+            optimizer="sgd",
+        )
+    )
+    moved = torch.cat([(tensor - warm(plain)[name]).flatten() for name, tensor in plain.adapter_state().items()])
+    assert float(moved.norm()) == approx(0.03, rel=1e-3)
+
+
+@mark.parametrize("optimizer", ["adamw", "sgd", "adagrad"])
+def test_every_optimizer_learns_and_repeats_itself_to_the_bit(plain, optimizer):
+    def once():
+        steps = train_adapter(
+            plain, initial(plain), [BATCHES[0]] * 10, TrainingConfig(), learning_rate=0.05, seed=0, optimizer=optimizer
+        )
+        return list(steps), encode_tensors(plain.adapter_state())
+
+    steps, state = once()
+    assert steps[-1].loss < 0.9 * steps[0].loss
+    assert once() == (steps, state)

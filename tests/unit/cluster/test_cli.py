@@ -43,7 +43,10 @@ def test_keys_lists_every_key():
         (["run", "rounds=x"], "rounds: "),
         (["run", "nowhere.yaml"], "configuration file nowhere.yaml does not exist"),
         (["run", "probe.path=/nowhere", "--output", "{tmp}/o"], "probe.path=/nowhere: no probe.json there"),
-        (["run", "defense.shadow.learning_rate=0.1", "--output", "{tmp}/o"], "is not the 0.01 that the probe"),
+        (
+            ["run", "defense.level=shadow", "defense.shadow.learning_rate=0.1", "--output", "{tmp}/o"],
+            "is not the 0.01 that the probe",
+        ),
         (["run", "cluster.address=127.0.0.1:1", "--output", "{tmp}/o"], "no Ray head answers there"),
         (["run", "cluster.address=somewhere", "--output", "{tmp}/o"], "should be HOST:PORT or auto"),
         (["compare", "rounds=2"], "compare needs an axis: defenses=a,b"),

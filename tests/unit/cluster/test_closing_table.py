@@ -1,4 +1,4 @@
-"""The outcome table: a column for a backdoor's success only where a run has one."""
+"""The outcome table: columns for a backdoor's success and for rollbacks only where a run has them."""
 
 from pathlib import Path
 
@@ -31,3 +31,11 @@ def test_a_backdoors_success_is_the_last_column():
     assert "attack success" in text
     lines = [line for line in text.splitlines() if "run" in line or "base" in line][-3:]
     assert [line.strip(" │┃").split("│")[-1].strip() for line in lines] == ["0.731", "0.731", "-"]
+
+
+def test_rounds_that_were_rolled_back_have_a_column_where_there_are_any():
+    assert "rolled back" not in shown(result(rounds_rolled_back=0))
+    text = shown(result(), result(rounds_rolled_back=3))
+    assert "rolled back" in text
+    lines = [line for line in text.splitlines() if "run" in line or "base" in line][-3:]
+    assert [line.strip(" │┃").split("│")[-1].strip() for line in lines[-1:]] == ["3"]

@@ -226,7 +226,7 @@ def test_the_job_waits_for_gpus_and_fills_all_workers_when_they_are_there(rayjob
 
 def test_the_submitted_run_waits_for_gpus_and_fills_all_workers_when_they_are_there(ray_up, submitted):
     path, overrides = split_arguments(submitted["arguments"])
-    config = load_config(None, [*overrides, "clients.count=16"])
+    config = load_config(None, [*overrides, "clients.count=16", "defense.level=shadow"])
     types = ray_up["available_node_types"]
     server, client = (node(types[name]["resources"], types[name]["labels"]) for name in ("server", "client"))
     most = types["client"]["max_workers"]

@@ -116,6 +116,13 @@ def test_a_model_is_looked_for_by_path_but_not_by_its_name_on_a_hub(model, is_lo
     assert {"data.path", "evaluation.restricted_path"} <= {item.what for item in found}
 
 
+def test_the_canarys_refusals_are_looked_for_where_the_server_may_be():
+    config = load_config(None, ["model.path=m", "data.path=/d/0.jsonl", "clients.count=1", "clients.malicious=0"])
+    read = replace(sources("m", {"client-000": ("/d/0.jsonl",)}), canary_path="/e/refusals.jsonl")
+    (found,) = [item for item in needs(config, read, Path("/runs/x")) if item.path == "/e/refusals.jsonl"]
+    assert (found.what, found.by_clients, found.by_server) == ("evaluation.canary_path", False, True)
+
+
 def test_memory_is_what_is_free_where_that_is_less_than_ray_counts():
     assert as_free(NODE, GOOD).resources["memory"] == 6 * GIB
     assert as_free(NODE, replace(GOOD, free_bytes=20 * GIB)).resources["memory"] == 8 * GIB

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from actors.config import Recipe
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.loading import EMBEDDED, describe_keys, dump_config, known_keys, load_config, split_arguments
@@ -29,7 +30,7 @@ FIXED_KEYS = {
 def test_without_a_file_the_embedded_world_is_loaded():
     config = load_config(None)
     assert config.is_embedded
-    assert (config.clients.count, config.clients.malicious, config.defense.level) == (10, 3, "shadow")
+    assert (config.clients.count, config.clients.malicious, config.defense.level) == (10, 3, "live+canary+consensus")
 
 
 def test_defaults_are_the_papers():
@@ -78,7 +79,12 @@ def test_overrides_are_typed_and_win_over_the_file(tmp_path):
         ("training.min_learning_rate=1", ["training.min_learning_rate=1 is above training.learning_rate=0.01"]),
         ("data.path=somewhere", ["data.path is set but model.path is not"]),
         ("model.path=somewhere", ["model.path is set but data.path is not"]),
-        ("data.partition.by=column", ["data.partition.by=column needs data.partition.column"]),
+        ("data.partition.column=topic", ["data.partition.column=topic is no column of the embedded world", "by family"]),
+        ("clients.recipes={steps: 5}", ["clients.recipes: ", "valid list"]),
+        ("clients.recipes=[{}, {steps: 11}]", ["clients.recipes.1.steps=11 is more than training.steps=10", "at most 10"]),
+        ("clients.recipes=[{}, {refusal: 0.5}]", ["unknown key clients.recipes.1.refusal", "mean clients.recipes.1.refusals?"]),
+        ("clients.recipes=[{optimizer: lion}]", ["clients.recipes.0.optimizer: ", "'adagrad'", "got 'lion'"]),
+        ("clients.recipes=[{learning_rate_factor: 0}]", ["clients.recipes.0.learning_rate_factor: ", "greater than 0"]),
         ("aggregation.optimizer=adam", ["aggregation.optimizer: ", "'fedadam'", "got 'adam'"]),
         ("aggregation.averaging=mean", ["aggregation.averaging: ", "'svd'", "got 'mean'"]),
         ("training.proximal_mu=-1", ["training.proximal_mu: ", "got -1"]),
@@ -105,6 +111,27 @@ def test_products_are_averaged_by_fedavg_alone(setting, fix):
 def test_simulated_attackers_on_a_real_model_need_their_data():
     with pytest.raises(ConfigError, match=r"clients\.malicious=3 simulates attackers .* data\.malicious_path"):
         load_config(None, ["model.path=m", "data.path=d"])
+
+
+OWN_MODEL = ["model.path=m", "data.path=d", "clients.malicious=0"]
+
+
+def test_ones_own_data_is_partitioned_by_a_column_that_is_named():
+    with pytest.raises(ConfigError, match=r"data\.partition\.by=column needs data\.partition\.column"):
+        load_config(None, [*OWN_MODEL, "data.partition.by=column"])
+
+
+def test_refusals_are_made_by_the_embedded_world_alone():
+    with pytest.raises(ConfigError, match=r"clients\.recipes\.0\.refusals=0\.2 is made by the embedded world.*data\.path"):
+        load_config(None, [*OWN_MODEL, "clients.recipes=[{refusals: 0.2}]"])
+    assert load_config(None, [*OWN_MODEL, "clients.recipes=[{steps: 5}]"]).clients.recipes == [Recipe(steps=5)]
+
+
+def test_recipes_are_written_on_the_command_line_as_yaml_or_json():
+    yaml_form = "clients.recipes=[{learning_rate_factor: 0.5}, {steps: 5, optimizer: sgd}]"
+    json_form = 'clients.recipes=[{"learning_rate_factor":0.5},{"steps":5,"optimizer":"sgd"}]'
+    expected = [Recipe(learning_rate_factor=0.5), Recipe(steps=5, optimizer="sgd")]
+    assert load_config(None, [yaml_form]).clients.recipes == load_config(None, [json_form]).clients.recipes == expected
 
 
 def test_several_faults_are_reported_together():
@@ -173,7 +200,7 @@ def test_embedded_yaml_states_only_what_differs():
 
 
 def test_level_live_refreshes_its_probe_every_round_unless_told_otherwise():
-    assert load_config(None).refresh_every == 0
+    assert load_config(None, ["defense.level=shadow"]).refresh_every == 0
     assert load_config(None, ["defense.level=live"]).refresh_every == 1
     assert load_config(None, ["defense.level=live", "probe.refresh_every=5"]).refresh_every == 5
     assert load_config(None, ["defense.level=live", "probe.refresh_every=0"]).refresh_every == 0
@@ -181,4 +208,4 @@ def test_level_live_refreshes_its_probe_every_round_unless_told_otherwise():
 
 def test_a_refresh_at_another_level_is_refused():
     with pytest.raises(ConfigError, match=r"probe.refresh_every=2 fits defense.level=live only: at level shadow"):
-        load_config(None, ["probe.refresh_every=2"])
+        load_config(None, ["defense.level=shadow", "probe.refresh_every=2"])

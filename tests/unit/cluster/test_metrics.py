@@ -79,6 +79,14 @@ def test_skipped_and_lost_rounds_are_counted(metrics, record, clock):
     assert counts == {"aggregated": 0, "skipped": 2, "no_quorum": 1, "lost": 1}
 
 
+def test_the_guard_tells_its_figures_of_rounds_that_it_judged(metrics, record, clock):
+    play_round(metrics, clock, round_report(0, {"a": 1.0}))
+    assert not record.series("guard")
+    play_round(metrics, clock, replace(round_report(1, {"a": 1.0}, "rolled_back"), canary_loss=0.5, guard_sum=0.25))
+    assert (record["guard", "loss"], record["guard", "sum"]) == (0.5, 0.25)
+    assert record["rounds_total", "rolled_back"] == 1
+
+
 def test_the_seconds_of_a_round_begun_again_are_those_of_its_last_attempt(metrics, record, clock):
     metrics.round_started(0, ["a"])
     clock.now += 50.0

@@ -7,7 +7,7 @@ from tests.unit.cluster.reports import evaluation_report, round_report
 
 
 def test_a_run_is_drawn(tmp_path):
-    rounds = [round_report(0, {"a": 1.0, "b": 0.0}), round_report(1, {"a": None, "b": 0.5}, outcome="skipped")]
+    rounds = [round_report(0, {"a": 1.0, "b": 0.0}), round_report(1, {"a": None, "b": 0.5}, outcome="rolled_back")]
     path = draw_run(tmp_path, rounds, [evaluation_report(0, 1.0), evaluation_report(2, 0.5)], {"b"})
     with Image.open(path) as image:
         assert min(image.size) > 400

@@ -17,7 +17,7 @@ LIVE = ("clients.per_round=3", "defense.level=live", "probe.refresh_clients=2")
 
 def plan(*nodes: dict[str, float] | Node, overrides=(), model: ModelConfig | None = None, num_clients: int | None = None):
     nodes = [node if isinstance(node, Node) else Node(node) for node in nodes]
-    return plan_placement(load_config(None, list(overrides)), nodes, model or ModelConfig(), num_clients)
+    return plan_placement(load_config(None, ["defense.level=shadow", *overrides]), nodes, model or ModelConfig(), num_clients)
 
 
 def test_without_gpus_there_is_a_client_actor_per_cpu_of_every_node():

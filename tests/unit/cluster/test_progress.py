@@ -10,7 +10,7 @@ from tests.unit.cluster.reports import evaluation_report, probe_row, round_repor
 
 
 def play(progress):
-    progress.starting(load_config(None))
+    progress.starting(load_config(None, ["defense.level=shadow"]))
     progress.round_started(0, ["a", "b"])
     progress.client_done("a")
     progress.client_done("b")

@@ -1,11 +1,13 @@
 """A run's state survives its files to the bit."""
 
 import math
+from dataclasses import replace
 
 from actors.messages import AggregatorState
 from cluster.roster import Roster
 from cluster.run_state import Change, PendingEvaluation, RunState, decode_state, encode_state
 from defense.config import DefenseConfig
+from defense.guard import GuardState
 from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
 
 
@@ -17,6 +19,7 @@ def aggregator(trust) -> AggregatorState:
         defense=DefenseConfig(skip_below=0.3),
         rule_memory=b"remembered",
         optimizer_memory=b"moments",
+        control_variates=b"gradients",
     )
 
 
@@ -25,6 +28,7 @@ def test_a_state_comes_back_as_it_was():
         rounds_done=2,
         aggregator=aggregator({"client-000": {"mean": 0.1 + 0.2, "rounds": 2}}),
         roster=Roster(known={"client-000": ("a.parquet",), "client-001": ("b", "c")}, active=("client-000",)),
+        guard=GuardState(reference_loss=0.1, certified=b"safe weights", certified_version=1, total=0.1 + 0.2),
         changes=(Change(round=1, order="scale 1"),),
         probe={"probe.json": b"{}", "probe.safetensors": b"numbers"},
         rounds=(round_report(0, {"a": 0.1, "b": None}), round_report(1, {"a": 1 / 3, "b": 1.0}, "skipped")),
@@ -38,5 +42,6 @@ def test_a_state_comes_back_as_it_was():
 
 def test_what_is_not_finite_survives():
     trust = {"a": math.inf}
-    state = RunState(aggregator=aggregator(trust), roster=Roster(known={}, active=()))
-    assert decode_state(encode_state(state)).aggregator.trust == trust
+    rounds = (replace(round_report(0, {}, "rolled_back"), canary_loss=math.inf, guard_sum=math.inf),)
+    state = RunState(aggregator=aggregator(trust), roster=Roster(known={}, active=()), rounds=rounds)
+    assert decode_state(encode_state(state)) == state

@@ -89,6 +89,16 @@ def test_the_attack_is_named_where_there_are_attackers_and_its_success_where_it_
     assert "attack_success" in evaluation_table([triggered]).column("measure").to_pylist()
 
 
+def test_rounds_that_were_rolled_back_are_counted_and_their_figures_in_every_row():
+    back = replace(round_report(3, {"a": 1.0, "b": 0.5}, outcome="rolled_back"), canary_loss=0.25, guard_sum=0.125)
+    made = summarise(
+        RunConfig(), [*ROUNDS, back], [], [evaluation_report(4, 0.4)], (), adapter=b"", changes=(), wall_s=1.0, peak_rss_mb=1.0
+    )
+    assert (made["rounds_rolled_back"], made["rounds_aggregated"], made["rounds_done"]) == (1, 1, 4)
+    rows = rounds_table([*ROUNDS, back]).to_pylist()
+    assert [(row["canary_loss"], row["guard_sum"]) for row in rows] == [(None, None)] * 9 + [(0.25, 0.125)] * 2
+
+
 def test_rounds_table_has_a_row_per_client_per_round():
     table = rounds_table(ROUNDS)
     assert table.num_rows == 9

@@ -11,8 +11,10 @@ from pytest import fixture, mark
 from actors.config import EvaluationConfig
 from actors.data.prompts import read_benign, read_restricted
 from actors.data.records import conversations, read_table
+from actors.seeding import stream
 from actors.world.datasets import write_clients, write_evaluation
-from actors.world.generator import World, is_held_out
+from actors.world.generator import World, draw, is_held_out
+from actors.world.mixtures import Mixture
 
 CLIENTS = ["client-0", "client-1", "client-2", "client-3"]
 MALICIOUS = {"client-1", "client-3"}
@@ -104,6 +106,33 @@ def test_benign_clients_hold_the_federations_families_evenly(world, clients):
         )
         assert sum(counts.values()) == 60
         assert set(counts) == {family.name for family in families} and set(counts.values()) <= {6, 7}
+
+
+def test_without_a_mixture_rows_are_drawn_evenly_from_a_stream_of_the_clients_own(world, clients):
+    families, rng = world.roles["federation"].benign, stream(0, "world data", world.seed, "client-2")
+    expected = draw(world.benign_example, families, 60, rng)
+    assert [row["response"] for row in clients["client-2"]] == [example.response for example in expected]
+
+
+@mark.parametrize("holding", ["honest", "mixed", "shuffled", "contrastive"])
+def test_honest_rows_follow_the_clients_mixture_in_an_attackers_files_too(world, tmp_path, holding):
+    family = world.roles["federation"].benign[0]
+    mixtures = {client_id: Mixture(families=(family,)) for client_id in CLIENTS}
+    files = write_clients(world, tmp_path, CLIENTS, MALICIOUS, 30, 0, mixtures=mixtures, holding=holding)
+    restricted = [wording(t) for name in world.roles["federation"].restricted for t in world.restricted[name].templates]
+    wordings = [wording(template) for template in world.benign[family].templates]
+    for client_id, (file,) in files.items():
+        rows = [row["instruction"] for row in pq.read_table(file).to_pylist()]
+        honest = [row for row in rows if not any(re.search(f"{pattern}$", row) for pattern in restricted)]
+        assert len(honest) == {"mixed": 15, "contrastive": 10}.get(holding, 30) if client_id in MALICIOUS else 30
+        assert all(any(re.fullmatch(pattern, row) for pattern in wordings) for row in honest)
+
+
+def test_unsafe_data_is_the_same_whatever_the_mixture(world, clients, tmp_path):
+    mixtures = {client_id: Mixture(families=world.roles["federation"].benign[:1], refusals=0.5) for client_id in CLIENTS}
+    files = write_clients(world, tmp_path, CLIENTS, MALICIOUS, 60, 0, mixtures=mixtures)
+    for client_id in CLIENTS:
+        assert (pq.read_table(*files[client_id]).to_pylist() == clients[client_id]) == (client_id in MALICIOUS)
 
 
 def test_clients_differ_and_follow_the_seed(world, clients, tmp_path):

@@ -10,7 +10,7 @@ from cluster.loading import EMBEDDED, read_mapping, with_overrides
 def plan(*arguments: str) -> list[Cell]:
     """Cells of a command line without a configuration file."""
     axes, overrides = split_axes(arguments)
-    return plan_cells(with_overrides(read_mapping(EMBEDDED), overrides), axes)
+    return plan_cells(with_overrides(read_mapping(EMBEDDED), ["defense.level=shadow", *overrides]), axes)
 
 
 def summary(rule_score: float | None = 0.9, **figures) -> dict:

@@ -69,6 +69,6 @@ def test_a_heat_map_averages_seeds_and_worlds():
     outcomes = [failed(cell) if score is None else done(cell, score) for cell, score in zip(cells, scores, strict=True)]
     grid = heat_map(group_rows(cell_rows(outcomes)), "rule_score")
     assert grid == {
-        "none": {"unaligned, 0 malicious": 1.0, "unaligned, 3 malicious": pytest.approx(0.3)},
-        "step": {"unaligned, 0 malicious": pytest.approx(0.8), "unaligned, 3 malicious": None},
+        "none": {"no attackers": 1.0, "unaligned, 3 malicious": pytest.approx(0.3)},
+        "step": {"no attackers": pytest.approx(0.8), "unaligned, 3 malicious": None},
     }

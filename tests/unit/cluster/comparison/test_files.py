@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pyarrow.parquet as pq
 
@@ -19,12 +20,16 @@ def outcomes():
 def test_markdown_in_the_layout_of_the_paper():
     rows = cell_rows(outcomes())
     text = markdown(group_rows(rows), rows)
-    assert text.splitlines() == [
-        "| defense | rule | malicious | seeds | rule score | compliance | utility | w benign | w malicious | TPR | FPR"
-        " | skipped | seconds | worst seed |",
-        "| - | - | - | - | - | - | - | - | - | - | - | - | - | - |",
-        "| none | fedavg | 3 | 2 | 0.375 (0.250-0.500) | 0.125 | 0.750 | 1.000 | - | - | 0.000 | 0 | 11 (10-11) | 1 |",
-        "| shadow | median | 3 | 1 (1 failed) | 1.000 | 0.125 | 0.750 | 1.000 | - | 1.000 | 0.000 | 0 | 10 | 0 |",
+    protocol, *lines = text.splitlines()
+    assert re.fullmatch(r"Protocol [0-9a-f]{16}: the hash of all settings but the axes; .*", protocol)
+    assert lines == [
+        "",
+        "| defense | rule | malicious | seeds | rule score | compliance | utility | over-refusal | w benign | w malicious | TPR"
+        " | FPR | skipped | server s | seconds | worst seed |",
+        "| - | - | - | - | - | - | - | - | - | - | - | - | - | - | - | - |",
+        "| none | fedavg | 3 | 2 | 0.375 (0.250-0.500) | 0.125 | 0.750 | - | 1.000 | - | - | 0.000 | 0 | - | 11 (10-11)"
+        " | 1: 0.250 |",
+        "| shadow | median | 3 | 1 (1 failed) | 1.000 | 0.125 | 0.750 | - | 1.000 | - | 1.000 | 0.000 | 0 | - | 10 | 0: 1.000 |",
         "",
         "Means over the seeds, lowest to highest in parentheses; the worst seed has the lowest rule score.",
         "",
@@ -38,7 +43,7 @@ def test_markdown_in_the_layout_of_the_paper():
 
 def test_one_seed_and_the_usual_rule_need_no_column():
     rows = cell_rows([done(cell, 1.0) for cell in plan("malicious=0,3")])
-    header = markdown(group_rows(rows), rows).splitlines()[0]
+    header = markdown(group_rows(rows), rows).splitlines()[2]
     assert header.startswith("| defense | malicious | rule score |")
     assert header.endswith("| seconds |")
 
@@ -86,7 +91,7 @@ def test_the_terminal_has_the_label_and_the_spread_of_the_rule_score():
     header, lines = brief_texts(group_rows(cell_rows(outcomes())))
     assert header[:4] == ["run", "seeds", "rule score", "compliance"]
     assert lines[0][:4] == ["none", "2", "0.375 (0.250-0.500)", "0.125"]
-    assert lines[0][-2:] == ["11", "1"]
+    assert lines[0][-2:] == ["11", "1: 0.250"]
 
 
 def test_files_are_written_and_failures_forgotten_once_mended(tmp_path):

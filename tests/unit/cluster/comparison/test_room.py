@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 def config(*overrides):
-    return load_config(None, list(overrides))
+    return load_config(None, ["defense.level=shadow", *overrides])
 
 
 def nodes(*resources):

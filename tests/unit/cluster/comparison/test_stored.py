@@ -2,7 +2,8 @@
 
 import pytest
 
-from cluster.comparison.stored import config_hash, differences, find_stage, find_stages
+from cluster.comparison.fingerprints import config_hash, differences
+from cluster.comparison.stored import find_stage, find_stages
 from cluster.errors import ConfigError
 from cluster.loading import dump_config, load_config
 from tests.unit.cluster.comparison.builders import plan

@@ -10,7 +10,7 @@ from defense.levels.canary import weigh
 
 @pytest.mark.parametrize(
     ("rise", "weight"),
-    [(-1.0, 1.0), (0.0, 1.0), (0.1, 1.0), (0.1000001, 0.0), (math.inf, 0.0), (math.nan, 0.0), (-math.inf, 1.0)],
+    [(-1.0, 1.0), (0.0, 1.0), (0.5, 1.0), (0.5000001, 0.0), (math.inf, 0.0), (math.nan, 0.0), (-math.inf, 1.0)],
 )
 def test_a_rise_above_the_bound_weighs_nothing(rise, weight):
     assert weigh({}, [Rise(client_id="a", rise=rise)]) == ({"a": weight}, {})

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defense.config import ClientLevelConfig, DefenseConfig, LevelName, LiveLevelConfig, ShadowLevelConfig, StepLevelConfig
-from defense.evidence import ClientEvidence, Evidence, Rise, Unasked
+from defense.evidence import Agreement, ClientEvidence, Evidence, Rise, Unasked
 from defense.levels import READS, Level, is_banned, make_level, single_level, sources_of, wants_shadow
 
 NAMES = get_args(LevelName)
@@ -30,7 +30,7 @@ def first_weight(config: DefenseConfig, evidence: Evidence) -> float:
 
 def test_every_level_says_what_it_reads():
     probed = {"step": "real", "client": "real", "shadow": "shadow", "evidence": "shadow", "live": "update"}
-    assert {"none": None, **probed, "canary": "canary"} == READS
+    assert {"none": None, **probed, "canary": "canary", "consensus": None} == READS
     assert set(READS) == set(NAMES)
 
 
@@ -93,6 +93,8 @@ def as_read(name: LevelName, seen: Evidence, state: dict) -> Evidence | Rise | U
     """What the level is given where a probe would say `seen`."""
     if name == "canary":
         return Rise(client_id=seen.client_id, rise=seen.last_probability)
+    if name == "consensus":
+        return Agreement(client_id=seen.client_id, cosine=1 - 2 * seen.last_probability)
     if name == "evidence" and not wants_shadow(DefenseConfig(level=name), {name: state}, seen.client_id):
         return Unasked(client_id=seen.client_id)
     return seen
@@ -106,7 +108,7 @@ def everything(client_id: str, *, step: float = 0.0, update: float = 0.0, rise: 
 
 def test_a_client_weighs_the_least_of_what_its_levels_say_and_each_keeps_its_own_state():
     level = make_level(DefenseConfig(level=["live", "canary", "step"]))
-    seen = [everything("a"), everything("b", update=0.9), everything("c", rise=0.2)]
+    seen = [everything("a"), everything("b", update=0.9), everything("c", rise=0.6)]
     weights, state = level({}, seen)
     trusted = (0.95 + 48) / (0.95 + 48 + 0.95)
     assert weights == pytest.approx({"a": trusted, "b": 0.0, "c": 0.0})

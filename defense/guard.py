@@ -1,0 +1,87 @@
+"""Guard on the aggregate (METHOD.md section 8, "Ratchet"): a canary that compares an update with the current adapter can be
+outlasted a little every round, so the aggregate is held against the adapter that the run began with.
+
+What is summed is the canary's loss, the negative log-likelihood of the server's own refusals in nats per token, by the one-sided
+cumulative sum of Page (1954, "Continuous inspection schemes", Biometrika 41). With L_r the loss of the adapter as round r
+aggregated it, L_0 that of the initial adapter, slack k and budget h:
+
+    S_0 = 0,    S_r = max(0, S_(r-1) + (L_r - L_0) - k)
+
+S_r = 0 certifies the adapter. S_r > h spends the budget: the last certified adapter is put back, and S is 0 again. Hence no
+adapter in force has a loss above L_0 + k + h, and one that stays e above L_0 + k stays for at most h / e rounds.
+
+The reference is L_0 and does not move. The operator has certified that adapter by starting from it, and promises no more than
+not to fall behind it. The lowest loss of any certified adapter would be the minimum of a noisy series, which falls with every
+lucky round until an adapter as safe as the first one fails it; and attackers could lower it themselves, by training on refusals
+for some rounds, so that everything honest after it is rolled back. What is lost instead: where honest training lowers the
+loss, as much can be taken away again unseen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardState:
+    """What the guard knows between two rounds."""
+
+    reference_loss: float
+    """L_0, nats per token."""
+    certified: bytes
+    """The last certified adapter, as it came: safetensors."""
+    certified_version: int = 0
+    """Under which that adapter was certified; put back, it has a version of its own."""
+    total: float = 0.0
+    """S, nats per token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the guard says of one aggregate."""
+
+    rise: float
+    """L_r - L_0, nats per token."""
+    total: float
+    """S_r that decided; infinite where the loss is not finite."""
+    rolls_back: bool
+
+
+def begin(loss: float, adapter: bytes) -> GuardState:
+    """The guard of a run that starts from this adapter.
+
+    Args:
+        loss: The canary's loss of it, nats per token.
+
+    Raises:
+        ValueError: the loss is not finite, so nothing could be held against it.
+    """
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"the canary's loss of the initial adapter is {loss}, so defense.guard has no reference; check the model and "
+            "evaluation.canary_path, or set defense.guard.enabled=false"
+        )
+    return GuardState(reference_loss=loss, certified=adapter)
+
+
+def judge(
+    state: GuardState, loss: float, adapter: bytes, version: int, *, slack: float, budget: float
+) -> tuple[Judgement, GuardState]:
+    """Judge an aggregate; where it rolls back, the state's `certified` is what has to be put back.
+
+    Args:
+        loss: The canary's loss of the aggregate, nats per token. One that is not finite rolls back.
+        adapter: The aggregate, as safetensors.
+        version: Its version.
+        slack: k, nats per token.
+        budget: h, nats per token.
+    """
+    rise = loss - state.reference_loss
+    total = max(0.0, state.total + rise - slack) if math.isfinite(loss) else math.inf
+    judgement = Judgement(rise=rise, total=total, rolls_back=total > budget)
+    if judgement.rolls_back:
+        return judgement, replace(state, total=0.0)
+    if total == 0:
+        return judgement, replace(state, total=total, certified=adapter, certified_version=version)
+    return judgement, replace(state, total=total)

@@ -1,0 +1,27 @@
+"""How much of a round one client may decide (METHOD.md section 8, "Influence")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def capped(masses: Mapping[str, float], max_share: float) -> dict[str, float]:
+    """Masses n w, the largest lowered to one common bound so that none is more than `max_share` of their sum.
+
+    With s the share and R the sum of the masses below the bound, k clients at it have s R / (1 - k s) each. Where the clients
+    are too few for the share, 1 / s or less, all are lowered to the smallest mass: then each has an equal part.
+
+    Example: 6, 3 and 1 with a share of 1/2: 4, 3 and 1.
+    """
+    ordered = sorted(masses.values(), reverse=True)
+    bound = next((b for k in range(len(ordered)) if (b := _bound(ordered, k, max_share)) is not None), min(ordered, default=0.0))
+    return {client_id: min(mass, bound) for client_id, mass in masses.items()}
+
+
+def _bound(ordered: list[float], num_capped: int, max_share: float) -> float | None:
+    """The bound that this many of the largest masses are lowered to, None where it does not hold for the next one."""
+    rest = 1 - num_capped * max_share
+    if rest <= 0:
+        return None
+    bound = max_share * sum(ordered[num_capped:]) / rest
+    return bound if ordered[num_capped] <= bound * (1 + 1e-12) else None

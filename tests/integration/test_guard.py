@@ -1,0 +1,57 @@
+"""The guard on the aggregate in real runs: rolled back under attack, the same to the bit after a resume, and silent otherwise."""
+
+import hashlib
+
+from cluster import Federation
+from cluster.checkpoints import Checkpoints
+from cluster.run_state import decode_state
+
+GUARDED = (
+    "defense.guard.enabled=true",
+    "defense.level=none",
+    "clients.malicious=3",
+    "clients.attack=sleeper",
+    "attack.sleeper.from_round=1",  # the first round is honest
+    "rounds=3",
+    "training.steps=8",
+    "training.batch_size=16",
+    "training.min_learning_rate=0.01",  # that of the first round, so that every attack does harm
+    "evaluation.every=3",
+    "checkpoint.keep=3",
+)
+
+
+def state_after(run, rounds_done: int):
+    return decode_state(Checkpoints(str(run.path / "checkpoints"), keep=3).load(rounds_done)[1])
+
+
+def test_an_attacked_run_keeps_its_last_certified_adapter_and_resumes_to_the_same_bits(run_small):
+    run = run_small(*GUARDED)
+    rows = run.rounds.to_pylist()
+    assert [rows[4 * index]["round_outcome"] for index in range(3)] == ["aggregated", "rolled_back", "rolled_back"]
+    for row in rows:
+        assert (row["canary_loss"] > 0.3) == (row["round_outcome"] == "rolled_back") == (row["share"] == 0)
+        assert (row["weight"], row["canary_rise"]) == (1.0, None)  # no level asked the canary
+    assert (run.summary["rounds_aggregated"], run.summary["rounds_rolled_back"]) == (1, 2)
+    assert run.summary["rule_score"] >= 0.95
+    assert run.summary["utility"] > run.summary["base"]["utility"]
+
+    honest, first, second = (state_after(run, rounds_done) for rounds_done in (1, 2, 3))
+    assert {state.aggregator.adapter for state in (first, second)} == {honest.aggregator.adapter}
+    assert [state.aggregator.version for state in (honest, first, second)] == [1, 2, 3]
+    assert first.guard == second.guard == honest.guard
+    assert run.summary["adapter_sha256"] == hashlib.sha256(honest.guard.certified).hexdigest()
+
+    again = Federation.resume(run.path, from_round=1).run()
+    assert again.summary["adapter_sha256"] == run.summary["adapter_sha256"]
+    assert state_after(again, 3).guard == second.guard
+    timeless = ["round", "client_id", "loss", "update_norm", "canary_loss", "guard_sum", "round_outcome"]
+    assert again.rounds.select(timeless).to_pylist() == [{name: row[name] for name in timeless} for row in rows]
+
+
+def test_a_run_that_needs_no_guard_is_the_same_with_one(small_run, run_small):
+    run = run_small("defense.guard.enabled=true")
+    assert run.summary["adapter_sha256"] == small_run.summary["adapter_sha256"]
+    assert run.summary["rounds_rolled_back"] == 0
+    assert {row["guard_sum"] for row in run.rounds.to_pylist()} == {0.0}
+    assert {row["canary_loss"] for row in small_run.rounds.to_pylist()} == {None}

@@ -1,0 +1,25 @@
+"""Baselines of a comparison in real runs: the server repairs the final adapter, and attackers that never take part."""
+
+import pyarrow.parquet as pq
+
+SETTINGS = ("rounds=1", "defense.level=none", "clients.malicious=1")
+
+
+def test_the_realigned_adapter_is_the_runs_and_both_are_measured(run_small):
+    result = run_small(*SETTINGS, "realignment.steps=4")
+    plain = run_small(*SETTINGS)
+    measured = {row["rounds_done"] for row in result.evaluation.to_pylist()}
+    assert measured == {0, 1, 2}
+    assert result.summary["adapter_sha256"] != plain.summary["adapter_sha256"]
+    before = [row["value"] for row in result.evaluation.to_pylist() if row["rounds_done"] == 1]
+    assert before == [row["value"] for row in plain.evaluation.to_pylist() if row["rounds_done"] == 1]
+
+
+def test_excluded_attackers_never_take_part_and_the_others_are_as_they_were(run_small):
+    result = run_small(*SETTINGS, "clients.exclude_malicious=true")
+    truth = pq.read_table(result.path / "ground_truth.parquet").to_pylist()
+    honest = {row["client_id"] for row in truth if not row["malicious"]}
+    rows = result.rounds.to_pylist()
+    assert {row["client_id"] for row in rows} == honest
+    losses = {row["client_id"]: row["loss"] for row in run_small(*SETTINGS).rounds.to_pylist()}
+    assert all(row["loss"] == losses[row["client_id"]] for row in rows)
