@@ -21,8 +21,8 @@ _BUILD_THREADS = 2
 _PARTS = ("all", "base", "probe")
 _LIVE_PROBE = {"feature": "per_layer", "threshold": 0.5}
 """Level live judges A and B of every layer, so that poison does not hide behind an honest first layer, at even odds: its
-probabilities are calibrated, and over worlds 0 to 2 one of 560 honest updates was above (clients with one task each, other
-learning rates and steps among them), where the paper's 0.8 would let every tenth canary-aware one through."""
+probabilities are calibrated, and in worlds 0 to 2 one of 432 honest updates was above (clients with one task each, other
+learning rates and steps among them), where the paper's 0.8 would let most canary-aware ones of world 2 through."""
 
 
 def ensure_world(config: RunConfig, console: Console) -> None:
