@@ -44,6 +44,7 @@ from defense.gate import Decision, decide, lift
 from defense.influence import capped
 from defense.levels import compares, is_banned, make_level, sources_of, wants_shadow
 from defense.optimizers import make_optimizer
+from defense.products import check_products, product_bounds
 from defense.rules import gather as gathering
 from defense.rules import make_rule
 from defense.rules.rule import Aggregate, Memory, Update
@@ -168,6 +169,7 @@ class Aggregator:
             max_norm=bound,
             max_value=self._reach(learning_rate),
             max_shadow_value=self._reach(shadow_rate),
+            max_products=self._product_bounds(learning_rate),
             reads=self._sources,
             shadow_ids=frozenset(c for c in client_ids if wants_shadow(self._defense, self._trust, c)),
         )
@@ -189,13 +191,24 @@ class Aggregator:
         return encode_tensors(self._controls.difference(client_id, mean))
 
     def _reach(self, learning_rate: float) -> float | None:
-        """How far a value may move in a round at this learning rate; weight decay pulls by its share of the largest value."""
-        factor, training = self._config.admission.value_factor, self._config.training
+        """How far a value may move in a round at this learning rate."""
+        factor = self._config.admission.value_factor
+        return None if factor is None else factor * self._honest_reach(learning_rate)
+
+    def _product_bounds(self, learning_rate: float) -> dict[str, float] | None:
+        """How far each module's B A may move in a round at this learning rate."""
+        factor = self._config.admission.product_factor
         if factor is None:
             return None
+        reach = self._honest_reach(learning_rate)
+        return product_bounds(self._adapter, factor, reach_a=0.0 if self._frozen else reach, reach_b=reach)
+
+    def _honest_reach(self, learning_rate: float) -> float:
+        """How far AdamW moves a value in a round at most; weight decay pulls by its share of the largest value."""
+        training = self._config.training
         reach = adamw_reach(learning_rate, training.steps)
         largest = max(float(tensor.abs().max()) for tensor in self._adapter.values()) + reach
-        return factor * (reach + learning_rate * training.weight_decay * training.steps * largest)
+        return reach + learning_rate * training.weight_decay * training.steps * largest
 
     def submit(self, client_id: str, update: bytes, last_delta: bytes | None, scores: Sequence[Reading]) -> Admission:
         """Admit, weigh and fold in one client's update.
@@ -272,7 +285,11 @@ class Aggregator:
             return refusal
         delta = self._delta(message)
         bounds = current.expected
-        refusal = check_norm(delta, bounds.max_norm) or check_values(delta, bounds.max_value)
+        refusal = (
+            check_norm(delta, bounds.max_norm)
+            or check_values(delta, bounds.max_value)
+            or check_products(message.tensors, self._adapter, bounds.max_products)
+        )
         return refusal or self._check_tie(delta, last_delta, scores)
 
     def _check_control(self, message: LoRAUpdate) -> Refusal | None:
@@ -339,10 +356,13 @@ class Aggregator:
         if compares(self._defense):
             self._compare(current)
         weights = {message.client_id: self._lifted(current, message.client_id) for message in current.waiting}
-        masses = {m.client_id: m.num_samples * weights[m.client_id] for m in current.waiting if weights[m.client_id] > 0}
-        bounded = capped(masses, self._config.aggregation.max_share)
+        counted = [message for message in current.waiting if weights[message.client_id] > 0]
+        most = self._config.aggregation.max_share
+        bounded_weights = capped({m.client_id: weights[m.client_id] for m in counted}, most)
+        bounded_masses = capped({m.client_id: m.num_samples * weights[m.client_id] for m in counted}, most)
         for message in current.waiting:
-            self._fold(current, message, weights[message.client_id], bounded.get(message.client_id))
+            weight, mass = bounded_weights.get(message.client_id, 0.0), bounded_masses.get(message.client_id, 0.0)
+            self._fold(current, message, weights[message.client_id], (weight, mass))
 
     def _compare(self, current: _Round) -> None:
         """Let the clients that have a weight be judged by each other."""
@@ -362,12 +382,14 @@ class Aggregator:
         raw = current.raw_weights[client_id]
         return raw if is_banned(current.trust, client_id) else lift(raw, self._defense.min_weight)
 
-    def _fold(self, current: _Round, message: LoRAUpdate, weight: float, mass: float | None = None) -> None:
-        """Give an update with its weight to the rule, as one of this mass; None: n w."""
+    def _fold(self, current: _Round, message: LoRAUpdate, weight: float, bounded: tuple[float, float] | None = None) -> None:
+        """Give an update with its weight to the rule; `bounded`: what `max_share` leaves of w and of n w, None: all."""
         client_id = message.client_id
         current.rows[client_id] = replace(current.rows[client_id], weight=weight)
         if weight > 0:
-            given = self._weighed(message, weight if mass is None else mass / message.num_samples)
+            given = self._weighed(message, weight)
+            if bounded is not None:
+                given = replace(given, weight=bounded[0], bounded_mass=bounded[1])
             current.masses[client_id] = given.mass
             current.folded = self._rule.add(current.folded, given)
             if message.control_variate is not None:
@@ -419,10 +441,11 @@ class Aggregator:
         return replace(decision, why=decision.why + self._lowered(aggregate) + _left_out(aggregate))
 
     def _divisor(self, current: _Round) -> float:
-        """What the sum of n w delta is divided by."""
-        if self._config.aggregation.normalisation == "weights":
-            return sum(current.masses.values())
-        return sum(row.num_samples for row in current.rows.values())
+        """What the sum of n w delta is divided by; among samples nobody's part of it is more than `max_share`."""
+        aggregation, masses = self._config.aggregation, current.masses.values()
+        if aggregation.normalisation == "weights":
+            return sum(masses)
+        return max(sum(row.num_samples for row in current.rows.values()), max(masses) / aggregation.max_share)
 
     def _lowered(self, aggregate: Aggregate) -> str:
         aggregation, assumed = self._config.aggregation, aggregate.num_attackers

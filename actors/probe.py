@@ -16,6 +16,7 @@ from actors.messages import AdapterLayout, LoRAUpdate, ProbeClose, ProbeRefresh,
 from actors.refitting import ReferenceSamples, refit
 from actors.wire import decode_message, decode_tensors
 from defense.admission import OpenRound, Reason, Refusal, check_count, check_norm, check_sender, check_tensors, check_values
+from defense.products import check_products
 from probe.artefact import LoraProbe, load_probe, probe_files
 from probe.config import ProbeConfig
 from probe.drift import Drift, watch
@@ -239,6 +240,7 @@ class Probe:
             self._check_sender(client_id, update)
             or self._check_once(client_id, "update", 1)
             or check_tensors(update.tensors, self._layout.shapes)
+            or check_products(update.tensors, self._round.adapter, self._round.expected.max_products)
         )
         if refusal is not None:
             return refusal

@@ -102,7 +102,8 @@ class RealignmentConfig(Config):
     """Fine-tuning of the final adapter by the server, on data of its own: restricted prompts with refusals, and benign rows.
 
     The post-hoc defense of Ye et al. (2024, arXiv 2406.10630), which repairs after the rounds what the levels prevent in them.
-    What is not set here is as in `training`. Steps, rate and mixture are ours, measured on the embedded world.
+    What is not set here is as in `training`. Rate and mixture are ours, from world 0: benign rows are not of the clients' tasks
+    there, and with half of them, or more than 20 steps, the adapter forgets those; at the first round's rate it does in ten.
     """
 
     steps: NonNegativeInt = 0
@@ -112,7 +113,7 @@ class RealignmentConfig(Config):
     samples: PositiveInt = 640
     """Examples that the steps are drawn from. Embedded world: of families that neither the federation nor the probe's collection
     has. Your own model: rows of `evaluation.canary_path` and `collect.benign_path`, again and again where there are too few."""
-    refusal_share: float = Field(0.5, ge=0, le=1)
+    refusal_share: float = Field(0.8, ge=0, le=1)
     """Share of them that are refused prompts."""
 
 
@@ -255,6 +256,11 @@ class RunConfig(Config):
             raise ValueError(
                 f"training.min_learning_rate={training.min_learning_rate:g} is above "
                 f"training.learning_rate={training.learning_rate:g}; lower it"
+            )
+        if self.realignment.steps and not (self.realignment.learning_rate or training.min_learning_rate):
+            raise ValueError(
+                f"realignment.steps={self.realignment.steps} would change nothing at training.min_learning_rate=0; set "
+                "realignment.learning_rate"
             )
         return self
 

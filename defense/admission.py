@@ -70,6 +70,8 @@ class OpenRound:
     """Largest absolute value in a delta of the real branch or of an update; None: no bound."""
     max_shadow_value: float | None = None
     """The same in a delta of the shadow branch."""
+    max_products: Mapping[str, float] | None = None
+    """Largest Frobenius norm by which an update may move a module's B A, by the name of its A; None: no bound."""
     reads: frozenset[str] | None = None
     """What the levels weigh: step deltas of the branch `real` or `shadow`, or the `update`; None: not told."""
     shadow_ids: frozenset[str] | None = None

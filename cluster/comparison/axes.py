@@ -30,7 +30,7 @@ _LABELS = {"defenses": "{}", "rules": "rule {}", "attacks": "attack {}", "malici
     "seeds": "seed {}",
 }
 _COUNTED = ("malicious", "worlds", "seeds")
-BASELINES = {"oracle": ("clients.exclude_malicious", True), "realignment": ("realignment.steps", 40)}
+BASELINES = {"oracle": ("clients.exclude_malicious", True), "realignment": ("realignment.steps", 15)}
 """Among the defenses, beside the levels: name -> its key, and the value where the configuration sets none. `oracle` never lets
 the attackers take part; `realignment` repairs the final adapter. Alone they mean level none."""
 _DERIVED = ("aggregation.f", *(key for key, _ in BASELINES.values()))

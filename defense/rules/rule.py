@@ -26,6 +26,8 @@ class Update:
     """n: examples trained this round."""
     weight: float
     """w in (0, 1]."""
+    bounded_mass: float | None = None
+    """What `aggregation.max_share` leaves of n w; None: all of it."""
 
     def __post_init__(self) -> None:
         """Raises ValueError when the mass is not positive: such a client must not reach a rule."""
@@ -38,7 +40,7 @@ class Update:
     @property
     def mass(self) -> float:
         """n w, the client's part in every mean."""
-        return self.num_samples * self.weight
+        return self.num_samples * self.weight if self.bounded_mass is None else self.bounded_mass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

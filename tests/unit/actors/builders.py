@@ -11,8 +11,8 @@ B0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
 A0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 SHAPES = {A0: (2, 3), B0: (3, 2)}
 LAYOUT = AdapterLayout(shapes=SHAPES, layers=dict.fromkeys(SHAPES, 0), model_fingerprint="m", lora_fingerprint="l")
-UNBOUNDED = AdmissionConfig(value_factor=None)
-"""For deltas that are round numbers; the bound on a value has tests of its own."""
+UNBOUNDED = AdmissionConfig(value_factor=None, product_factor=None)
+"""For deltas that are round numbers; the bounds on values and products have tests of their own."""
 TRAINING = TrainingConfig(steps=2, batch_size=4, learning_rate=0.5, min_learning_rate=0.1)
 START = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
 START_BYTES = encode_tensors(START)

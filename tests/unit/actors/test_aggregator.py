@@ -5,7 +5,7 @@ import torch
 
 from actors.aggregator import Aggregator, AggregatorConfig
 from actors.messages import ProbeScore
-from actors.wire import decode_tensors
+from actors.wire import decode_tensors, encode_tensors
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
 from tests.unit.actors.builders import A0, B0, LAYOUT, SHAPES, START_BYTES, TRAINING, UNBOUNDED, scores, step_delta, update
 
@@ -111,6 +111,54 @@ def test_no_client_has_more_than_its_largest_share():
     assert [row.share for row in report.clients] == pytest.approx([0.6, 0.4, 0.0])
     assert [row.weight for row in report.clients] == [1.0, 1.0, 0.0]
     assert value_of(made) == pytest.approx(0.8, abs=1e-6)
+
+
+def counted(values: dict[str, tuple[float, int]], **aggregation) -> Aggregator:
+    """Client id -> value of the update and number of samples, at level none."""
+    config = AggregatorConfig(
+        training=TRAINING,
+        defense=DefenseConfig(level="none"),
+        admission=UNBOUNDED,
+        aggregation=AggregationConfig(**aggregation),
+    )
+    made = Aggregator(config, LAYOUT, START_BYTES)
+    made.open_round(0, list(values), 0.5)
+    for client_id, (value, count) in values.items():
+        assert made.submit(client_id, update(client_id, value, num_samples=count), None, []).admitted
+    return made
+
+
+@pytest.mark.parametrize("rule", ["fedavg", "median"])
+def test_where_the_largest_share_cannot_hold_few_samples_are_no_advantage(rule):
+    # Three cannot have 0.3 each, so parts are equal: the mean of 0.5, 1 and 3, and their median.
+    made = counted({"a": (0.5, 8), "b": (1.0, 8), "c": (3.0, 1)}, rule=rule, max_share=0.3)
+    report = made.close_round()
+    assert [row.share for row in report.clients] == pytest.approx([1 / 3] * 3)
+    assert value_of(made) == pytest.approx({"fedavg": 1.5, "median": 1.0}[rule])
+
+
+def test_the_largest_share_lowers_samples_in_a_mean_and_no_weight_in_a_median():
+    # 8, 2 and 1 with a share of 0.6: 4.5, 2 and 1 of 7.5. A median does not ask for samples: 2 of 1, 2 and 3.
+    values = {"a": (1.0, 8), "b": (2.0, 2), "c": (3.0, 1)}
+    mean, median = (counted(values, rule=rule, max_share=0.6) for rule in ("fedavg", "median"))
+    assert [row.share for row in mean.close_round().clients] == pytest.approx([4.5 / 7.5, 2 / 7.5, 1 / 7.5])
+    median.close_round()
+    assert value_of(mean) == pytest.approx((4.5 + 4 + 3) / 7.5, abs=1e-6)
+    assert value_of(median) == 2.0
+
+
+def test_divided_by_samples_no_share_is_above_the_largest_even_where_clients_are_few():
+    # Two clients of a share of 0.25 each; the other half of the step is missing: (1 + 0.5) / 4.
+    made = counted({"a": (1.0, 8), "b": (0.5, 8)}, normalisation="samples", max_share=0.25)
+    assert [row.share for row in made.close_round().clients] == [0.25, 0.25]
+    assert value_of(made) == pytest.approx(0.375)
+
+
+def test_any_rules_step_is_shortened_by_the_samples_that_do_not_count():
+    # 9 of 12 samples count. The median of 1 and 0.5 is 0.75, times 9/12.
+    made = influenced(rule="median", normalisation="samples")
+    assert [row.share for row in made.close_round().clients] == [0.5, 0.25, 0.0]
+    assert value_of(made) == pytest.approx(0.5625)
 
 
 def live_score(client_id: str, probability: float, threshold: float = 0.8) -> ProbeScore:
@@ -363,3 +411,45 @@ def test_a_value_that_no_training_could_have_moved_so_far_is_refused():
     tensors[A0][0, 0] = -2.04
     refused = made.submit("b", update("b", 0.0, tensors=tensors), None, [])
     assert refused.reason.startswith(f"norm_exceeded: a value of {A0} moved by 2.04, above the bound 2.02")
+
+
+def bounded(start=START_BYTES, training=TRAINING, **aggregation) -> Aggregator:
+    config = AggregatorConfig(
+        training=training,
+        defense=DefenseConfig(level="none"),
+        aggregation=AggregationConfig(**aggregation),
+        admission=AdmissionConfig(value_factor=None),
+    )
+    made = Aggregator(config, LAYOUT, start)
+    made.open_round(0, ["a", "b"], 0.5)
+    return made
+
+
+def test_factors_that_conspire_to_move_their_product_too_far_are_refused():
+    # From zeros 3 x 1.000679^2 x sqrt(3 x 3 x 2) = 12.7452. Values of 1.4 give nine of 2 x 1.96: 11.76, those of 1.5 give 13.5.
+    made = bounded()
+    assert made.submit("a", update("a", 1.4), None, []).admitted
+    refused = made.submit("b", update("b", 1.5), None, [])
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    assert refused.reason == f"norm_exceeded: the product B A of {module} moved by 13.5, above the bound 12.75"
+
+
+def test_the_bound_on_products_follows_from_the_global_adapter_and_whether_a_is_frozen():
+    # |A| = |B| = sqrt(6). 3 (2 x 1.000679 sqrt(3) sqrt(6) + 1.000679^2 sqrt(18)) = 38.2183; with A frozen only one of the terms.
+    start = encode_tensors({name: torch.ones(shape) for name, shape in SHAPES.items()})
+    for averaging, expected in (("factors", 38.2183), ("ffa", 12.7366)):
+        found = bounded(start, averaging=averaging).open_round(0, ["a"], 0.5).max_products
+        assert found == {A0: pytest.approx(expected, rel=1e-5)}
+
+
+def test_weight_decay_widens_the_bound_on_products():
+    # 0.5 x 0.1 x 2 steps x (1 + 1.000679), the largest value at its farthest: 0.2000679 more than 1.000679.
+    start = encode_tensors({name: torch.ones(shape) for name, shape in SHAPES.items()})
+    made = bounded(start, TRAINING.model_copy(update={"weight_decay": 0.1}))
+    reach = 1.2007469
+    expected = 3 * (2 * reach * 18**0.5 + reach**2 * 18**0.5)
+    assert made.open_round(0, ["a"], 0.5).max_products == {A0: pytest.approx(expected, rel=1e-5)}
+
+
+def test_the_bound_on_products_can_be_left_out():
+    assert aggregator().open_round(0, ["a"], 0.5).max_products is None

@@ -23,7 +23,7 @@ def aggregator(averaging: str, start: bytes = START_BYTES, layout: AdapterLayout
         training=REAL if layout is not LAYOUT else TRAINING,
         defense=DefenseConfig(level="none"),
         aggregation=AggregationConfig(averaging=averaging, **aggregation),
-        admission=AdmissionConfig(max_norm=1e9, value_factor=None),
+        admission=AdmissionConfig(max_norm=1e9, value_factor=None, product_factor=None),
     )
     return Aggregator(config, layout, start)
 

@@ -18,7 +18,7 @@ def aggregator(name: str, level: str = "none", min_updates: int = 1, **parameter
         training=TRAINING,
         defense=DefenseConfig(level=level),
         aggregation=AggregationConfig(optimizer=name, **{name: parameters} if parameters else {}),
-        admission=AdmissionConfig(max_norm=1e9, value_factor=None),
+        admission=AdmissionConfig(max_norm=1e9, value_factor=None, product_factor=None),
         min_updates=min_updates,
     )
     return Aggregator(config, LAYOUT, START_BYTES)
@@ -105,7 +105,7 @@ def test_the_optimizer_sees_what_the_rule_makes_of_the_updates():
         training=TRAINING,
         defense=DefenseConfig(level="none"),
         aggregation=AggregationConfig(rule="median", optimizer="fedavgm", fedavgm={"learning_rate": 0.5}),
-        admission=AdmissionConfig(max_norm=1e9, value_factor=None),
+        admission=AdmissionConfig(max_norm=1e9, value_factor=None, product_factor=None),
     )
     made = Aggregator(config, LAYOUT, START_BYTES)
     run_round(made, 0, 1.0, 2.0, 900.0)

@@ -13,7 +13,7 @@ def aggregator(aggregation: AggregationConfig, level: str = "none", **settings) 
         training=TRAINING,
         defense=DefenseConfig(level=level),
         aggregation=aggregation,
-        admission=AdmissionConfig(max_norm=1e9, value_factor=None),
+        admission=AdmissionConfig(max_norm=1e9, value_factor=None, product_factor=None),
         **settings,
     )
     return Aggregator(config, LAYOUT, START_BYTES)

@@ -27,7 +27,7 @@ def control(value: float, *names: str) -> dict[str, torch.Tensor]:
     return {name: torch.full(SHAPES[name], value) for name in names or SHAPES}
 
 
-def run_round(made: Aggregator, round_index: int, given: dict[str, float], flagged: str = "", num_known: int | None = 4):
+def run_round(made: Aggregator, round_index: int, given: dict[str, float], flagged=(), num_known: int | None = 4):
     """A round in which every client is at 0 and its control variate is the given value; those in `flagged` weigh 0."""
     made.open_round(round_index, sorted(given), 0.5, num_known=num_known)
     version = made.state().version
@@ -67,7 +67,7 @@ def test_a_client_of_weight_0_moves_nothing():
     run_round(made, 0, {"a": 1.0, "b": 2.0})
     before = handed_out(made, "a", "b", "new")
     assert before["new"] == 0.75
-    run_round(made, 1, {"a": 1.0, "b": -1.0}, flagged="b")
+    run_round(made, 1, {"a": 1.0, "b": -1.0, "late": 2.0}, flagged=("b", "late"))
     assert handed_out(made, "a", "b", "new") == before
     run_round(without, 0, {"a": 1.0, "b": 2.0})
     run_round(without, 1, {"a": 1.0})
@@ -83,7 +83,9 @@ def test_a_client_counts_by_its_weight():
     assert handed_out(made, "new", num_known=1) == {"new": 0.5}
 
 
-@pytest.mark.parametrize(("outcome", "arguments"), [("skipped", {"flagged": "abc"}), ("no_quorum", {"given": {"a": 1.0}})])
+@pytest.mark.parametrize(
+    ("outcome", "arguments"), [("skipped", {"flagged": ("a", "b", "c")}), ("no_quorum", {"given": {"a": 1.0}})]
+)
 def test_only_aggregated_rounds_count(outcome, arguments):
     made = aggregator("live", min_updates=2)
     run_round(made, 0, {"a": 1.0, "b": 2.0})

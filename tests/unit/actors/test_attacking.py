@@ -85,7 +85,9 @@ def sent(client: Client, task: TrainTask, start: bytes) -> tuple[dict, LoRAUpdat
 def aggregator(client: Client, start: bytes, names: list[str]) -> Aggregator:
     """In a round at level step, which checks the tie; without the bound on values that scaling and gauge exceed."""
     config = AggregatorConfig(
-        training=TRAINING, defense=DefenseConfig(level="step"), admission=AdmissionConfig(value_factor=None, norm_factor=20)
+        training=TRAINING,
+        defense=DefenseConfig(level="step"),
+        admission=AdmissionConfig(value_factor=None, product_factor=None, norm_factor=20),
     )
     made = Aggregator(config, client.layout(), start)
     made.open_round(0, names, 0.01)

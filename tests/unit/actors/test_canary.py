@@ -13,6 +13,7 @@ from actors.seeding import stream
 from actors.wire import decode_tensors, encode_message
 from actors.world.datasets import write_canary, write_clients
 from defense.admission import OpenRound
+from defense.products import product_bounds
 
 TRAINING = TrainingConfig(steps=8, batch_size=16, max_length=64)
 
@@ -93,6 +94,16 @@ def test_bytes_that_are_no_message_and_values_that_are_no_numbers_are_refused(ca
     assert canary.measure("good", b"nonsense").refusal.startswith("malformed")
     tensors = {name: torch.full_like(tensor, float("nan")) for name, tensor in decode_tensors(model.initial_adapter()).items()}
     assert canary.measure("good", encode("good", tensors)).refusal.startswith("not_finite")
+
+
+def test_an_update_that_moves_a_product_too_far_is_refused(canary, updates, model):
+    initial = decode_tensors(model.initial_adapter())
+    for factor, refused in ((0.01, True), (3.0, False)):
+        bounds = product_bounds(initial, factor, reach_a=0.081, reach_b=0.081)  # eight steps at 0.01
+        canary.open_round(expected(max_products=bounds), model.initial_adapter())
+        reading = canary.measure("good", updates["good"])
+        assert (reading.rise is None) == refused
+        assert not refused or "the product B A of base_model" in reading.refusal
 
 
 def test_without_a_round_nothing_is_measured_and_a_missing_file_is_named(base_config, lora, folder):

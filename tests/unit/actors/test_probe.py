@@ -96,8 +96,9 @@ def test_a_step_sent_twice_in_one_batch_counts_once(probe):
 # Updates
 
 
-def open_with_adapter(probe: Probe, value: float) -> None:
-    probe.open_round(ROUND, encode_tensors({name: torch.full(shape, value) for name, shape in SHAPES.items()}))
+def open_with_adapter(probe: Probe, value: float, **changes) -> None:
+    adapter = encode_tensors({name: torch.full(shape, value) for name, shape in SHAPES.items()})
+    probe.open_round(dataclasses.replace(ROUND, **changes), adapter)
 
 
 def test_an_update_is_scored_by_what_it_adds_to_the_global_adapter(probe):
@@ -130,6 +131,14 @@ def test_bad_updates_are_refused_and_the_probe_goes_on(probe, payload, reason):
     assert refused.refusal.startswith(reason)
     assert refused.probability is None
     assert good.probability is not None
+
+
+def test_an_update_that_moves_a_product_too_far_is_refused(probe):
+    # Each of the nine values of B A goes from 0.5 to 2: a norm of 4.5, where the delta's norm may be 100.
+    open_with_adapter(probe, 0.5, max_products={A0: 4.0})
+    assert probe.score_update("a", update("a", 1.0)).refusal.startswith("norm_exceeded: the product B A of base_model")
+    open_with_adapter(probe, 0.5, max_products={A0: 4.6})
+    assert probe.score_update("a", update("a", 1.0)).probability is not None
 
 
 def test_an_update_counts_once(probe):

@@ -75,7 +75,10 @@ def test_a_round_by_hand():
 def test_the_order_of_clients_does_not_matter_to_the_bit():
     generator = torch.Generator().manual_seed(0)
     received = {
-        f"c{i}": (0.3 + i / 50, {name: torch.randn(shape, generator=generator) * 10**i for name, shape in SHAPES.items()})
+        f"c{i}": (
+            0.3 + i / 50,
+            {name: torch.randn(shape, generator=generator) * (1e10 if i == 0 else 1) for name, shape in SHAPES.items()},
+        )
         for i in range(6)
     }
     one = ControlVariates(SHAPES).moved(received)

@@ -39,7 +39,7 @@ def make_header(kind: type, fields: object, **tensors: dict) -> dict:
 def assert_same_message(got: StepDelta | LoRAUpdate, sent: StepDelta | LoRAUpdate) -> None:
     assert type(got) is type(sent)
     for field in dataclasses.fields(sent):
-        if field.name != "tensors":
+        if field.name not in ("tensors", "control_variate"):
             assert getattr(got, field.name) == getattr(sent, field.name)
     assert_same_tensors(got.tensors, sent.tensors)
 
@@ -55,6 +55,21 @@ def assert_same_tensors(got: dict[str, torch.Tensor], sent: dict[str, torch.Tens
 def test_a_message_arrives_as_it_was_sent(kind, fields):
     sent = kind(**fields, tensors=make_tensors())
     assert_same_message(decode_message(encode_message(sent), kind), sent)
+
+
+def test_a_control_variate_travels_beside_the_tensors_of_the_same_names():
+    control = {name: -2 * tensor for name, tensor in make_tensors().items()}
+    payload = encode_message(LoRAUpdate(**UPDATE_FIELDS, tensors=make_tensors(), control_variate=control))
+    got = decode_message(payload, LoRAUpdate)
+    assert_same_tensors(got.tensors, make_tensors())
+    assert_same_tensors(got.control_variate, control)
+    without = decode_message(encode_message(LoRAUpdate(**UPDATE_FIELDS, tensors=make_tensors())), LoRAUpdate)
+    assert without.control_variate is None
+
+
+def test_a_step_delta_has_no_control_variate():
+    sent = StepDelta(**STEP_FIELDS, tensors={"control/layer.0.lora_B": torch.ones(2)})
+    assert set(decode_message(encode_message(sent), StepDelta).tensors) == {"control/layer.0.lora_B"}
 
 
 def test_a_hand_made_message_is_understood():

@@ -62,7 +62,7 @@ def test_momentum_does_not_carry_the_adapter_back_and_updates_for_the_aggregate_
         training=TRAINING,
         defense=DefenseConfig(level="none"),
         aggregation=AggregationConfig(optimizer="fedavgm"),
-        admission=AdmissionConfig(max_norm=1e9, value_factor=None),
+        admission=AdmissionConfig(max_norm=1e9, value_factor=None, product_factor=None),
     )
     made = Aggregator(config, LAYOUT, START_BYTES)
 

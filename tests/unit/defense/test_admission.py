@@ -15,6 +15,7 @@ from defense.admission import (
     Refusal,
     adamw_norm_bound,
     adamw_reach,
+    check_control_variate,
     check_count,
     check_frozen,
     check_norm,
@@ -361,3 +362,28 @@ def test_frozen_tensors_are_compared_to_the_bit():
         refusal = check_frozen({"a": torch.tensor(changed), "b": torch.ones(2)}, adapter, {"a"})
         assert refusal.reason is Reason.FROZEN_CHANGED
         assert refusal.detail.startswith("a is frozen by aggregation.averaging=ffa")
+
+
+# Control variate
+
+
+def test_a_control_variate_that_was_asked_for_and_none_that_was_not_are_admitted():
+    assert check_control_variate(tensors(), SHAPES, delta_norm(tensors())) is None
+    assert check_control_variate(None, None, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("control", "shapes", "max_norm", "detail"),
+    [
+        (None, SHAPES, 100.0, "it is missing"),
+        (tensors(), None, 100.0, "none was asked for"),
+        ({}, SHAPES, 100.0, "wrong_keys: 2 missing"),
+        (tensors() | {"a": torch.ones(2, 2)}, SHAPES, 100.0, "wrong_shape: a is (2, 2), expected (2, 3)"),
+        (tensors() | {"b": torch.tensor([1.0, 2.0, 3.0, math.inf])}, SHAPES, 100.0, "not_finite: b"),
+        ({"a": torch.zeros(2, 3), "b": torch.tensor([3.0, 4.0, 0.0, 0.0])}, SHAPES, 4.99, "its norm 5 is above the bound 4.99"),
+    ],
+)
+def test_a_control_variate_is_refused_with_what_is_wrong(control, shapes, max_norm, detail):
+    refusal = check_control_variate(control, shapes, max_norm)
+    assert refusal.reason is Reason.BAD_CONTROL_VARIATE
+    assert detail in refusal.detail

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.comparison.axes import directory_name, split_axes, tell_faults
+from cluster.comparison.axes import defense_of, directory_name, split_axes, tell_faults
 from cluster.errors import ConfigError
 from tests.unit.cluster.comparison.builders import plan
 
@@ -57,6 +57,62 @@ def test_seeds_alone_are_one_group_named_after_the_level():
 def test_a_defense_is_a_level_a_rule_or_both(value, level, rule):
     (cell,) = plan(f"defenses={value}")
     assert (cell.config.defense.level, cell.config.aggregation.rule) == (level, rule)
+
+
+@pytest.mark.parametrize(
+    ("value", "level", "excluded", "steps", "rule"),
+    [
+        ("oracle", "none", True, 0, "fedavg"),
+        ("realignment", "none", False, 15, "fedavg"),
+        ("live+canary+realignment", "live+canary", False, 15, "fedavg"),
+        ("oracle:median", "none", True, 0, "median"),
+        ("none", "none", False, 0, "fedavg"),
+    ],
+)
+def test_baselines_stand_among_the_defenses(value, level, excluded, steps, rule):
+    (cell,) = plan(f"defenses={value}")
+    config = cell.config
+    assert (config.defense.level, config.aggregation.rule) == (level, rule)
+    assert (config.clients.exclude_malicious, config.realignment.steps) == (excluded, steps)
+    assert defense_of(config) == value.partition(":")[0]
+
+
+def test_settings_of_a_baseline_hold_where_it_is_named_and_nowhere_else():
+    cells = plan("defenses=none,realignment", "realignment.steps=7")
+    assert [cell.config.realignment.steps for cell in cells] == [0, 7]
+    assert [cell.config.realignment.steps for cell in plan("seeds=0,1", "realignment.steps=7")] == [7, 7]
+    message = "realignment.steps=7 holds for the defenses that name realignment: write defenses=realignment"
+    with pytest.raises(ConfigError, match=message):
+        plan("defenses=none,shadow", "realignment.steps=7")
+    with pytest.raises(ConfigError, match=r"clients.exclude_malicious=True holds for the defenses that name oracle"):
+        plan("defenses=none", "clients.exclude_malicious=true")
+
+
+def test_where_no_attacker_takes_part_the_attack_is_no_axis():
+    labels = [cell.label for cell in plan("defenses=none,oracle", "attacks=alie,ipm", "malicious=0,3")]
+    assert labels == [
+        "none, 0 malicious",
+        "none, attack alie, 3 malicious",
+        "none, attack ipm, 3 malicious",
+        "oracle, 0 malicious",
+        "oracle, 3 malicious",
+    ]
+    assert [cell.label for cell in plan("attacks=alie,ipm", "seeds=0", "clients.malicious=0")] == ["seed 0"]
+    assert [cell.label for cell in plan("attacks=alie,ipm", "clients.malicious=0")] == ["attack alie", "attack ipm"]
+
+
+def test_the_protocol_is_what_the_axes_do_not_say():
+    def protocols(*arguments):
+        return {cell.protocol for cell in plan(*arguments)}
+
+    (frozen,) = protocols("seeds=0")
+    matrix = ("defenses=none,oracle,realignment,live,krum,live+realignment", "attacks=unaligned,alie", "malicious=0,3")
+    assert protocols(*matrix, "worlds=0,1", "seeds=0,1") == {frozen}
+    assert protocols("rules=krum,bulyan", "defense.level=none") == {frozen}
+    changed = ("defense.canary.max_rise=0.3", "aggregation.f=2", "rounds=4", "realignment.refusal_share=0.4")
+    others = [protocols("seeds=0", change) for change in changed]
+    assert len(set().union(*others, {frozen})) == 5
+    assert protocols("defenses=realignment", "realignment.steps=7").isdisjoint({frozen})
 
 
 def test_attacks_and_rules_are_axes():

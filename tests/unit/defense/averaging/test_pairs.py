@@ -3,7 +3,7 @@
 import pytest
 
 from defense.averaging.ffa import frozen_names
-from defense.averaging.pairs import Pair, lora_pairs
+from defense.averaging.pairs import Pair, complete_pairs, lora_pairs
 
 Q, V = "base_model.model.layers.10.q_proj", "base_model.model.layers.9.v_proj"
 NAMES = [f"{module}.lora_{factor}.weight" for module in (Q, V) for factor in "BA"]
@@ -20,6 +20,11 @@ def test_factors_are_found_by_their_peft_names():
 def test_a_parameter_without_its_partner_is_named(odd):
     with pytest.raises(ValueError, match=r"aggregation\.averaging=svd needs pairs of lora_A and lora_B; m\.lora_"):
         lora_pairs([*NAMES, odd])
+
+
+def test_complete_pairs_leave_out_what_has_no_partner():
+    odd = ["m.lora_A.weight", "n.lora_B.weight", "o.lora_magnitude_vector.weight"]
+    assert complete_pairs([*odd, *NAMES]) == lora_pairs(NAMES)
 
 
 def test_every_a_is_frozen_and_no_b():
