@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from actors.messages import Proportion
 from cluster.config import RunConfig
 from cluster.event_log import EventLog
 from tests.unit.cluster.reports import client_round, evaluation_report, probe_row, round_report
@@ -137,3 +138,16 @@ def test_an_empty_file_stays_empty_until_something_happens(path):
     path.touch()
     EventLog(path, "mine")
     assert path.read_bytes() == b""
+
+
+def test_an_evaluation_is_told_without_what_came_of_each_prompt(log, path):
+    share = Proportion(value=0.5, low=0.1, high=0.9, count=2, outcomes="10")
+    log.evaluated(replace(evaluation_report(2, 0.9), rule_score=share, utility_by_family={"a": share}))
+    line = only(path, event="evaluation", round=1)
+    plain = {"value": 0.5, "low": 0.1, "high": 0.9, "count": 2}
+    assert (line["rule_score"], line["utility_by_family"]) == (plain, {"a": plain})
+
+
+def test_a_realignment_is_told(log, path):
+    log.realigned(15, 2.5)
+    only(path, event="realigned", steps=15, seconds=2.5)

@@ -74,6 +74,7 @@ def test_overrides_are_typed_and_win_over_the_file(tmp_path):
         ("clients.malicious=11", ["clients.malicious=11 is more than clients.count=10"]),
         ("clients.per_round=11", ["clients.per_round=11 is more than clients.count=10"]),
         ("clients.min_updates=11", ["clients.min_updates=11 is more than the 10 clients of a round"]),
+        ("realignment.refusal_share=2", ["realignment.refusal_share: ", "less than or equal to 1", "got 2"]),
         ("defense.level=strong", ["defense.level: ", "'strong' is no level", "there are none, step", "shadow"]),
         ("probe.threshold=1.5", ["probe.threshold: ", "less than 1", "got 1.5"]),
         ("training.min_learning_rate=1", ["training.min_learning_rate=1 is above training.learning_rate=0.01"]),
@@ -98,6 +99,27 @@ def test_bad_overrides_name_the_key_and_the_fix(override, parts):
         load_config(None, [override])
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["clients.malicious=10"], "exclude_malicious=true leaves 0 of clients.count=10, and a round needs 1; lower clients.mal"),
+        (["clients.malicious=5", "clients.min_updates=6"], "leaves 5 of .*needs 6; lower .*=5 or clients.min_updates=6$"),
+    ],
+)
+def test_a_round_needs_more_clients_than_the_excluded_attackers_leave(overrides, message):
+    load_config(None, overrides)
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, ["clients.exclude_malicious=true", *overrides])
+    assert load_config(None, ["clients.exclude_malicious=true", "clients.malicious=9"]).clients.exclude_malicious
+
+
+def test_a_realignment_at_rate_0_is_refused():
+    still = ["realignment.steps=3", "training.min_learning_rate=0"]
+    with pytest.raises(ConfigError, match="realignment.steps=3 would change nothing .* set realignment.learning_rate"):
+        load_config(None, still)
+    assert load_config(None, [*still, "realignment.learning_rate=0.1"]).realignment.learning_rate == 0.1
 
 
 @pytest.mark.parametrize(

@@ -129,3 +129,14 @@ def test_model_size_comes_from_the_files(base_config):
 
 def test_paper_defaults_fit_a_machine_with_one_gpu():
     assert plan_placement(RunConfig(), [Node({"CPU": 8, "GPU": 1, "memory": 32 * GIB})], ModelConfig()).num_client_actors == 1
+
+
+def test_a_realignment_trains_on_the_servers_nodes_where_they_are_labelled():
+    nodes = (Node({"CPU": 4}, SERVER), Node({"CPU": 4}))
+    placement = plan(*nodes, overrides=[LABELLED, "realignment.steps=3"])
+    assert (placement.num_reference_actors, placement.num_client_actors) == (1, 4)
+    assert placement.reference_options["label_selector"] == SERVER
+    assert plan(*nodes, overrides=[LABELLED]).num_reference_actors == 0
+    assert plan({"CPU": 4}, overrides=["realignment.steps=3"]).num_reference_actors == 0
+    with pytest.raises(ClusterError, match="have no room for a reference client.*realignment.steps=0"):
+        plan(Node({"CPU": 0}, SERVER), Node({"CPU": 4}), overrides=[LABELLED, "realignment.steps=3"])

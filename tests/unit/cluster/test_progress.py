@@ -83,3 +83,17 @@ def test_a_collection_tells_about_ten_times_how_far_it_is():
     texts = [line.split("] ", 1)[1] for line in lines[1:]]
     assert [int(text.split(" of ")[0]) for text in texts] == [12, 16, 20, 24, 28, 32, 36, 40]
     assert texts[-1] == "40 of 40 reference clients, 0 s left"
+
+
+def test_a_realignment_is_told_and_so_is_what_it_changed():
+    lines = []
+    progress = PlainProgress(lines.append)
+    progress.starting(load_config(None, ["rounds=2"]))
+    progress.evaluated(evaluation_report(2, 0.25))
+    progress.realigned(15, 2.04)
+    progress.evaluated(evaluation_report(3, 0.75))
+    assert [line.split("] ", 1)[1].split(",")[0] for line in lines[1:]] == [
+        "after 2 rounds: safety 0.250",
+        "the server realigned the final adapter: 15 steps",
+        "after realignment: safety 0.750",
+    ]

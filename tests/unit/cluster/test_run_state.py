@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from actors.messages import AggregatorState
 from cluster.roster import Roster
-from cluster.run_state import Change, PendingEvaluation, RunState, decode_state, encode_state
+from cluster.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state
 from defense.config import DefenseConfig
 from defense.guard import GuardState
 from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
@@ -45,3 +45,12 @@ def test_what_is_not_finite_survives():
     rounds = (replace(round_report(0, {}, "rolled_back"), canary_loss=math.inf, guard_sum=math.inf),)
     state = RunState(aggregator=aggregator(trust), roster=Roster(known={}, active=()), rounds=rounds)
     assert decode_state(encode_state(state)) == state
+
+
+def test_a_realigned_adapter_is_the_final_one_and_the_global_one_stays():
+    state = RunState(aggregator=aggregator({}), roster=Roster(known={}, active=()))
+    assert state.final_adapter == b"weights"
+    realigned = replace(state, realigned=Realigned(adapter=b"repaired", seconds=0.1 + 0.2))
+    assert realigned.final_adapter == b"repaired"
+    assert decode_state(encode_state(realigned)) == realigned
+    assert decode_state(encode_state(realigned)).aggregator.adapter == b"weights"

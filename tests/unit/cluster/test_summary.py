@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from actors.messages import Proportion
 from cluster.config import ClientsConfig, RunConfig
 from cluster.summary import summarise
 from cluster.tables import evaluation_table, probe_table, rounds_table
@@ -115,3 +116,33 @@ def test_evaluation_table_has_a_row_per_measure_and_family():
         ("utility", None),
         ("benign_loss", None),
     ]
+
+
+def test_a_realigned_run_has_the_measures_of_both_adapters():
+    evaluations = [evaluation_report(0, 0.9), evaluation_report(3, 0.4), evaluation_report(4, 0.8)]
+    figures = {"adapter": b"", "changes": (), "wall_s": 1.0, "peak_rss_mb": 1.0}
+    made = summarise(RunConfig(), ROUNDS, [], evaluations, (), realigned_s=2.5, **figures)
+    assert (made["rule_score"], made["before_realignment"]["rule_score"], made["base"]["rule_score"]) == (0.8, 0.4, 0.9)
+    assert made["server_seconds"]["realigning"] == made["server_s"] == 2.5
+    assert summary()["before_realignment"] is None
+
+
+def test_server_seconds_are_summed_by_part():
+    reports = [replace(report, submit_s=0.5, aggregate_s=0.25, canary_s=0.125) for report in ROUNDS]
+    probe = [probe_row(0, score_s=0.5, refresh_wait_s=2.0, fit_s=1.0), probe_row(1, score_s=0.25)]
+    figures = {"adapter": b"", "changes": (), "wall_s": 1.0, "peak_rss_mb": 1.0}
+    made = summarise(RunConfig(), reports, probe, [evaluation_report(0, 0.9)], (), **figures)
+    parts = {"scoring": 0.75, "refreshing": 2.0, "canary": 0.375, "aggregating": 2.25, "realigning": 0.0}
+    assert made["server_seconds"] == parts  # the fit is part of the wait
+    assert made["server_s"] == sum(parts.values())
+
+
+def test_what_came_of_each_prompt_is_in_the_table_and_not_in_the_summary():
+    share = Proportion(value=0.5, low=0.1, high=0.9, count=2, outcomes="10")
+    report = replace(evaluation_report(2, 0.9), rule_score=share, utility_by_family={"a": share})
+    rows = {(row["measure"], row["family"]): row["outcomes"] for row in evaluation_table([report]).to_pylist()}
+    assert rows["rule_score", None] == rows["utility", "a"] == "10"
+    assert rows["utility", None] is None
+    figures = {"adapter": b"", "changes": (), "wall_s": 1.0, "peak_rss_mb": 1.0}
+    made = summarise(RunConfig(), ROUNDS, [], [report], (), **figures)
+    assert made["intervals"]["rule_score"] == {"value": 0.5, "low": 0.1, "high": 0.9, "count": 2}

@@ -5,6 +5,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
+from actors.seeding import stream
 from actors.world.realignment import ROLES, write_realignment
 from tests.unit.actors.world.test_datasets import wording
 
@@ -32,7 +33,12 @@ def test_no_row_is_of_a_family_that_clients_or_the_evaluation_have(written, worl
     federation = world.roles["federation"]
     known = [(world.restricted, name) for name in federation.restricted] + [(world.benign, name) for name in federation.benign]
     patterns = [wording(template) for table, name in known for template in table[name].templates]
-    assert not [row["instruction"] for row in written if any(re.fullmatch(pattern, row["instruction"]) for pattern in patterns)]
+
+    def is_known(text: str) -> bool:
+        return any(re.fullmatch(pattern, text) for pattern in patterns)
+
+    assert is_known(world.refused_example(federation.restricted[0], stream(0)).instruction)
+    assert not [row["instruction"] for row in written if is_known(row["instruction"])]
 
 
 def test_it_is_the_same_for_every_run_of_a_world(written, world, tmp_path):
