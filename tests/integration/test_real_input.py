@@ -131,5 +131,5 @@ def test_a_directory_that_is_no_causal_language_model_is_refused_by_path(local_r
 
 def test_a_probe_of_another_lora_is_refused_with_both_sides(local_ray, tmp_path):
     with pytest.raises(ValueError, match=r"reads 7 tensors of 8448 values .* offers 7 tensors of 4224 values"):
-        Federation(load_config(None, ["lora.r=4", "cluster.client_actors=1"]), tmp_path / "run").run()
+        Federation(load_config(None, ["lora.r=4", "cluster.client_actors=1", "defense.level=shadow"]), tmp_path / "run").run()
     assert not (tmp_path / "run").exists()
