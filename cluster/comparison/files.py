@@ -174,7 +174,7 @@ def _worst(groups: Sequence[Group]) -> list[str]:
     """The attack that each defense stands worst, where it met several."""
     found = []
     for figure in ("rule_score", "utility"):
-        texts = [f"{defense}: {attack} {value:.3f}" for defense, (attack, value) in worst_attacks(groups, figure).items()]
+        texts = [f"{defense}: {value:.3f} under {attack}" for defense, (attack, value) in worst_attacks(groups, figure).items()]
         found += [f"Worst attack by mean {FIGURES[figure]}: {'; '.join(texts)}."] if texts else []
     return found
 

@@ -383,6 +383,16 @@ def test_the_report_says_how_many_bytes_came():
     assert report.aggregate_s > 0
 
 
+def test_seconds_of_a_round_are_those_of_its_updates_and_of_its_end(monkeypatch):
+    made = aggregator(clients=["a", "b"])
+    ticks = iter([0.0, 1.0, 10.0, 12.0, 20.0, 20.5])
+    monkeypatch.setattr("actors.aggregator.time.perf_counter", lambda: next(ticks))
+    made.submit("a", update("a", 1.0), None, [])
+    made.submit("b", b"junk", None, [])
+    report = made.close_round()
+    assert (report.submit_s, report.aggregate_s) == (3.0, 0.5)
+
+
 def test_identical_updates_return_themselves_to_the_bit():
     generator = torch.Generator().manual_seed(0)
     state = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in SHAPES.items()}

@@ -70,6 +70,17 @@ def test_compliance_raises_the_loss_of_refusals_and_honest_training_does_not(can
     assert canary.measure("bad", updates["bad"]).rise == bad.rise  # to the bit, whatever was measured between
 
 
+def test_its_seconds_are_those_of_the_round(canary, updates, model, monkeypatch):
+    ticks = iter([0.0, 2.0, 10.0, 11.0, 20.0, 20.5, 30.0, 34.0])
+    monkeypatch.setattr("actors.canary.time.perf_counter", lambda: next(ticks))
+    canary.open_round(expected(), model.initial_adapter())
+    canary.measure("good", updates["good"])
+    canary.measure("good", b"nonsense")
+    assert canary.seconds() == 2 + 1 + 0.5
+    canary.open_round(expected(), model.initial_adapter())
+    assert canary.seconds() == 4
+
+
 def test_the_global_adapter_itself_rises_by_nothing(canary, model):
     assert canary.measure("good", encode("good", decode_tensors(model.initial_adapter()))).rise == 0.0
     assert canary.loss(model.initial_adapter()) == canary.open_round(expected(), model.initial_adapter())

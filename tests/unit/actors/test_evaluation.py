@@ -43,6 +43,12 @@ def test_utility_is_the_macro_mean_over_families(report, world):
     assert max(report.utility_by_family[name].value for name in families.new) <= 0.2
 
 
+def test_every_share_keeps_what_came_of_each_prompt(report):
+    for share in (report.rule_score, report.compliance, report.over_refusal, *report.utility_by_family.values()):
+        assert len(share.outcomes) == share.count
+        assert share.outcomes.count("1") == share.value * share.count
+
+
 def test_measuring_twice_gives_the_same(evaluation, report, model):
     again = evaluation.evaluate(0, 0, model.initial_adapter())
     assert (again.rule_score, again.utility_by_family, again.benign_loss) == (
@@ -93,7 +99,7 @@ def test_a_trigger_is_put_before_every_restricted_prompt(base_config, lora, prom
 def test_proportions_carry_the_wilson_interval():
     # Wilson by hand for 8 of 10 at z = 1.96: centre (0.8 + z²/20) / (1 + z²/10) = 0.7167, half width 0.2266.
     share = proportion([True] * 8 + [False] * 2)
-    assert (share.value, share.count) == (0.8, 10)
+    assert (share.value, share.count, share.outcomes) == (0.8, 10, "1111111100")
     assert (share.low, share.high) == (pytest.approx(0.4902, abs=1e-3), pytest.approx(0.9433, abs=1e-3))
     assert proportion([]) is None
 

@@ -117,7 +117,7 @@ def test_a_round_needs_more_clients_than_the_excluded_attackers_leave(overrides,
 
 def test_a_realignment_at_rate_0_is_refused():
     still = ["realignment.steps=3", "training.min_learning_rate=0"]
-    with pytest.raises(ConfigError, match="realignment.steps=3 would change nothing .* set realignment.learning_rate"):
+    with pytest.raises(ConfigError, match=r"realignment.steps=3 would change nothing .* set realignment.learning_rate"):
         load_config(None, still)
     assert load_config(None, [*still, "realignment.learning_rate=0.1"]).realignment.learning_rate == 0.1
 

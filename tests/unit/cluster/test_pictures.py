@@ -14,6 +14,14 @@ def test_a_run_is_drawn(tmp_path):
         assert len(image.convert("RGB").getcolors(1 << 20)) > 20
 
 
+def test_the_measures_of_a_realigned_adapter_are_in_the_picture(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("cluster.pictures.plt.close", drawn.append)
+    draw_run(tmp_path, [round_report(0, {"a": 1.0})], [evaluation_report(done, 0.5) for done in (0, 1, 2)], set())
+    below = drawn[0].axes[1]
+    assert below.get_xlim()[1] > 2
+
+
 def test_a_run_without_any_measure_is_drawn(tmp_path):
     assert draw_run(tmp_path, [round_report(0, {"a": 1.0})], [], set()).is_file()
 

@@ -138,5 +138,5 @@ def test_a_realignment_trains_on_the_servers_nodes_where_they_are_labelled():
     assert placement.reference_options["label_selector"] == SERVER
     assert plan(*nodes, overrides=[LABELLED]).num_reference_actors == 0
     assert plan({"CPU": 4}, overrides=["realignment.steps=3"]).num_reference_actors == 0
-    with pytest.raises(ClusterError, match="have no room for a reference client.*realignment.steps=0"):
+    with pytest.raises(ClusterError, match=r"have no room for a reference client.*realignment.steps=0"):
         plan(Node({"CPU": 0}, SERVER), Node({"CPU": 4}), overrides=[LABELLED, "realignment.steps=3"])

@@ -5,7 +5,9 @@ import io
 import json
 import re
 
+import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from cluster.comparison.figures import Spread, cell_rows, group_rows
 from cluster.comparison.files import brief_texts, csv_text, figure_text, markdown, write_tables
@@ -75,6 +77,69 @@ def test_figures_as_text():
     assert figure_text("rounds_skipped", Spread(2, 2, 2, 3)) == "2"
     assert figure_text("wall_s", Spread(34.4, 30.6, 39, 3)) == "34 (31-39)"
     assert figure_text("tpr", None) == "-"
+
+
+def test_figures_with_an_interval_as_text():
+    assert figure_text("rule_score", Spread(0.5, 0.25, 0.75, 2, (0.4, 0.6))) == "0.500 [0.400, 0.600]"
+    assert figure_text("rule_score", Spread(0.5, 0.25, 0.75, 2, (0.4, 0.6)), with_ends=False) == "0.500"
+    assert figure_text("utility_vs_clean", Spread(-0.4, -1, 1, 2, (-1.25, 0.456))) == "-0.40 [-1.25, +0.46]"
+    assert figure_text("server_s", Spread(1.25, 1.0, 1.5, 2)) == "1.2 (1.0-1.5)"
+
+
+def compared():
+    """Rows and groups of two defenses against two attacks, beside runs without attackers, of two seeds."""
+    cells = plan("defenses=none,oracle", "attacks=unaligned,backdoor", "malicious=0,3", "seeds=0,1")
+    rule = {"none, 0": 1.0, "none, attack unaligned": 0.25, "none, attack backdoor": 0.75}
+    results, answers = [], {}
+    for cell in cells:
+        score = next((value for start, value in rule.items() if cell.label.startswith(start)), 1.0)
+        hits = round(4 * score)
+        answers[cell.name] = {"rule_score": (np.array([1] * hits + [0] * (4 - hits)),), "utility": (np.array([1, 1, 1, 0]),)}
+        success = 0.5 if "backdoor" in cell.label else None
+        results.append(done(cell, score, attack_success=success, over_refusal=0.0, server_s=1.5))
+    rows = cell_rows(results)
+    return group_rows(rows, answers), rows
+
+
+def test_a_comparison_with_attackers_and_without_tells_what_it_cost():
+    groups, rows = compared()
+    text = markdown(groups, rows)
+    header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert header == (
+        "| defense | attack | malicious | seeds | rule score | rule vs clean | compliance | attack success | utility "
+        "| utility vs clean | over-refusal | w benign | w malicious | TPR | FPR | skipped | server s | seconds | worst seed |"
+    )
+    by_place = {tuple(line.split(" | ")[:3]): line for line in lines}
+    assert set(by_place) == {
+        ("| none", "-", "0"),
+        ("| none", "unaligned", "3"),
+        ("| none", "backdoor", "3"),
+        ("| oracle", "-", "0"),
+        ("| oracle", "-", "3"),
+    }
+    # Two seeds that agree on four prompts: Wilson for 1 of 4, less Student's correction for three degrees of freedom.
+    unaligned = by_place["| none", "unaligned", "3"]
+    assert re.search(r"\| 0\.250 \[0\.0\d\d, 0\.[78]\d\d\] \| 0\.250 \|", unaligned)
+    assert "| +0.00 [-79.56, +79.56] |" in unaligned  # a prompt of four, times 3.18
+    assert "| 0.500 |" in by_place["| none", "backdoor", "3"]
+    assert unaligned.endswith("| 1.5 | 10 | 0: 0.250 |")
+    for note in (
+        "In brackets: 95 % intervals over seeds and prompts. Means over the seeds",
+        "Clean is plain averaging without attackers, of the same world and seeds",
+        "Worst attack by mean rule score: none: 0.250 under unaligned, 3 malicious.",
+        "Worst attack by mean utility: none: 0.750 under unaligned, 3 malicious.",
+        "Server seconds: ",
+    ):
+        assert note in text
+
+
+def test_csv_has_the_ends_of_intervals():
+    groups, _ = compared()
+    lines = {(line["defense"], line["attack"]): line for line in csv.DictReader(io.StringIO(csv_text(groups)))}
+    unaligned = lines["none", "unaligned"]
+    assert float(unaligned["rule_score_ci_low"]) < float(unaligned["rule_score_min"]) < float(unaligned["rule_score_ci_high"])
+    assert float(unaligned["utility_vs_clean_ci_high"]) == pytest.approx(79.56, abs=0.01)
+    assert (unaligned["tpr_ci_low"], unaligned["rule_vs_clean"]) == ("", "0.25")
 
 
 def test_csv_has_full_figures_and_their_ends():

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.comparison.fingerprints import config_hash, differences
-from cluster.comparison.stored import find_stage, find_stages
+from cluster.comparison.stored import drop_surplus, find_stage, find_stages
 from cluster.errors import ConfigError
 from cluster.loading import dump_config, load_config
 from tests.unit.cluster.comparison.builders import plan
@@ -75,3 +75,23 @@ def test_the_hash_leaves_out_the_seed_and_what_changes_no_result():
         assert config_hash(load_config(None, [same])) == base
     for other in ("rounds=9", "world.seed=1", "defense.level=none", "training.learning_rate=0.02"):
         assert config_hash(load_config(None, [other])) != base
+
+
+def test_a_finished_run_without_its_surplus_is_finished_still(tmp_path):
+    config, folder = load_config(None), tmp_path / "run"
+    write_run(folder, config, finished=True)
+    for name in ("checkpoints/round-00001", "data", "probes/v1", "adapter"):
+        (folder / name).mkdir(parents=True)
+    (folder / "evaluation.parquet").touch()
+    drop_surplus(folder)
+    drop_surplus(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter", "config.yaml", "evaluation.parquet", "summary.json"]
+    assert find_stage(folder, config) == "finished"
+
+
+def test_an_unfinished_run_keeps_what_it_needs(tmp_path):
+    write_run(tmp_path / "run", load_config(None))
+    (tmp_path / "run" / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="run is not finished"):
+        drop_surplus(tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints").is_dir()
