@@ -33,8 +33,8 @@ _SOMETIMES = ("attack_success", "rule_vs_clean", "utility_vs_clean")
 """Figures that have no column for people where no group has them."""
 _DIGITS = {"wall_s": 0, "server_s": 1, "utility_vs_clean": 2}
 _SERVER_COST = (
-    "Server seconds: the probe's scoring, waits for its refresh (reference clients and fit), the canary, the aggregator and the "
-    "realignment, over the whole run; evaluation and the start of actors are not among them."
+    "Server seconds: the probe's scoring, waits for its refresh (reference clients and fit), the canary, the aggregator and "
+    "the realignment, over the whole run; evaluation and the start of actors are not among them."
 )
 
 

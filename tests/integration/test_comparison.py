@@ -75,3 +75,22 @@ def test_cells_side_by_side_and_cells_resumed_end_in_the_bits_of_a_single_run(co
 
     code, output = compare("seeds=0,1")
     assert (code, "2 of 2 cells are finished already, 0 unfinished" in output) == (0, True)
+
+
+def test_a_baseline_beside_clean_runs_leaves_results_only(compare, tmp_path):
+    folder = tmp_path / "matrix"
+    code, output = compare("defenses=none,oracle", "malicious=0,1", "rounds=1", "--lean")
+    assert code == 0, output
+    rows = rows_of(folder)
+    assert {(row["defense"], row["attack"], row["malicious"]) for row in rows.values()} == {
+        ("none", None, 0),
+        ("none", "unaligned", 1),
+        ("oracle", None, 0),
+        ("oracle", None, 1),
+    }
+    assert rows["oracle_0-malicious"]["adapter_sha256"] == rows["none_0-malicious"]["adapter_sha256"]
+    assert all(row["server_s"] > 0 for row in rows.values())
+    assert "| utility vs clean |" in (folder / "comparison.md").read_text()
+    left = {path.name for cell in folder.iterdir() if cell.is_dir() for path in cell.iterdir()}
+    assert left.isdisjoint({"checkpoints", "data", "probes"})
+    assert {"adapter", "evaluation.parquet", "rounds.parquet", "summary.json"} <= left

@@ -1,6 +1,11 @@
 """Baselines of a comparison in real runs: the server repairs the final adapter, and attackers that never take part."""
 
+import json
+import shutil
+
 import pyarrow.parquet as pq
+
+from cluster import Federation
 
 SETTINGS = ("rounds=1", "defense.level=none", "clients.malicious=1")
 
@@ -13,6 +18,20 @@ def test_the_realigned_adapter_is_the_runs_and_both_are_measured(run_small):
     assert result.summary["adapter_sha256"] != plain.summary["adapter_sha256"]
     before = [row["value"] for row in result.evaluation.to_pylist() if row["rounds_done"] == 1]
     assert before == [row["value"] for row in plain.evaluation.to_pylist() if row["rounds_done"] == 1]
+
+
+def test_a_run_resumed_in_the_last_round_or_after_it_ends_in_the_same_realigned_bits(run_small):
+    result = run_small("rounds=2", "defense.level=none", "realignment.steps=2")
+    path, adapter, measured = result.path, result.summary["adapter_sha256"], result.evaluation.to_pylist()
+    (path / "summary.json").unlink()  # as if killed while it ended
+    assert Federation.resume(path).run().summary["adapter_sha256"] == adapter
+    assert result.evaluation.to_pylist() == measured
+
+    shutil.rmtree(path / "checkpoints" / "round-00002")
+    assert Federation.resume(path).run().summary["adapter_sha256"] == adapter
+    assert result.evaluation.to_pylist() == measured
+    events = [json.loads(line)["event"] for line in (path / "events.jsonl").read_text().splitlines()]
+    assert events.count("realigned") == 2  # it is not done again where a checkpoint has it
 
 
 def test_excluded_attackers_never_take_part_and_the_others_are_as_they_were(run_small):
