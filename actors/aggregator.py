@@ -13,8 +13,9 @@ import torch
 
 from actors.config import TrainingConfig
 from actors.errors import WireError
-from actors.gathering import Reading, gather, last_step_refusal, scored
-from actors.messages import AdapterLayout, Admission, AggregatorState, ClientRound, LoRAUpdate, ProbeScore, RoundReport, StepDelta
+from actors.gathering import Reading, gather, tie_refusal
+from actors.messages import AdapterLayout, Admission, AggregatorState, ClientRound, LoRAUpdate, RoundReport
+from actors.recording import absent_row, admitted_row, tensor_bytes
 from actors.scaffold import CLIPPING_SLACK, ControlVariates, Gradient
 from actors.seeding import stream
 from actors.wire import decode_message, decode_tensors, encode_tensors
@@ -22,29 +23,23 @@ from defense.admission import (
     OpenRound,
     Reason,
     Refusal,
-    adamw_norm_bound,
-    adamw_reach,
     check_control_variate,
     check_count,
     check_frozen,
-    check_norm,
     check_sender,
     check_tensors,
-    check_tie,
-    check_values,
     delta_norm,
 )
 from defense.agreement import compare
 from defense.averaging import svd
 from defense.averaging.ffa import frozen_names
 from defense.averaging.pairs import lora_pairs
+from defense.bounds import check_moved, round_bounds
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
-from defense.evidence import ClientEvidence, Evidence, Rise
 from defense.gate import Decision, decide, lift
-from defense.influence import capped
+from defense.influence import capped, divisor
 from defense.levels import compares, is_banned, make_level, sources_of, wants_shadow
 from defense.optimizers import make_optimizer
-from defense.products import check_products, product_bounds
 from defense.rules import gather as gathering
 from defense.rules import make_rule
 from defense.rules.rule import Aggregate, Memory, Update
@@ -154,11 +149,15 @@ class Aggregator:
             num_known: All clients that the federation knows, over whom SCAFFOLD takes its mean; None: these and those who have a
                 control variate.
         """
-        training, admission = self._config.training, self._config.admission
-        num_values = sum(tensor.numel() for tensor in self._adapter.values())
-        shadow_rate = self._defense.shadow.learning_rate if "shadow" in self._sources else 0.0
-        bound = admission.max_norm or adamw_norm_bound(
-            admission.norm_factor, max(learning_rate, shadow_rate), training.steps, num_values
+        training = self._config.training
+        bounds = round_bounds(
+            self._config.admission,
+            self._adapter,
+            learning_rate=learning_rate,
+            shadow_rate=self._defense.shadow.learning_rate if "shadow" in self._sources else 0.0,
+            num_steps=training.steps,
+            weight_decay=training.weight_decay,
+            freezes_a=bool(self._frozen),
         )
         expected = OpenRound(
             round_index=round_index,
@@ -166,12 +165,9 @@ class Aggregator:
             client_ids=frozenset(client_ids),
             num_steps=training.steps,
             batch_size=training.batch_size,
-            max_norm=bound,
-            max_value=self._reach(learning_rate),
-            max_shadow_value=self._reach(shadow_rate),
-            max_products=self._product_bounds(learning_rate),
             reads=self._sources,
             shadow_ids=frozenset(c for c in client_ids if wants_shadow(self._defense, self._trust, c)),
+            **bounds,
         )
         quorum = min_updates or self._config.min_updates
         self._round = _Round(expected=expected, trust=self._trust, folded=self._rule.init(), min_updates=quorum)
@@ -189,26 +185,6 @@ class Aggregator:
         if mean is None:
             raise RuntimeError("training.scaffold is off, so there are no control variates; set it to true")
         return encode_tensors(self._controls.difference(client_id, mean))
-
-    def _reach(self, learning_rate: float) -> float | None:
-        """How far a value may move in a round at this learning rate."""
-        factor = self._config.admission.value_factor
-        return None if factor is None else factor * self._honest_reach(learning_rate)
-
-    def _product_bounds(self, learning_rate: float) -> dict[str, float] | None:
-        """How far each module's B A may move in a round at this learning rate."""
-        factor = self._config.admission.product_factor
-        if factor is None:
-            return None
-        reach = self._honest_reach(learning_rate)
-        return product_bounds(self._adapter, factor, reach_a=0.0 if self._frozen else reach, reach_b=reach)
-
-    def _honest_reach(self, learning_rate: float) -> float:
-        """How far AdamW moves a value in a round at most; weight decay pulls by its share of the largest value."""
-        training = self._config.training
-        reach = adamw_reach(learning_rate, training.steps)
-        largest = max(float(tensor.abs().max()) for tensor in self._adapter.values()) + reach
-        return reach + learning_rate * training.weight_decay * training.steps * largest
 
     def submit(self, client_id: str, update: bytes, last_delta: bytes | None, scores: Sequence[Reading]) -> Admission:
         """Admit, weigh and fold in one client's update.
@@ -240,13 +216,14 @@ class Aggregator:
             return self._refuse(client_id, Refusal(Reason.MALFORMED, str(error)), _size(update))
         refusal = self._check(client_id, message, last_delta, scores)
         if refusal is not None:
-            return self._refuse(client_id, refusal, _tensor_bytes(message))
+            return self._refuse(client_id, refusal, tensor_bytes(message))
         self._weigh(current, message, scores)
         return Admission(client_id=client_id, admitted=True, reason=None)
 
     def drop(self, client_id: str, reason: str) -> None:
         """Record that a sampled client delivers nothing this round, and why. The first reason stands."""
-        self._open().rows.setdefault(client_id, self._empty_row(client_id, reason))
+        current = self._open()
+        current.rows.setdefault(client_id, absent_row(current.expected.round_index, client_id, reason))
 
     def close_round(self) -> RoundReport:
         """Judge the round and commit or skip it; the report has a row for every sampled client."""
@@ -284,39 +261,15 @@ class Aggregator:
         if refusal is not None:
             return refusal
         delta = self._delta(message)
-        bounds = current.expected
-        refusal = (
-            check_norm(delta, bounds.max_norm)
-            or check_values(delta, bounds.max_value)
-            or check_products(message.tensors, self._adapter, bounds.max_products)
-        )
-        return refusal or self._check_tie(delta, last_delta, scores)
+        refusal = check_moved(message.tensors, delta, self._adapter, current.expected)
+        if refusal is not None or not self._sources & {"real", "shadow"}:
+            return refusal
+        return tie_refusal(delta, last_delta, scores, self._config.training.steps)
 
     def _check_control(self, message: LoRAUpdate) -> Refusal | None:
         training = self._config.training
         asked = self._controls.shapes if training.scaffold else None
         return check_control_variate(message.control_variate, asked, CLIPPING_SLACK * training.max_grad_norm)
-
-    def _check_tie(
-        self, delta: Mapping[str, torch.Tensor], last_delta: bytes | None, scores: Sequence[Reading]
-    ) -> Refusal | None:
-        """The step delta that ties must be the one that was scored, not a second one after a harmless first."""
-        if not self._sources & {"real", "shadow"}:
-            return None
-        if last_delta is None:
-            return Refusal(Reason.UNTIED_EVIDENCE, "no step delta came with the update")
-        try:
-            last = decode_message(last_delta, StepDelta)
-        except WireError as error:
-            return Refusal(Reason.UNTIED_EVIDENCE, f"the last step delta is malformed: {error}")
-        if last.branch != "real":
-            return Refusal(Reason.UNTIED_EVIDENCE, "the message before the update is no real step delta")
-        if last.step != self._config.training.steps:
-            return Refusal(Reason.UNTIED_EVIDENCE, f"the message before the update is of step {last.step}, not the last")
-        refusal = last_step_refusal(scores)
-        if refusal is not None:
-            return Refusal(Reason.UNTIED_EVIDENCE, f"the last step delta was refused: {refusal}")
-        return check_tie(delta, last.tensors)
 
     def _delta(self, message: LoRAUpdate) -> dict[str, torch.Tensor]:
         """Client minus global in float32, the same subtraction that the client's last StepDelta made."""
@@ -327,16 +280,8 @@ class Aggregator:
         client_id, asked = message.client_id, message.client_id in current.expected.shadow_ids
         found = gather(message, scores, sources=self._sources, shadow_asked=asked, training=self._config.training)
         current.raw_weights[client_id] = 0.0
-        current.rows[client_id] = replace(
-            self._empty_row(client_id, found.reason, _tensor_bytes(message)),
-            admitted=True,
-            num_samples=message.num_samples,
-            num_steps_scored=sum(len(scored(scores, source)) for source in sorted(self._sources)),
-            update_norm=delta_norm(self._delta(message)),
-            loss=message.loss,
-            train_s=message.train_s,
-            **_verdict(found.evidence, scores),
-        )
+        norm, index = delta_norm(self._delta(message)), current.expected.round_index
+        current.rows[client_id] = admitted_row(index, message, found, scores, sources=self._sources, update_norm=norm)
         if found.evidence is None:
             return
         weights, current.trust = self._level(current.trust, [found.evidence])
@@ -400,30 +345,11 @@ class Aggregator:
         return Update(client_id=message.client_id, delta=exact, num_samples=message.num_samples, weight=weight)
 
     def _refuse(self, client_id: str, refusal: Refusal, num_bytes: int) -> Admission:
-        if client_id in self._open().expected.client_ids:
-            self._open().rows.setdefault(client_id, self._empty_row(client_id, str(refusal), num_bytes))
+        current = self._open()
+        if client_id in current.expected.client_ids:
+            row = absent_row(current.expected.round_index, client_id, str(refusal), num_bytes)
+            current.rows.setdefault(client_id, row)
         return Admission(client_id=client_id, admitted=False, reason=str(refusal))
-
-    def _empty_row(self, client_id: str, reason: str | None, num_bytes: int = 0) -> ClientRound:
-        return ClientRound(
-            round=self._open().expected.round_index,
-            client_id=client_id,
-            admitted=False,
-            reason=reason,
-            num_samples=0,
-            num_steps_scored=0,
-            malicious_ratio=None,
-            last_step_probability=None,
-            flagged=None,
-            weight=0.0,
-            share=0.0,
-            update_norm=None,
-            loss=None,
-            train_s=None,
-            probe_version=None,
-            round_outcome="",
-            num_bytes=num_bytes,
-        )
 
     def _aggregate(self, current: _Round, decision: Decision) -> Decision:
         """Commit what rule and optimizer make of the round; the decision, with a word on a lowered f and on what was lost."""
@@ -441,11 +367,9 @@ class Aggregator:
         return replace(decision, why=decision.why + self._lowered(aggregate) + _left_out(aggregate))
 
     def _divisor(self, current: _Round) -> float:
-        """What the sum of n w delta is divided by; among samples nobody's part of it is more than `max_share`."""
-        aggregation, masses = self._config.aggregation, current.masses.values()
-        if aggregation.normalisation == "weights":
-            return sum(masses)
-        return max(sum(row.num_samples for row in current.rows.values()), max(masses) / aggregation.max_share)
+        """What the sum of n w delta is divided by."""
+        aggregation, num_samples = self._config.aggregation, sum(row.num_samples for row in current.rows.values())
+        return divisor(current.masses.values(), num_samples, aggregation.normalisation, aggregation.max_share)
 
     def _lowered(self, aggregate: Aggregate) -> str:
         aggregation, assumed = self._config.aggregation, aggregate.num_attackers
@@ -480,18 +404,6 @@ class Aggregator:
         )
 
 
-def _verdict(evidence: ClientEvidence | None, readings: Sequence[Reading]) -> dict[str, Any]:
-    """Fields of a client's row that say what probe and canary found."""
-    versions = [item.probe_version for item in readings if isinstance(item, ProbeScore) and item.probe_version is not None]
-    found: dict[str, Any] = {"probe_version": max(versions, default=None)}
-    for item in evidence.by_source.values() if evidence is not None else ():
-        if isinstance(item, Rise):
-            found["canary_rise"] = item.rise
-        elif isinstance(item, Evidence):
-            found |= {"malicious_ratio": item.ratio, "last_step_probability": item.last_probability, "flagged": item.is_flagged}
-    return found
-
-
 def _left_out(aggregate: Aggregate) -> str:
     return "" if aggregate.error is None else f"; {aggregate.error:.2%} of the mean B A is beyond the rank"
 
@@ -502,11 +414,6 @@ def _encode_memory(memory: Memory) -> bytes:
 
 def _decode_memory(encoded: bytes) -> dict[str, torch.Tensor]:
     return decode_tensors(encoded) if encoded else {}
-
-
-def _tensor_bytes(message: LoRAUpdate) -> int:
-    sent = [*message.tensors.values(), *(message.control_variate or {}).values()]
-    return sum(tensor.nbytes for tensor in sent)
 
 
 def _size(update: object) -> int:

@@ -18,8 +18,8 @@ from actors.local_training import mean_response_loss
 from actors.messages import CanaryReading, LoRAUpdate
 from actors.model import AdaptedModel, choose_device
 from actors.wire import decode_message, decode_tensors
-from defense.admission import OpenRound, Reason, Refusal, check_norm, check_sender, check_tensors, check_values
-from defense.products import check_products
+from defense.admission import OpenRound, Reason, Refusal, check_sender, check_tensors
+from defense.bounds import check_moved
 
 _BATCH_SIZE = 64
 
@@ -99,12 +99,7 @@ class Canary:
         if refusal is not None:
             return refusal
         delta = {name: tensor - self._global[name] for name, tensor in update.tensors.items()}
-        refusal = (
-            check_norm(delta, self._expected.max_norm)
-            or check_values(delta, self._expected.max_value)
-            or check_products(update.tensors, self._global, self._expected.max_products)
-        )
-        return refusal or update
+        return check_moved(update.tensors, delta, self._global, self._expected) or update
 
 
 CanaryActor = ray.remote(Canary)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from actors.config import TrainingConfig
-from actors.messages import CanaryReading, LoRAUpdate, ProbeScore
+from actors.errors import WireError
+from actors.messages import CanaryReading, LoRAUpdate, ProbeScore, StepDelta
+from actors.wire import decode_message
+from defense.admission import Reason, Refusal, check_tie
 from defense.evidence import ClientEvidence, Evidence, Rise, Source, Unasked, gather_evidence
 from probe.config import PAPER_THRESHOLD
 
@@ -59,6 +64,33 @@ def gather(
 def scored(readings: Sequence[Reading], source: Source) -> list[ProbeScore]:
     """The probe's scores from one source."""
     return [s for s in readings if isinstance(s, ProbeScore) and s.branch == source and s.probability is not None]
+
+
+def tie_refusal(
+    delta: Mapping[str, torch.Tensor], last_delta: bytes | None, readings: Sequence[Reading], num_steps: int
+) -> Refusal | None:
+    """Why step deltas are no evidence on an update: the last must be the real branch's last step, the one that was scored, and
+    the update's delta to the bit.
+
+    Args:
+        delta: Client minus global in float32.
+        last_delta: The encoded message before the update; not a second one after a harmless first.
+        readings: In the order in which the client sent what they are of.
+    """
+    if last_delta is None:
+        return Refusal(Reason.UNTIED_EVIDENCE, "no step delta came with the update")
+    try:
+        last = decode_message(last_delta, StepDelta)
+    except WireError as error:
+        return Refusal(Reason.UNTIED_EVIDENCE, f"the last step delta is malformed: {error}")
+    if last.branch != "real":
+        return Refusal(Reason.UNTIED_EVIDENCE, "the message before the update is no real step delta")
+    if last.step != num_steps:
+        return Refusal(Reason.UNTIED_EVIDENCE, f"the message before the update is of step {last.step}, not the last")
+    refusal = last_step_refusal(readings)
+    if refusal is not None:
+        return Refusal(Reason.UNTIED_EVIDENCE, f"the last step delta was refused: {refusal}")
+    return check_tie(delta, last.tensors)
 
 
 def last_step_refusal(readings: Sequence[Reading]) -> str | None:

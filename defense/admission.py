@@ -202,25 +202,3 @@ def check_values(delta: Mapping[str, torch.Tensor], max_value: float | None) -> 
         if not largest <= max_value:
             return Refusal(Reason.NORM_EXCEEDED, f"a value of {name} moved by {largest:.4g}, above the bound {max_value:.4g}")
     return None
-
-
-def adamw_norm_bound(factor: float, learning_rate: float, num_steps: int, num_values: int) -> float:
-    """A bound on an honest delta's norm: AdamW moves each value by about the learning rate per step."""
-    return factor * learning_rate * num_steps * math.sqrt(num_values)
-
-
-def adamw_reach(learning_rate: float, num_steps: int, betas: tuple[float, float] = (0.9, 0.999)) -> float:
-    """How far AdamW without weight decay can move a value in its first steps, whatever the gradients are.
-
-    Step t moves it by the learning rate times |m / (1 - b1^t)| / sqrt(v / (1 - b2^t)). By Cauchy and Schwarz |m| is at most
-    sqrt(v) times sqrt(sum_i ((1 - b1) b1^i)^2 / ((1 - b2) b2^i)), so the ratio has a bound in which no gradient occurs
-    (Kingma and Ba 2015, section 2.1, discuss the same ratio). For 10 steps the sum of the bounds is 10.1.
-
-    Example: one step moves a value by the learning rate at most.
-    """
-    first, second = betas
-    reach = 0.0
-    for step in range(1, num_steps + 1):
-        most = sum(((1 - first) * first**i) ** 2 / ((1 - second) * second**i) for i in range(step))
-        reach += math.sqrt(most * (1 - second**step)) / (1 - first**step)
-    return learning_rate * reach

@@ -16,7 +16,9 @@ from defense.rules.geometry import gram
 def compare(config: DefenseConfig, state: State, updates: Gathered) -> tuple[list[Agreement], dict[str, float], State]:
     """Judge a round's clients by each other: their updates, with the weights above 0 that the other levels gave.
 
-    A client counts among the others by its weight, unless it has pulled against them in the rounds before.
+    A client counts among the others by its weight, unless it has pulled against them in the rounds before. A verdict that would
+    put out half of them or more is none: a few identical updates against everybody else's can turn the mean of the others for
+    each honest client. Then what was known before the round stands, and the round teaches nothing.
     """
     before = state.get("consensus", {})
     outcast = [consensus.is_outcast(before, item.client_id, config.consensus.min_cosine) for item in updates.updates]
@@ -24,6 +26,8 @@ def compare(config: DefenseConfig, state: State, updates: Gathered) -> tuple[lis
     cosines = agreements(updates, masses)
     found = [Agreement(client_id=item.client_id, cosine=c) for item, c in zip(updates.updates, cosines, strict=True)]
     weights, after = single_level("consensus", config)(before, found)
+    if 2 * list(weights.values()).count(0.0) >= len(weights):
+        after, weights = before, {item.client_id: 0.0 if out else 1.0 for out, item in zip(outcast, found, strict=True)}
     return found, weights, {**state, "consensus": after}
 
 

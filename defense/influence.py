@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Literal
 
 
 def capped(masses: Mapping[str, float], max_share: float) -> dict[str, float]:
@@ -25,3 +26,16 @@ def _bound(ordered: list[float], num_capped: int, max_share: float) -> float | N
         return None
     bound = max_share * sum(ordered[num_capped:]) / rest
     return bound if ordered[num_capped] <= bound * (1 + 1e-12) else None
+
+
+def divisor(masses: Collection[float], num_samples: int, normalisation: Literal["weights", "samples"], max_share: float) -> float:
+    """What the sum of n w delta is divided by.
+
+    Args:
+        masses: n w of the clients that count, at least one.
+        num_samples: n of all admitted clients together.
+        normalisation: By the sum of n w (the paper), or by n; then nobody's part of n is more than `max_share`.
+    """
+    if normalisation == "weights":
+        return sum(masses)
+    return max(num_samples, max(masses) / max_share)

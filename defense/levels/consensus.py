@@ -2,7 +2,8 @@
 
 An honest update with its sign turned raises no refusal's loss and is no malicious one to a probe; it undoes what the
 others learn. In one round's noise a direction tells little, so it is averaged over the client's rounds. Judges only
-clients that the other levels let through, and is blind where those who turn are as many as the honest.
+clients that the other levels let through, and gives no verdict where it would put out half of them or more
+(`defense/agreement.py`): it is blind where those who turn are as many as the honest.
 """
 
 from __future__ import annotations

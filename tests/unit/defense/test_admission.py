@@ -13,8 +13,6 @@ from defense.admission import (
     OpenRound,
     Reason,
     Refusal,
-    adamw_norm_bound,
-    adamw_reach,
     check_control_variate,
     check_count,
     check_frozen,
@@ -251,48 +249,6 @@ def test_the_refusal_of_a_norm_names_both_figures():
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_norm_that_is_not_finite_is_refused(value):
     assert check_norm({"a": torch.tensor([value])}, 1e9).reason is Reason.NORM_EXCEEDED
-
-
-def test_the_adamw_bound_is_the_learning_rate_in_every_value_at_every_step():
-    # 100 values, each moved by 0.01 in each of 10 steps: 0.1 each, norm 0.1 x sqrt(100) = 1; times the factor 4.
-    assert adamw_norm_bound(4.0, 0.01, 10, 100) == pytest.approx(4.0)
-
-
-def test_an_honest_adamw_run_stays_within_the_bound_at_factor_1_point_5():
-    parameter = torch.nn.Parameter(torch.zeros(64))
-    optimizer = torch.optim.AdamW([parameter], lr=0.01)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(5):
-        parameter.grad = torch.randn(64, generator=generator)
-        optimizer.step()
-    delta = {"a": parameter.detach()}
-    assert check_norm(delta, adamw_norm_bound(1.5, 0.01, 5, 64)) is None
-    assert check_norm({"a": 10 * delta["a"]}, adamw_norm_bound(1.5, 0.01, 5, 64)) is not None
-
-
-@pytest.mark.parametrize("steps", [1, 10, 40])
-@pytest.mark.parametrize("kind", ["constant", "sudden", "alternating", "random"])
-def test_no_gradient_moves_a_value_further_than_adamw_reaches(kind, steps):
-    generator = torch.Generator().manual_seed(steps)
-    gradients = {
-        "constant": torch.ones(steps),
-        "sudden": torch.tensor([10.0**i for i in range(steps)], dtype=torch.float64),  # each dwarfs those before it
-        "alternating": torch.tensor([(-1.0) ** i for i in range(steps)]),
-        "random": torch.randn(steps, generator=generator),
-    }[kind].double()
-    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    optimizer = torch.optim.AdamW([parameter], lr=0.01, weight_decay=0.0, eps=0.0)
-    for gradient in gradients:
-        parameter.grad = gradient.reshape(1)
-        optimizer.step()
-    assert abs(parameter.item()) <= adamw_reach(0.01, steps) * (1 + 1e-9)
-
-
-def test_the_reach_of_adamw_by_hand():
-    # The first step moves by the learning rate. In the second, sum = 0.01 / 0.001 + 0.0081 / 0.000999 = 18.1081,
-    # times 1 - 0.999^2 = 0.001999, the root of it by 1 - 0.81 = 0.19: 0.190258 / 0.19 = 1.001358.
-    assert adamw_reach(0.01, 1) == pytest.approx(0.01)
-    assert adamw_reach(0.01, 2) == pytest.approx(0.01 * 2.001358, rel=1e-6)
 
 
 def test_one_value_that_moved_too_far_is_named_even_where_the_norm_is_small():

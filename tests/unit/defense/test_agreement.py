@@ -64,6 +64,25 @@ def test_clients_that_turn_their_updates_are_put_out_and_then_have_no_say():
     assert min(item.cosine for item in found[:7]) > 0.55
 
 
+def test_a_few_identical_updates_cannot_put_out_everybody_else():
+    # Honest clients of a task each have nothing in common; three send the opposite of their mean.
+    honest = np.eye(7)
+    turned = [(-honest.sum(0)).tolist()] * 3
+    everybody = gathered([*honest.tolist(), *turned])
+    assert max(agreements(everybody, [1] * 10)) < -0.1
+    _, weights, state = compare(DefenseConfig(level="consensus"), {}, everybody)
+    assert set(weights.values()) == {1.0}
+    assert state == {"consensus": {}}
+
+
+def test_without_a_verdict_whoever_was_put_out_before_stays_out():
+    known = {"consensus": {"c1": {"cosines": -0.5, "rounds": 1.0}}}
+    everybody = gathered([[1, 0], [1, 0], [-1, 0], [-1, 0]])  # c0 and c1 would both be out, half of them
+    _, weights, state = compare(DefenseConfig(level="consensus"), known, everybody)
+    assert weights == {"c0": 1.0, "c1": 0.0, "c2": 1.0, "c3": 1.0}
+    assert state == known
+
+
 def test_only_consensus_compares():
     assert compares(DefenseConfig(level="live+canary+consensus"))
     assert not compares(DefenseConfig(level="live+canary"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defense.influence import capped
+from defense.influence import capped, divisor
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,12 @@ def test_the_share_holds_and_nobody_gains(masses, max_share):
     assert all(found[name] <= named[name] for name in named)
     assert max(found.values()) == pytest.approx(min(max(masses), max(found.values())))
     assert all(found[name] == named[name] for name in named if named[name] < max(found.values()) * (1 - 1e-9))
+
+
+@pytest.mark.parametrize(
+    ("normalisation", "max_share", "expected"),
+    [("weights", 1.0, 9), ("samples", 1.0, 12), ("samples", 0.5, 12), ("samples", 0.25, 24)],
+)
+def test_what_a_step_is_divided_by(normalisation, max_share, expected):
+    # 6 and 3 count of 12 samples; a share of 1/4 for the 6 asks for 24.
+    assert divisor([6.0, 3.0], 12, normalisation, max_share) == expected
