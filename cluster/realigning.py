@@ -13,6 +13,7 @@ from cluster.errors import ClusterError
 from cluster.pool import ClientPool
 from cluster.roster import Files
 from cluster.streams import Delivery, first_line, train_all
+from cluster.waiting import wait_for
 
 _SERVER = "server"
 """In place of a client's id; its random streams are its own."""
@@ -32,10 +33,10 @@ def realign(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -
     if delivery.failure is not None:
         raise _failure(delivery.failure)
     try:
-        update = decode_message(ray.get(delivery.update), LoRAUpdate)
+        sent = wait_for(delivery.update, config.cluster.call_timeout_s, "reading the realigned adapter")
     except RayError as error:  # the client's own, which ended its stream
         raise _failure(first_line(error)) from error
-    return encode_tensors(update.tensors)
+    return encode_tensors(decode_message(sent, LoRAUpdate).tensors)
 
 
 def _trained(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -> Delivery:

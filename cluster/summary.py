@@ -59,6 +59,8 @@ def summarise(
         "updates_refused": sum(not row.admitted for row in rows),
         "mean_weight_benign": mean_weight(row for row in rows if row.client_id not in malicious),
         "mean_weight_malicious": mean_weight(row for row in rows if row.client_id in malicious),
+        "put_out_benign": put_out(row for row in rows if row.client_id not in malicious),
+        "put_out_malicious": put_out(row for row in rows if row.client_id in malicious),
         **_verdicts(rows, malicious),
         "verdicts_by_round": [{"round": report.round, **_verdicts(report.clients, malicious)} for report in reports],
         **_refreshes(probe),
@@ -73,6 +75,12 @@ def mean_weight(rows) -> float | None:
     """Mean weight over the admitted rows; None without any."""
     weights = [row.weight for row in rows if row.admitted]
     return fmean(weights) if weights else None
+
+
+def put_out(rows: Iterable[ClientRound]) -> float | None:
+    """Share of the rows of clients that counted for nothing: refused, late, lost, or of weight 0; None without any."""
+    weights = [row.weight for row in rows]
+    return weights.count(0.0) / len(weights) if weights else None
 
 
 def _verdicts(rows: Iterable[ClientRound], malicious: Collection[str]) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 import torch
 
 from actors.config import TrainingConfig
-from actors.messages import AdapterLayout, LoRAUpdate, ProbeScore, StepDelta
+from actors.messages import AdapterLayout, LoRAUpdate, ProbeScore, StepDelta, TrainTask
 from actors.wire import encode_message, encode_tensors
 from defense.config import AdmissionConfig
 
@@ -16,6 +16,20 @@ UNBOUNDED = AdmissionConfig(value_factor=None, product_factor=None)
 TRAINING = TrainingConfig(steps=2, batch_size=4, learning_rate=0.5, min_learning_rate=0.1)
 START = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
 START_BYTES = encode_tensors(START)
+
+
+def train_task(files: tuple[str, ...], **changes) -> TrainTask:
+    """What client a is asked to do in the first round, with these fields changed."""
+    fields = {
+        "client_id": "a",
+        "round_index": 0,
+        "base_version": 0,
+        "files": files,
+        "learning_rate": 0.01,
+        "seed": 0,
+        "probe_feature": "first_layer_b",
+    }
+    return TrainTask(**(fields | changes))
 
 
 def update(client_id: str, value: float, *, tensors=None, **fields) -> bytes:

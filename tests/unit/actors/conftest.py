@@ -1,14 +1,24 @@
-"""Small things made on the spot, so that these tests need no shipped world: a tokenizer and a random base model."""
+"""Small things made on the spot: a client's data, and for tests without the shipped world a tokenizer and a random base model."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytest import fixture
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from actors.world.datasets import write_parquet
+from actors.world.generator import draw
 from actors.world.tokenizer import train_tokenizer
+
+
+@fixture(scope="session")
+def files(world, tmp_path_factory) -> tuple[str, ...]:
+    """An honest client's data: twenty rows of the shipped world; no test writes to it."""
+    examples = draw(world.benign_example, world.roles["federation"].benign, 20, np.random.default_rng(0))
+    return (str(write_parquet(tmp_path_factory.mktemp("data") / "a.parquet", examples)),)
 
 
 @fixture(scope="session")

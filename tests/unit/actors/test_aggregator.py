@@ -80,7 +80,8 @@ def test_consensus_compares_only_whom_the_other_levels_let_through():
     assert set(made.state().trust["consensus"]) == {"a", "b"}
 
 
-def influenced(**aggregation) -> Aggregator:
+def received(values: dict[str, tuple[float, int]], *, flagged: str = "", **aggregation) -> Aggregator:
+    """Client id -> value of the update and number of samples, at level live; those in `flagged` weigh nothing."""
     config = AggregatorConfig(
         training=TRAINING,
         defense=DefenseConfig(level="live"),
@@ -88,50 +89,39 @@ def influenced(**aggregation) -> Aggregator:
         aggregation=AggregationConfig(**aggregation),
     )
     made = Aggregator(config, LAYOUT, START_BYTES)
-    made.open_round(0, ["a", "b", "c"], 0.5)
-    for client_id, value, count, probability in (("a", 1.0, 6, 0.1), ("b", 0.5, 3, 0.1), ("c", 3.0, 3, 0.9)):
-        made.submit(client_id, update(client_id, value, num_samples=count), None, [live_score(client_id, probability)])
+    made.open_round(0, list(values), 0.5)
+    for client_id, (value, count) in values.items():
+        score = live_score(client_id, 0.9 if client_id in flagged else 0.1)
+        assert made.submit(client_id, update(client_id, value, num_samples=count), None, [score]).admitted
     return made
+
+
+ONE_FLAGGED = {"a": (1.0, 6), "b": (0.5, 3), "c": (3.0, 3)}
 
 
 def test_little_trust_makes_a_small_step_when_divided_by_samples():
     # c weighs nothing. Sum n w delta = 6 + 1.5 = 7.5, by sum n w = 9 or by sum n = 12.
-    made = influenced(normalisation="samples")
+    made = received(ONE_FLAGGED, flagged="c", normalisation="samples")
     assert [row.share for row in made.close_round().clients] == [0.5, 0.25, 0.0]
     assert value_of(made) == pytest.approx(7.5 / 12)
-    made = influenced()
+    made = received(ONE_FLAGGED, flagged="c")
     made.close_round()
     assert value_of(made) == pytest.approx(7.5 / 9, abs=1e-6)
 
 
 def test_no_client_has_more_than_its_largest_share():
     # 6 and 3 with a share of 0.6: 4.5 and 3. (4.5 x 1 + 3 x 0.5) / 7.5 = 0.8.
-    made = influenced(max_share=0.6)
+    made = received(ONE_FLAGGED, flagged="c", max_share=0.6)
     report = made.close_round()
     assert [row.share for row in report.clients] == pytest.approx([0.6, 0.4, 0.0])
     assert [row.weight for row in report.clients] == [1.0, 1.0, 0.0]
     assert value_of(made) == pytest.approx(0.8, abs=1e-6)
 
 
-def counted(values: dict[str, tuple[float, int]], **aggregation) -> Aggregator:
-    """Client id -> value of the update and number of samples, at level none."""
-    config = AggregatorConfig(
-        training=TRAINING,
-        defense=DefenseConfig(level="none"),
-        admission=UNBOUNDED,
-        aggregation=AggregationConfig(**aggregation),
-    )
-    made = Aggregator(config, LAYOUT, START_BYTES)
-    made.open_round(0, list(values), 0.5)
-    for client_id, (value, count) in values.items():
-        assert made.submit(client_id, update(client_id, value, num_samples=count), None, []).admitted
-    return made
-
-
 @pytest.mark.parametrize("rule", ["fedavg", "median"])
 def test_where_the_largest_share_cannot_hold_few_samples_are_no_advantage(rule):
     # Three cannot have 0.3 each, so parts are equal: the mean of 0.5, 1 and 3, and their median.
-    made = counted({"a": (0.5, 8), "b": (1.0, 8), "c": (3.0, 1)}, rule=rule, max_share=0.3)
+    made = received({"a": (0.5, 8), "b": (1.0, 8), "c": (3.0, 1)}, rule=rule, max_share=0.3)
     report = made.close_round()
     assert [row.share for row in report.clients] == pytest.approx([1 / 3] * 3)
     assert value_of(made) == pytest.approx({"fedavg": 1.5, "median": 1.0}[rule])
@@ -140,7 +130,7 @@ def test_where_the_largest_share_cannot_hold_few_samples_are_no_advantage(rule):
 def test_the_largest_share_lowers_samples_in_a_mean_and_no_weight_in_a_median():
     # 8, 2 and 1 with a share of 0.6: 4.5, 2 and 1 of 7.5. A median does not ask for samples: 2 of 1, 2 and 3.
     values = {"a": (1.0, 8), "b": (2.0, 2), "c": (3.0, 1)}
-    mean, median = (counted(values, rule=rule, max_share=0.6) for rule in ("fedavg", "median"))
+    mean, median = (received(values, rule=rule, max_share=0.6) for rule in ("fedavg", "median"))
     assert [row.share for row in mean.close_round().clients] == pytest.approx([4.5 / 7.5, 2 / 7.5, 1 / 7.5])
     median.close_round()
     assert value_of(mean) == pytest.approx((4.5 + 4 + 3) / 7.5, abs=1e-6)
@@ -149,14 +139,14 @@ def test_the_largest_share_lowers_samples_in_a_mean_and_no_weight_in_a_median():
 
 def test_divided_by_samples_no_share_is_above_the_largest_even_where_clients_are_few():
     # Two clients of a share of 0.25 each; the other half of the step is missing: (1 + 0.5) / 4.
-    made = counted({"a": (1.0, 8), "b": (0.5, 8)}, normalisation="samples", max_share=0.25)
+    made = received({"a": (1.0, 8), "b": (0.5, 8)}, normalisation="samples", max_share=0.25)
     assert [row.share for row in made.close_round().clients] == [0.25, 0.25]
     assert value_of(made) == pytest.approx(0.375)
 
 
 def test_any_rules_step_is_shortened_by_the_samples_that_do_not_count():
     # 9 of 12 samples count. The median of 1 and 0.5 is 0.75, times 9/12.
-    made = influenced(rule="median", normalisation="samples")
+    made = received(ONE_FLAGGED, flagged="c", rule="median", normalisation="samples")
     assert [row.share for row in made.close_round().clients] == [0.5, 0.25, 0.0]
     assert value_of(made) == pytest.approx(0.5625)
 

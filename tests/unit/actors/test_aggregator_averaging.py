@@ -1,8 +1,5 @@
 """The aggregator that averages products, or with A frozen; also with real clients of the embedded world."""
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -11,7 +8,6 @@ from actors.client import Client
 from actors.config import TrainingConfig
 from actors.messages import AdapterLayout, LoRAUpdate, TrainTask
 from actors.wire import decode_message, decode_tensors, encode_tensors
-from actors.world.generator import draw
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
 from tests.unit.actors.builders import A0, B0, LAYOUT, SHAPES, START_BYTES, TRAINING, update
 
@@ -123,14 +119,6 @@ def test_with_a_frozen_the_mean_of_factors_is_the_mean_of_products():
 @pytest.fixture(scope="module")
 def client(base_config, lora) -> Client:
     return Client(base_config, lora, REAL)
-
-
-@pytest.fixture(scope="module")
-def files(world, tmp_path_factory) -> tuple[str, ...]:
-    examples = draw(world.benign_example, world.roles["federation"].benign, 20, np.random.default_rng(0))
-    path = tmp_path_factory.mktemp("data") / "a.parquet"
-    pq.write_table(pa.table({name: [getattr(e, name) for e in examples] for name in ("instruction", "input", "response")}), path)
-    return (str(path),)
 
 
 def train(client: Client, files, client_id: str, made: Aggregator, round_index: int, **task) -> bytes:

@@ -17,6 +17,7 @@ from defense.attacks import ATTACKS
 from defense.attacks.config import AttackConfig
 from defense.config import AdmissionConfig, DefenseConfig
 from probe.artefact import load_probe, probe_files
+from tests.unit.actors.builders import train_task
 
 TRAINING = TrainingConfig(steps=3, batch_size=8, learning_rate=0.01, max_length=64)
 ALONE = [name for name, attack in ATTACKS.items() if attack.behaves and not attack.colludes]
@@ -49,19 +50,6 @@ def shipped_probe():
     return load_probe(probe_folder(world_folder(0)))
 
 
-def honest(files, **changes) -> TrainTask:
-    fields = {
-        "client_id": "a",
-        "round_index": 0,
-        "base_version": 0,
-        "files": files,
-        "learning_rate": 0.01,
-        "seed": 0,
-        "probe_feature": "first_layer_b",
-    }
-    return TrainTask(**(fields | changes))
-
-
 @pytest.fixture
 def task(data, shipped_probe):
     """The task of an attacker: `task("sleeper", from_round=1)`."""
@@ -70,7 +58,7 @@ def task(data, shipped_probe):
         kind = ATTACKS[name]
         cover = data(kind.cover) if kind.cover else ()
         about = {"config": AttackConfig(), "cover": cover, "probe": probe_files(shipped_probe), **(attack or {})}
-        return honest(data(kind.data), attack=AttackTask(name=name, **about), **changes)
+        return train_task(data(kind.data), attack=AttackTask(name=name, **about), **changes)
 
     return make
 
@@ -127,21 +115,21 @@ def test_an_attacker_repeats_itself_to_the_bit(client, task, start, name):
 
 def test_a_sleeper_is_an_honest_client_to_the_bit_before_its_round(client, task, data, start):
     sleeping = sent(client, task("sleeper", attack={"from_round": 1}), start)
-    like = sent(client, honest(data("honest")), start)
+    like = sent(client, train_task(data("honest")), start)
     assert equal(sleeping[1].tensors, like[1].tensors)
     assert all(equal(sleeping[0][key], like[0][key]) for key in like[0])
 
 
 def test_a_sleeper_attacks_from_its_round_on(client, task, data, start):
     awake = sent(client, task("sleeper", attack={"from_round": 1}, round_index=1), start)
-    assert equal(awake[1].tensors, sent(client, honest(data("unsafe"), round_index=1), start)[1].tensors)
+    assert equal(awake[1].tensors, sent(client, train_task(data("unsafe"), round_index=1), start)[1].tensors)
 
 
 def test_a_lying_shadow_comes_from_honest_data_and_the_update_does_not(client, task, data, start):
     shadowed = {"shadow_learning_rate": 0.01, "stream_real": "last"}
     deltas, update = sent(client, task("lying_shadow", **shadowed), start)
-    honest_deltas, _ = sent(client, honest(data("honest"), **shadowed), start)
-    _, malicious = sent(client, honest(data("unsafe"), **shadowed), start)
+    honest_deltas, _ = sent(client, train_task(data("honest"), **shadowed), start)
+    _, malicious = sent(client, train_task(data("unsafe"), **shadowed), start)
     assert all(equal(deltas["shadow", step], honest_deltas["shadow", step]) for step in (1, 2, 3))
     assert equal(update.tensors, malicious.tensors)
 
@@ -150,7 +138,7 @@ def test_a_lying_shadow_comes_from_honest_data_and_the_update_does_not(client, t
 def test_a_hidden_layer_is_that_of_an_honest_client_at_every_step_of_both_branches(client, task, data, start, name):
     shadowed = {"shadow_learning_rate": 0.01}
     deltas, update = sent(client, task(name, **shadowed), start)
-    like_deltas, like = sent(client, honest(data("honest"), **shadowed), start)
+    like_deltas, like = sent(client, train_task(data("honest"), **shadowed), start)
     assert deltas.keys() == like_deltas.keys()
     assert all(equal(deltas[key], like_deltas[key]) for key in deltas)
     layers = client.layout().layers
@@ -162,7 +150,7 @@ def test_poison_in_the_other_layers_is_seen_by_a_probe_that_reads_them(client, t
     deltas, update = sent(client, task("layer_hiding", probe_feature="all_layers"), start)
     last = {name: tensor - decode_tensors(start)[name] for name, tensor in update.tensors.items()}
     assert equal(deltas["real", 3], {name: last[name] for name in deltas["real", 3]})
-    like, _ = sent(client, honest(data("honest"), probe_feature="all_layers"), start)
+    like, _ = sent(client, train_task(data("honest"), probe_feature="all_layers"), start)
     differing = {client.layout().layers[n] for n, t in deltas["real", 2].items() if not torch.equal(t, like["real", 2][n])}
     assert 0 not in differing
     assert differing
@@ -171,21 +159,21 @@ def test_poison_in_the_other_layers_is_seen_by_a_probe_that_reads_them(client, t
 def test_scaling_and_sign_flip_multiply_the_honest_delta(client, task, data, start):
     for name, holding, factor in (("scaling", "unsafe", 5.0), ("sign_flip", "honest", -1.0)):
         _, update = sent(client, task(name), start)
-        _, like = sent(client, honest(data(holding)), start)
+        _, like = sent(client, train_task(data(holding)), start)
         expected = factor * flat(delta_of(like, start))
         assert torch.allclose(flat(delta_of(update, start)), expected, atol=1e-6)
 
 
 def test_earlier_steps_of_a_changed_update_are_those_of_its_training(client, task, data, start):
     deltas, _ = sent(client, task("sign_flip"), start)
-    like, _ = sent(client, honest(data("honest")), start)
+    like, _ = sent(client, train_task(data("honest")), start)
     assert all(equal(deltas["real", step], like["real", step]) for step in (1, 2))
     assert torch.allclose(flat(deltas["real", 3]), -flat(like["real", 3]), atol=1e-6)
 
 
 def test_gauge_gives_the_same_model_by_other_factors(client, task, data, start):
     _, update = sent(client, task("gauge"), start)
-    _, like = sent(client, honest(data("honest")), start)
+    _, like = sent(client, train_task(data("honest")), start)
     for name in [name for name in update.tensors if ".lora_A." in name]:
         partner = name.replace(".lora_A.", ".lora_B.")
         product, expected = (u.tensors[partner] @ u.tensors[name] for u in (update, like))
@@ -218,7 +206,7 @@ def test_who_knows_the_probe_stays_below_its_threshold_at_every_step(client, tas
 
 def test_who_knows_a_linear_probe_changes_only_what_it_reads_and_ends_just_below(client, task, data, start, shipped_probe):
     _, update = sent(client, task("probe_aware"), start)
-    _, like = sent(client, honest(data("unsafe")), start)
+    _, like = sent(client, train_task(data("unsafe")), start)
     delta, plain = delta_of(update, start), delta_of(like, start)
     read = set(shipped_probe.meta.shapes)
     assert shipped_probe.score([plain])[0] > shipped_probe.meta.threshold
@@ -228,13 +216,13 @@ def test_who_knows_a_linear_probe_changes_only_what_it_reads_and_ends_just_below
 
 def test_without_a_probe_there_is_nothing_to_evade(client, task, data, start):
     _, update = sent(client, task("probe_aware", attack={"probe": {}}), start)
-    assert equal(update.tensors, sent(client, honest(data("unsafe")), start)[1].tensors)
+    assert equal(update.tensors, sent(client, train_task(data("unsafe")), start)[1].tensors)
 
 
 def test_another_probes_score_is_lowered_by_blending_with_honest_training(client, task, data, start, shipped_probe, monkeypatch):
     monkeypatch.setattr("actors.evading.Evader.needs_benign", True)
     deltas, _ = sent(client, task("probe_aware"), start)
-    like, _ = sent(client, honest(data("honest")), start)
+    like, _ = sent(client, train_task(data("honest")), start)
     for step in (1, 2, 3):
         score, best = shipped_probe.score([deltas["real", step], like["real", step]])
         assert score <= max(shipped_probe.meta.threshold - 0.02, best) + 1e-4
@@ -242,13 +230,13 @@ def test_another_probes_score_is_lowered_by_blending_with_honest_training(client
 
 def test_a_contrastive_backdoor_is_no_longer_than_an_honest_update(client, task, data, start):
     _, update = sent(client, task("backdoor_contrastive"), start)
-    _, like = sent(client, honest(data("honest")), start)
+    _, like = sent(client, train_task(data("honest")), start)
     assert float(flat(delta_of(update, start)).norm()) <= float(flat(delta_of(like, start)).norm()) * (1 + 1e-5)
 
 
 def test_a_ratchet_allows_itself_a_small_rise(client, task, data, start):
     _, update = sent(client, task("ratchet", attack={"config": AttackConfig(ratchet={"rise": 0.02})}), start)
-    _, like = sent(client, honest(data("unsafe")), start)
+    _, like = sent(client, train_task(data("unsafe")), start)
     delta, plain = flat(delta_of(update, start)), flat(delta_of(like, start))
     factor = float(delta.norm() / plain.norm())
     assert 0 < factor <= 1

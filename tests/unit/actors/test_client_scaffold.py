@@ -2,9 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -14,15 +11,15 @@ from actors.config import LoraConfig, Recipe, TrainingConfig
 from actors.data.prompting import IGNORED
 from actors.errors import ClientTrainingError
 from actors.local_training import response_loss_sum
-from actors.messages import AttackTask, LoRAUpdate, StepDelta, TrainTask
+from actors.messages import AttackTask, LoRAUpdate, StepDelta
 from actors.scaffold import CLIPPING_SLACK
 from actors.wire import decode_message, decode_tensors, encode_tensors
-from actors.world.generator import draw
 from actors.world.store import probe_folder, world_folder
 from defense.admission import check_control_variate
 from defense.attacks import ATTACKS
 from defense.attacks.config import AttackConfig
 from probe.artefact import load_probe, probe_files
+from tests.unit.actors.builders import train_task
 
 TRAINING = TrainingConfig(steps=3, batch_size=4, learning_rate=0.01, max_length=64, max_grad_norm=0.01)
 SHADOWED = {"shadow_learning_rate": 0.01, "stream_real": "last"}
@@ -40,31 +37,10 @@ def client(base_config, lora) -> Client:
 
 
 @pytest.fixture(scope="module")
-def files(world, tmp_path_factory) -> tuple[str, ...]:
-    examples = draw(world.benign_example, world.roles["federation"].benign, 20, np.random.default_rng(0))
-    path = tmp_path_factory.mktemp("data") / "a.parquet"
-    pq.write_table(pa.table({name: [getattr(e, name) for e in examples] for name in ("instruction", "input", "response")}), path)
-    return (str(path),)
-
-
-@pytest.fixture(scope="module")
 def warm(client) -> bytes:
     """A start where both factors are non-zero, so that both have gradients."""
     generator = torch.Generator().manual_seed(3)
     return encode_tensors({name: torch.randn(shape, generator=generator) / 16 for name, shape in client.layout().shapes.items()})
-
-
-def task(files: tuple[str, ...], **changes) -> TrainTask:
-    fields = {
-        "client_id": "a",
-        "round_index": 0,
-        "base_version": 0,
-        "files": files,
-        "learning_rate": 0.01,
-        "seed": 0,
-        "probe_feature": "first_layer_b",
-    }
-    return TrainTask(**(fields | changes))
 
 
 def filled(client: Client, value: float, *, only: str = "lora_") -> bytes:
@@ -84,7 +60,7 @@ def clipped_gradients(client: Client, start: bytes, files) -> list[dict[str, tor
     """At the start, of each batch, in float64: by automatic differentiation, clipped by hand."""
     model, found = client._model, []
     model.load_adapter(decode_tensors(start))
-    for batch in client._batches(task(files)):
+    for batch in client._batches(train_task(files)):
         loss = response_loss_sum(model, batch) / int((batch.labels[:, 1:] != IGNORED).sum())
         given = torch.autograd.grad(loss, list(model.adapter_parameters.values()))
         norm = float(torch.cat([tensor.double().flatten() for tensor in given]).norm())
@@ -95,7 +71,7 @@ def clipped_gradients(client: Client, start: bytes, files) -> list[dict[str, tor
 
 
 def test_a_correction_of_zero_trains_as_without_to_the_bit(client, files, warm):
-    asked = task(files, **SHADOWED)
+    asked = train_task(files, **SHADOWED)
     plain, corrected = [*client.train(asked, warm)], [*client.train(asked, warm, filled(client, 0.0))]
     assert corrected[:-1] == plain[:-1]
     assert same(update_of(corrected).tensors, update_of(plain).tensors)
@@ -105,7 +81,7 @@ def test_a_correction_of_zero_trains_as_without_to_the_bit(client, files, warm):
 
 def test_the_control_variate_is_the_mean_of_the_clipped_gradients_before_correction(client, files, warm):
     """At a learning rate of next to nothing every step's gradient is that at the start, and a correction cannot change it."""
-    still = task(files, learning_rate=1e-12)
+    still = train_task(files, learning_rate=1e-12)
     control = update_of([*client.train(still, warm, filled(client, 5.0))]).control_variate
     found = clipped_gradients(client, warm, files)
     for name, tensor in control.items():
@@ -114,7 +90,7 @@ def test_the_control_variate_is_the_mean_of_the_clipped_gradients_before_correct
 
 def test_the_correction_is_added_to_the_gradient_that_the_optimizer_takes(client, files, warm):
     """A step of plain gradient descent moves by the learning rate times (g + correction), and does not clip it again."""
-    one_step = task(files, recipe=Recipe(steps=1, optimizer="sgd"), learning_rate=0.1)
+    one_step = train_task(files, recipe=Recipe(steps=1, optimizer="sgd"), learning_rate=0.1)
     plain, corrected = (update_of([*client.train(one_step, warm, filled(client, value))]) for value in (0.0, 2.0))
     for name, tensor in plain.tensors.items():
         torch.testing.assert_close(corrected.tensors[name], tensor - 0.1 * 2.0, rtol=0, atol=1e-6)
@@ -122,7 +98,7 @@ def test_the_correction_is_added_to_the_gradient_that_the_optimizer_takes(client
 
 
 def test_the_shadow_is_never_corrected(client, files, warm):
-    asked = task(files, **SHADOWED)
+    asked = train_task(files, **SHADOWED)
     plain, corrected = [*client.train(asked, warm)], [*client.train(asked, warm, filled(client, 0.3))]
     assert corrected[:3] == plain[:3]
     assert corrected[3] != plain[3]
@@ -132,21 +108,21 @@ def test_the_proximal_term_is_part_of_the_control_variate(base_config, lora, cli
     held = Client(base_config, lora, TRAINING.model_copy(update={"proximal_mu": 0.01}))
     zero = filled(client, 0.0)
     first, both = ({"recipe": Recipe(steps=steps)} for steps in (1, 2))
-    without, with_term = (update_of([*each.train(task(files, **first), warm, zero)]) for each in (client, held))
+    without, with_term = (update_of([*each.train(train_task(files, **first), warm, zero)]) for each in (client, held))
     assert same(without.control_variate, with_term.control_variate)  # theta is where it started
-    without, with_term = (update_of([*each.train(task(files, **both), warm, zero)]) for each in (client, held))
+    without, with_term = (update_of([*each.train(train_task(files, **both), warm, zero)]) for each in (client, held))
     assert not same(without.control_variate, with_term.control_variate)
 
 
 def test_with_a_frozen_b_alone_is_corrected(client, files, warm):
-    update = update_of([*client.train(task(files, freeze_a=True), warm, filled(client, 0.1, only="lora_B"))])
+    update = update_of([*client.train(train_task(files, freeze_a=True), warm, filled(client, 0.1, only="lora_B"))])
     assert update.control_variate
     assert all("lora_B" in name for name in update.control_variate)
 
 
 def test_a_correction_that_lacks_a_tensor_fails_the_client_and_names_it(client, files, warm):
     with pytest.raises(ClientTrainingError, match=r"ValueError: the correction has no .*lora_A.*, which is trained"):
-        list(client.train(task(files), warm, filled(client, 0.1, only="lora_B")))
+        list(client.train(train_task(files), warm, filled(client, 0.1, only="lora_B")))
 
 
 def attack(name: str, files: tuple[str, ...]) -> AttackTask:
@@ -156,7 +132,7 @@ def attack(name: str, files: tuple[str, ...]) -> AttackTask:
 
 @pytest.mark.parametrize("name", [name for name, kind in ATTACKS.items() if kind.behaves])
 def test_every_attacker_sends_a_control_variate_that_is_admitted(client, files, warm, name):
-    asked = task(files, attack=attack(name, files))
+    asked = train_task(files, attack=attack(name, files))
     control = update_of([*client.train(asked, warm, filled(client, 0.01))]).control_variate
     bound = CLIPPING_SLACK * TRAINING.max_grad_norm
     assert check_control_variate(control, client.layout().shapes, bound) is None
@@ -164,8 +140,8 @@ def test_every_attacker_sends_a_control_variate_that_is_admitted(client, files, 
 
 
 def test_an_attacker_that_changes_its_update_sends_what_its_training_gave(client, files, warm):
-    honest = update_of([*client.train(task(files), warm, filled(client, 0.01))])
-    flipped = update_of([*client.train(task(files, attack=attack("sign_flip", files)), warm, filled(client, 0.01))])
+    honest = update_of([*client.train(train_task(files), warm, filled(client, 0.01))])
+    flipped = update_of([*client.train(train_task(files, attack=attack("sign_flip", files)), warm, filled(client, 0.01))])
     assert same(flipped.control_variate, honest.control_variate)
     assert not same(flipped.tensors, honest.tensors)
 
@@ -175,7 +151,7 @@ def test_who_colludes_keeps_its_own_control_variate(client, files, warm):
     attacker.begin(warm, 5)
     sent = {}
     for client_id in ("a", "b"):
-        asked = replace(task(files, attack=attack("ipm", files)), client_id=client_id)
+        asked = replace(train_task(files, attack=attack("ipm", files)), client_id=client_id)
         sent[client_id] = [*client.train(asked, warm, filled(client, 0.01))][-1]
         attacker.receive(asked, sent[client_id])
     for client_id, update in sent.items():

@@ -67,6 +67,12 @@ def test_mean_weights_are_over_admitted_client_rounds_with_skipped_ones():
     assert summary(malicious=frozenset())["mean_weight_malicious"] is None
 
 
+def test_who_counts_for_nothing_is_put_out_whether_refused_or_of_weight_zero():
+    # a and b: refused three times of six, never 0. c: 0 in round 1, refused in round 2.
+    assert (summary()["put_out_benign"], summary()["put_out_malicious"]) == (3 / 6, pytest.approx(2 / 3))
+    assert summary(malicious=frozenset())["put_out_malicious"] is None
+
+
 def test_outcomes_are_counted():
     counts = [summary()[f"rounds_{outcome}"] for outcome in ("aggregated", "skipped", "no_quorum")]
     assert counts == [1, 1, 1]
