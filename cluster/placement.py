@@ -13,7 +13,8 @@ from cluster.config import RunConfig
 from cluster.errors import ClusterError
 from cluster.nodes import Node, total
 
-_EVALUATION_GPU_SHARE = 0.2
+SERVER_GPU_SHARE = 0.2
+"""Of a GPU, for the server's own models together: the evaluation's and, where a level or the guard asks it, the canary's."""
 _PROCESS_BYTES = 450 << 20
 """Resident memory of an actor process with torch, transformers and peft imported, without a model; measured."""
 _BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -34,6 +35,7 @@ class Placement:
     """How many of them the present nodes have room for."""
     client_options: Options
     evaluation_options: Options
+    """Of each of the server's own models: the evaluation's and the canary's."""
     server_options: Options
     """Probe and aggregator: they need no reservation of their own on a small machine."""
     num_reference_actors: int = 0
@@ -90,14 +92,15 @@ def _plan(config: RunConfig, hosts: Sequence[Node], servers: Sequence[Node], mod
     room = sum(_fits(node, shares) for node in (hosts if evaluates_on_server else _without_evaluation(hosts)))
     if room == 0 and on_gpu and total(hosts, "GPU") >= 1:
         raise ClusterError(
-            f"cluster.gpus_per_client={shares['num_gpus']:g}: beside the evaluation's {_EVALUATION_GPU_SHARE} no node has that "
+            f"cluster.gpus_per_client={shares['num_gpus']:g}: beside the evaluation's {SERVER_GPU_SHARE} no node has that "
             f"much left (the cluster has {total(hosts, 'GPU'):g} GPUs); lower it, or add a GPU"
         )
     per_actor = config.cluster.clients_per_actor
     wanted = config.cluster.client_actors or (math.ceil(trainings / per_actor) if per_actor else max(1, room))
     wanted = min(wanted, trainings)
-    _check_memory(min(wanted, room), model, hosts, on_gpu=on_gpu)
-    evaluation = {"num_gpus": _EVALUATION_GPU_SHARE, "num_cpus": 0} if on_gpu else {"num_cpus": 0}
+    models = _num_server_models(config)
+    _check_memory(min(wanted, room), models, model, hosts, on_gpu=on_gpu)
+    evaluation = {"num_gpus": SERVER_GPU_SHARE / models, "num_cpus": 0} if on_gpu else {"num_cpus": 0}
     return Placement(
         num_client_actors=wanted,
         num_placeable=min(wanted, room),
@@ -105,6 +108,11 @@ def _plan(config: RunConfig, hosts: Sequence[Node], servers: Sequence[Node], mod
         evaluation_options=evaluation | (_selector(label, inside=True) if evaluates_on_server else {}),
         server_options={"num_cpus": 0} | _selector(label, inside=True),
     )
+
+
+def _num_server_models(config: RunConfig) -> int:
+    """Actors of the server that hold the base model: the evaluation, and the canary where it is asked."""
+    return 1 + int("canary" in config.defense.levels or config.defense.guard.enabled)
 
 
 def _actors_on_servers(config: RunConfig, servers: Sequence[Node], references: int) -> int:
@@ -125,17 +133,17 @@ def _shares(config: RunConfig, hosts: Sequence[Node]) -> Options:
     cpus, number = max(total(hosts, "CPU"), 1.0), config.cluster.client_actors
     if config.cluster.gpus_per_client is None and total(hosts, "GPU") < 1:
         return {"num_cpus": min(1.0, cpus / number) if number else 1.0}  # a fixed number of actors shares the CPUs there are
-    share = config.cluster.gpus_per_client or 1 - _EVALUATION_GPU_SHARE
+    share = config.cluster.gpus_per_client or 1 - SERVER_GPU_SHARE
     actors = number or max(1, sum(_gpu_fits(node, share) for node in hosts))
     return {"num_gpus": share, "num_cpus": min(1.0, cpus / (actors + 1))}
 
 
 def _without_evaluation(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes with what evaluation leaves of the first GPU."""
+    """The nodes with what the server's models leave of the first GPU."""
     nodes, first = list(nodes), next((i for i, node in enumerate(nodes) if node.resources.get("GPU", 0) >= 1), None)
     if first is not None:
         gpus = nodes[first].resources["GPU"]
-        nodes[first] = Node({**nodes[first].resources, "GPU": gpus - _EVALUATION_GPU_SHARE}, nodes[first].labels)
+        nodes[first] = Node({**nodes[first].resources, "GPU": gpus - SERVER_GPU_SHARE}, nodes[first].labels)
     return nodes
 
 
@@ -160,16 +168,16 @@ def _selector(label: str | None, *, inside: bool) -> Options:
     return {"label_selector": {key: value if inside else f"!{value}"}}
 
 
-def _check_memory(num_actors: int, model: ModelConfig, hosts: Sequence[Node], *, on_gpu: bool) -> None:
+def _check_memory(num_actors: int, server_models: int, model: ModelConfig, hosts: Sequence[Node], *, on_gpu: bool) -> None:
     if not any("memory" in node.resources for node in hosts):
         return
     available, per_actor = total(hosts, "memory"), _PROCESS_BYTES + (0 if on_gpu else model_bytes(model))
-    needed = (num_actors + 1) * per_actor
+    needed = (num_actors + server_models) * per_actor
     if needed > available:
         raise ClusterError(
-            f"cluster.client_actors={num_actors} and the evaluation need about {needed / 2**30:.1f} GiB "
+            f"cluster.client_actors={num_actors} and the server's {server_models} need about {needed / 2**30:.1f} GiB "
             f"({per_actor / 2**30:.1f} GiB each), the cluster has {available / 2**30:.1f} GiB: "
-            f"set cluster.client_actors to {max(1, int(available // per_actor) - 1)}, or add memory"
+            f"set cluster.client_actors to {max(1, int(available // per_actor) - server_models)}, or add memory"
         )
 
 

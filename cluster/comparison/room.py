@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cluster.config import RunConfig
 from cluster.errors import ClusterError
 from cluster.nodes import Node, total
-from cluster.placement import plan_placement
+from cluster.placement import SERVER_GPU_SHARE, plan_placement
 from cluster.sources import base_model
 
 _ALMOST = 1e-9
@@ -62,7 +62,7 @@ def _room(config: RunConfig, nodes: Sequence[Node], at_once: int) -> int:
     share = placement.client_options.get("num_gpus")
     if share is None:
         return placement.num_placeable
-    left = total(nodes, "GPU") - at_once * placement.evaluation_options.get("num_gpus", 0)
+    left = total(nodes, "GPU") - at_once * SERVER_GPU_SHARE
     return min(placement.num_placeable, int(left / share + _ALMOST))
 
 

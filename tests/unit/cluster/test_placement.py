@@ -57,6 +57,13 @@ def test_with_gpus_client_and_evaluation_share_them():
     assert placement.evaluation_options["num_gpus"] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("asking", [["defense.level=canary"], ["defense.level=none", "defense.guard.enabled=true"]])
+def test_the_canary_shares_the_evaluations_part_of_a_gpu(asking):
+    placement = plan({"CPU": 16, "GPU": 1}, overrides=[*asking, "evaluation.canary_path=refusals.jsonl"])
+    assert placement.evaluation_options["num_gpus"] == pytest.approx(0.1)
+    assert placement.client_options["num_gpus"] + 2 * placement.evaluation_options["num_gpus"] <= 1
+
+
 @pytest.mark.parametrize(("share", "actors"), [(0.8, 4), (0.2, 4 + 3 * 5), (0.5, 1 + 3 * 2), (1, 3), (2, 1)])
 def test_a_share_below_1_lies_on_one_gpu_and_the_evaluation_takes_part_of_one(share, actors):
     placement = plan({"CPU": 64, "GPU": 4}, overrides=[f"cluster.gpus_per_client={share}"], num_clients=100)
