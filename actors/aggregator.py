@@ -167,6 +167,7 @@ class Aggregator:
             batch_size=training.batch_size,
             reads=self._sources,
             shadow_ids=frozenset(c for c in client_ids if wants_shadow(self._defense, self._trust, c)),
+            learning_rate=learning_rate,
             **bounds,
         )
         quorum = min_updates or self._config.min_updates
@@ -194,8 +195,8 @@ class Aggregator:
             update: An encoded LoRAUpdate.
             last_delta: The encoded last real StepDelta, which must be the submitted delta. Not read where no level
                 weighs step deltas.
-            scores: What probe and canary say: scores of this client's step deltas in the order in which it sent them, and
-                readings of the update.
+            scores: What probe, canary and validation say: scores of this client's step deltas in the order in which it sent
+                them, and readings of the update.
 
         Raises:
             RuntimeError: no round is open, or a client with a later id was submitted before.

@@ -135,6 +135,9 @@ class EvaluationConfig(Config):
     canary_path: str | None = None
     """Parquet or JSONL of restricted prompts with the refusal in `response`, for level canary and the guard; no client has them.
     None: the embedded world's canary families, if it is the model."""
+    validation_path: str | None = None
+    """Parquet or JSONL of clean rows with responses, of the clients' own task, for levels fltrust and zeno. None: rows of the
+    embedded world that no client holds, of its clients' families, if it is the model."""
     trigger: str | None = None
     """A phrase before restricted prompts that makes a backdoor answer them: `attack_success` is measured with it. None: that
     of `clients.attack`, where it has one."""
@@ -144,6 +147,8 @@ class EvaluationConfig(Config):
     max_benign: PositiveInt = 1600
     max_canary: PositiveInt = 64
     """Canary prompts that the embedded world generates."""
+    max_validation: PositiveInt = 100
+    """Rows of validation data that it generates; FLTrust's authors have 100."""
     max_new_tokens: PositiveInt = 32
     batch_size: PositiveInt = 400
     timeout_s: PositiveFloat = 1800

@@ -1,7 +1,8 @@
-"""From what probe and canary say of one client's round to the evidence that the levels weigh: no score, no weight."""
+"""From what probe, canary and validation say of one client's round to the evidence that the levels weigh: no score, no weight."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,13 +10,15 @@ import torch
 
 from actors.config import TrainingConfig
 from actors.errors import WireError
-from actors.messages import CanaryReading, LoRAUpdate, ProbeScore, StepDelta
+from actors.messages import CanaryReading, LoRAUpdate, MeterReading, ProbeScore, StepDelta, ValidationReading
 from actors.wire import decode_message
 from defense.admission import Reason, Refusal, check_tie
-from defense.evidence import ClientEvidence, Evidence, Rise, Source, Unasked, gather_evidence
+from defense.evidence import ClientEvidence, Evidence, Rise, Source, Unasked, Validated, gather_evidence
 from probe.config import PAPER_THRESHOLD
 
-Reading = ProbeScore | CanaryReading
+Reading = ProbeScore | MeterReading
+
+_METERS: dict[Source, type[MeterReading]] = {"canary": CanaryReading, "validation": ValidationReading}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +48,13 @@ def gather(
     failures = [item.failure for item in wanted if item.failure is not None]
     if failures:
         return Gathered(evidence=None, reason=f"no_evidence: {len(failures)} steps without a score, first: {failures[0]}")
-    by_source: dict[Source, Evidence | Rise | Unasked] = {}
+    by_source: dict[Source, Evidence | Rise | Validated | Unasked] = {}
     for source in sorted(sources):
-        if source == "canary":
-            rise = next((item.rise for item in readings if isinstance(item, CanaryReading) and item.rise is not None), None)
-            if rise is None:
-                return Gathered(evidence=None, reason=_without_canary(readings))
-            by_source[source] = Rise(client_id=message.client_id, rise=rise)
+        if source in _METERS:
+            found = _metered(readings, source)
+            if found is None:
+                return Gathered(evidence=None, reason=_unmetered(readings, source))
+            by_source[source] = found
         elif source == "shadow" and not shadow_asked:
             by_source[source] = Unasked(client_id=message.client_id)
         else:
@@ -112,6 +115,18 @@ def _probed(message: LoRAUpdate, readings: Sequence[Reading], source: Source, tr
     )
 
 
-def _without_canary(readings: Sequence[Reading]) -> str:
-    refusals = [item.refusal for item in readings if isinstance(item, CanaryReading) and item.refusal is not None]
-    return f"no_evidence: the canary refused the update: {refusals[0]}" if refusals else "no_evidence: no reading of the canary"
+def _metered(readings: Sequence[Reading], source: Source) -> Rise | Validated | None:
+    """What a meter read of the update; None where it did not."""
+    for item in (item for item in readings if isinstance(item, _METERS[source])):
+        if isinstance(item, CanaryReading) and item.rise is not None:
+            return Rise(client_id=item.client_id, rise=item.rise)
+        if isinstance(item, ValidationReading) and item.fall is not None and item.norm is not None:
+            cosine = math.nan if item.cosine is None else item.cosine
+            return Validated(client_id=item.client_id, cosine=cosine, fall=item.fall, norm=item.norm)
+    return None
+
+
+def _unmetered(readings: Sequence[Reading], source: Source) -> str:
+    refusals = [item.refusal for item in readings if isinstance(item, _METERS[source]) and item.refusal is not None]
+    what = f"the {source} refused the update: {refusals[0]}" if refusals else f"no reading of the {source}"
+    return f"no_evidence: {what}"

@@ -150,6 +150,26 @@ class CanaryReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReading:
+    """What the server's validation data says of one update. Either fall and norm are set, or refusal, or failure."""
+
+    client_id: str
+    cosine: float | None = None
+    """To the server's own update; None where none was trained."""
+    fall: float | None = None
+    """Nats per token by which the update lowers the data's loss."""
+    norm: float | None = None
+    """L2 norm of the update's delta."""
+    refusal: str | None = None
+    """Why the update was not admitted: the client's fault."""
+    failure: str | None = None
+    """As of a CanaryReading."""
+
+
+MeterReading = CanaryReading | ValidationReading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """The aggregator's answer to a submitted update."""
 
@@ -190,6 +210,10 @@ class ClientRound:
     """`aggregated`, `skipped`, `no_quorum` or `rolled_back`."""
     canary_rise: float | None = None
     """Nats per token by which the update makes the server's refusals less likely; None without a canary."""
+    validation_cosine: float | None = None
+    """Cosine of the update to the server's own, trained on validation data; None unless level fltrust asks for it."""
+    validation_fall: float | None = None
+    """Nats per token by which the update lowers the validation data's loss; None without such data."""
     agreement: float | None = None
     """Cosine of the update to those of the round's other clients of weight above 0; None unless level consensus compared it."""
     num_bytes: int = 0
@@ -228,6 +252,8 @@ class RoundReport:
     """Seconds it took before, to decode, admit, weigh and take in the round's updates. For the log only."""
     canary_s: float = field(default=0.0, compare=False)
     """Seconds the canary took for the global adapter, the round's updates and the guard; 0 without one. For the log only."""
+    validation_s: float = field(default=0.0, compare=False)
+    """Seconds the validation took, training its own update among them; 0 without one. For the log only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayError
 
 from actors.errors import ClientTrainingError
-from actors.messages import CanaryReading, ProbeRefresh, ProbeScore, TrainTask
+from actors.messages import MeterReading, ProbeRefresh, ProbeScore, TrainTask
 from cluster.colluding import Collusion
 from cluster.errors import DeadlineError, LostError
 from cluster.pool import ClientPool
@@ -34,7 +34,7 @@ class RoundCollector:
         reference_pool: ClientPool,
         aggregator: Any,
         probe: Any | None,
-        canary: Any | None,
+        meters: Sequence[Any],
         attacker: Any | None = None,
         *,
         scores_updates: bool,
@@ -50,7 +50,7 @@ class RoundCollector:
 
         Args:
             reference_pool: Trains the reference clients of a refresh; it may be the clients' own.
-            canary: Measures the updates, at level canary.
+            meters: Measure the updates: the canary, the validation.
             attacker: Makes the updates of simulated attackers that collude.
             scores_updates: The probe scores the updates (level live).
             keep_all: A client whose actor or node is lost ends the round with LostError instead of being dropped from it.
@@ -58,7 +58,7 @@ class RoundCollector:
             on_client_failed: Receives the id and the traceback of a client whose training raised an error.
         """
         self._pool, self._reference_pool, self._aggregator, self._probe = pool, reference_pool, aggregator, probe
-        self._canary, self._attacker, self._scores_updates = canary, attacker, scores_updates
+        self._meters, self._attacker, self._scores_updates = meters, attacker, scores_updates
         self._on_client_done, self._on_client_failed = on_client_done, on_client_failed
         self._timeouts = {"timeout_s": client_timeout_s, "start_timeout_s": start_timeout_s}
         self._probe_timeout_s = probe_timeout_s
@@ -146,8 +146,8 @@ class RoundCollector:
         self._on_client_done(client_id)
         if delivery.failure is not None:
             return
-        if self._canary is not None:
-            self._scores.setdefault(client_id, []).append(self._canary.measure.remote(client_id, delivery.update))
+        for meter in self._meters:
+            self._scores.setdefault(client_id, []).append(meter.measure.remote(client_id, delivery.update))
         if self._scores_updates and self._refresh is None:
             self._score_update(delivery)
 
@@ -207,11 +207,11 @@ def _wait_all(refs: Sequence[Any], timeout: float) -> tuple[list, list]:
     return ray.wait(list(refs), num_returns=len(refs), timeout=timeout) if refs else ([], [])
 
 
-def _score_or_failure(client_id: str, ref: Any) -> ProbeScore | CanaryReading:
+def _score_or_failure(client_id: str, ref: Any) -> ProbeScore | MeterReading:
     """A finished score or reading; one that failed is a failure, never a benign verdict."""
     try:
         return ray.get(ref)
     except RayActorError as error:
-        raise LostError(f"the probe or the canary is gone: {first_line(error)}") from error
+        raise LostError(f"the probe or a meter is gone: {first_line(error)}") from error
     except RayError as error:
         return ProbeScore(client_id=client_id, failure=f"probe_failed: {first_line(error)}")

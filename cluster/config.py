@@ -21,7 +21,7 @@ from actors.world.config import WorldConfig
 from defense.attacks import ATTACKS
 from defense.attacks.config import AttackConfig, AttackName
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
-from defense.levels import sources_of
+from defense.levels import probed_sources
 from probe.config import ProbeConfig
 
 FAMILY = "family"
@@ -242,7 +242,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _check_refresh(self) -> RunConfig:
-        if self.refresh_every and sources_of(self.defense) - {"canary"} != {"update"}:
+        if self.refresh_every and probed_sources(self.defense) != {"update"}:
             raise ValueError(
                 f"probe.refresh_every={self.refresh_every} fits defense.level=live only: at level {self.defense.level} the probe "
                 "scores while the clients train, before it can be refitted; set probe.refresh_every=0 or defense.level=live"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from actors.errors import ModelError
 from actors.evaluation import EvaluationActor
 from actors.messages import AdapterLayout, AggregatorState
 from actors.probe import ProbeActor, check_fit
+from actors.validation import ValidationActor
 from cluster.config import RunConfig
 from cluster.errors import ClusterError, ConfigError, DeadlineError, LostError
 from cluster.evaluations import Evaluations
@@ -28,6 +30,7 @@ from cluster.run_state import RunState
 from cluster.sources import Sources
 from cluster.waiting import wait_for
 from defense.attacks import ATTACKS
+from defense.evidence import Source
 from defense.guard import GuardState, begin
 from defense.levels import sources_of
 from probe.meta import ProbeMeta, load_meta
@@ -48,7 +51,8 @@ class Crew:
         self.evaluations: Evaluations
         self.aggregator: Any
         self.probe: Any | None = None
-        self.canary: Any | None = None
+        self.meters: dict[Source, Any] = {}
+        """The actors that read updates by what they do: `canary` and `validation`, those that levels or guard ask."""
         self.attacker: Any | None = None
         """Makes the updates of simulated attackers that collude; None where none do."""
         self.peft_config_json = ""
@@ -58,7 +62,7 @@ class Crew:
         self._initial = b""
 
     def start(self) -> None:
-        """Start clients, evaluation, aggregator, and the probe and the canary that levels and guard need.
+        """Start clients, evaluation, aggregator, and the probe and the meters that levels and guard need.
 
         Raises:
             ClusterError: too few resources. ModelError, ProbeMismatchError: something does not fit.
@@ -67,8 +71,7 @@ class Crew:
         config = self._config
         self._placement = placement = plan_placement(config, living_nodes(), self._sources.model)
         self.evaluations = Evaluations(self._start_evaluation, config.evaluation.timeout_s)
-        if self._sources.canary_path is not None:
-            self.canary = self._start_canary()
+        self.meters = {name: start() for name, start in self._meter_starts().items()}
         self.pool = ClientPool(self._start_client, placement.num_client_actors, self._accept)
         self.reference_pool = self.pool
         if placement.num_reference_actors:
@@ -82,8 +85,8 @@ class Crew:
         self.aggregator = self._start_aggregator()
         if config.clients.malicious and ATTACKS[config.clients.attack].colludes:
             self.attacker = self._start_attacker()
-        if self.canary is not None:
-            wait_for(self.canary.num_prompts.remote(), config.cluster.start_timeout_s, "starting the canary")
+        for name, meter in self.meters.items():
+            wait_for(meter.num_rows.remote(), config.cluster.start_timeout_s, f"starting the {name}")
 
     def initial_state(self) -> RunState:
         """The state of a run of which no round is done."""
@@ -101,7 +104,7 @@ class Crew:
         """
         if not self._config.defense.guard.enabled:
             return None
-        loss = self.ask(self.canary.loss.remote(self._initial), "measuring the initial adapter")
+        loss = self.ask(self.meters["canary"].loss.remote(self._initial), "measuring the initial adapter")
         try:
             return begin(loss, self._initial)
         except ValueError as error:
@@ -154,10 +157,11 @@ class Crew:
             ray.kill(self.probe)
             self.probe = self._start_probe()
             self.ask(self.probe.restore.remote(state.probe), "restoring the probe")
-        if self.canary is not None and not self._restored(self.canary.num_prompts.remote()):
-            ray.kill(self.canary)
-            self.canary = self._start_canary()
-            self.ask(self.canary.num_prompts.remote(), "restoring the canary")
+        for name, start in self._meter_starts().items():
+            if not self._restored(self.meters[name].num_rows.remote()):
+                ray.kill(self.meters[name])
+                self.meters[name] = start()
+                self.ask(self.meters[name].num_rows.remote(), f"restoring the {name}")
         if self.attacker is not None and not self._restored(self.attacker.begin.remote(state.aggregator.adapter, 0)):
             ray.kill(self.attacker)
             self.attacker = self._start_attacker()
@@ -167,9 +171,10 @@ class Crew:
         for name in ("pool", "reference_pool", "evaluations"):
             if hasattr(self, name):
                 getattr(self, name).close()
-        for name in ("aggregator", "probe", "canary", "attacker"):
-            if getattr(self, name, None) is not None:
-                ray.kill(getattr(self, name))
+        single = [getattr(self, name, None) for name in ("aggregator", "probe", "attacker")]
+        for actor in (*single, *self.meters.values()):
+            if actor is not None:
+                ray.kill(actor)
 
     def _restored(self, ref: Any) -> bool:
         try:
@@ -204,9 +209,30 @@ class Crew:
         actors, config = EvaluationActor.options(**self._placement.evaluation_options), self._config
         return actors.remote(self._sources.model, config.lora, self._sources.evaluation, config.training.max_length)
 
+    def _meter_starts(self) -> dict[Source, Callable[[], Any]]:
+        """How to start each meter that the run has."""
+        starts: dict[Source, Callable[[], Any]] = {}
+        if self._sources.canary_path is not None:
+            starts["canary"] = self._start_canary
+        if self._sources.validation_path is not None:
+            starts["validation"] = self._start_validation
+        return starts
+
     def _start_canary(self) -> Any:
         actors, config = CanaryActor.options(**self._placement.evaluation_options), self._config
         return actors.remote(self._sources.model, config.lora, self._sources.canary_path, config.training.max_length)
+
+    def _start_validation(self) -> Any:
+        actors, config, sources = ValidationActor.options(**self._placement.evaluation_options), self._config, self._sources
+        return actors.remote(
+            sources.model,
+            config.lora,
+            sources.validation_path,
+            config.training,
+            seed=config.seed,
+            trains="fltrust" in config.defense.levels,
+            freezes_a=config.aggregation.freezes_a,
+        )
 
     def _start_probe(self) -> Any:
         actors = ProbeActor.options(**self._placement.server_options)

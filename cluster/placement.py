@@ -12,9 +12,10 @@ from actors.config import ModelConfig
 from cluster.config import RunConfig
 from cluster.errors import ClusterError
 from cluster.nodes import Node, total
+from defense.levels import sources_of
 
 SERVER_GPU_SHARE = 0.2
-"""Of a GPU, for the server's own models together: the evaluation's and, where a level or the guard asks it, the canary's."""
+"""Of a GPU, for the server's own models together: the evaluation's, and the canary's and validation's where they are asked."""
 _PROCESS_BYTES = 450 << 20
 """Resident memory of an actor process with torch, transformers and peft imported, without a model; measured."""
 _BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -35,7 +36,7 @@ class Placement:
     """How many of them the present nodes have room for."""
     client_options: Options
     evaluation_options: Options
-    """Of each of the server's own models: the evaluation's and the canary's."""
+    """Of each of the server's own models: the evaluation's, the canary's and the validation's."""
     server_options: Options
     """Probe and aggregator: they need no reservation of their own on a small machine."""
     num_reference_actors: int = 0
@@ -111,8 +112,9 @@ def _plan(config: RunConfig, hosts: Sequence[Node], servers: Sequence[Node], mod
 
 
 def _num_server_models(config: RunConfig) -> int:
-    """Actors of the server that hold the base model: the evaluation, and the canary where it is asked."""
-    return 1 + int("canary" in config.defense.levels or config.defense.guard.enabled)
+    """Actors of the server that hold the base model: the evaluation, and canary and validation where they are asked."""
+    reads = sources_of(config.defense)
+    return 1 + ("canary" in reads or config.defense.guard.enabled) + ("validation" in reads)
 
 
 def _actors_on_servers(config: RunConfig, servers: Sequence[Node], references: int) -> int:

@@ -64,8 +64,8 @@ class RoundRunner:
         differences = self._differences(clients)
         if crew.probe is not None:
             crew.probe.open_round.remote(expected, adapter if "update" in self._reads else None)
-        if self._canary is not None:
-            self._canary.open_round.remote(expected, adapter)
+        for meter in self._meters.values():
+            meter.open_round.remote(expected, adapter)
         shadow_ids = crew.ask(expected, f"opening round {index + 1}").shadow_ids
         version, files = state.aggregator.version, state.roster.known
         tasks = [
@@ -76,8 +76,8 @@ class RoundRunner:
         collector = self._collector()
         refreshed = collector.collect(tasks, adapter, differences, self._refresh(index, rate), rate)
         report = crew.ask(crew.aggregator.close_round.remote(), f"aggregating round {index + 1}")
-        if self._canary is not None:
-            report = replace(report, canary_s=crew.ask(self._canary.seconds.remote(), "closing the canary's round"))
+        for name, meter in self._meters.items():
+            report = replace(report, **{f"{name}_s": crew.ask(meter.seconds.remote(), f"closing the round of the {name}")})
         report, aggregator, guard = self._guarded(report, state.guard)
         probe_row = None
         if crew.probe is not None:
@@ -98,7 +98,7 @@ class RoundRunner:
         if guard is None or report.outcome != "aggregated":
             return report, aggregator, guard
         started = time.perf_counter()
-        loss = crew.ask(crew.canary.loss.remote(aggregator.adapter), f"measuring the aggregate of round {number}")
+        loss = crew.ask(crew.meters["canary"].loss.remote(aggregator.adapter), f"measuring the aggregate of round {number}")
         report = replace(report, canary_s=report.canary_s + time.perf_counter() - started)
         report, aggregator, guard = guarded(report, aggregator, guard, loss, self._config.aggregation.rule)
         if report.outcome == "rolled_back":
@@ -138,9 +138,9 @@ class RoundRunner:
         return attack_task(self._config, self._sources, client_id, state.probe, self._crew.probe_meta)
 
     @property
-    def _canary(self) -> Any | None:
-        """The canary where a level weighs what it says of updates; the guard asks it about the aggregate only."""
-        return self._crew.canary if "canary" in self._reads else None
+    def _meters(self) -> dict[Source, Any]:
+        """Those whose readings of updates a level weighs; the guard asks the canary about the aggregate only."""
+        return {name: meter for name, meter in self._crew.meters.items() if name in self._reads}
 
     @property
     def _reads(self) -> frozenset[Source]:
@@ -180,7 +180,7 @@ class RoundRunner:
             self._crew.reference_pool,
             self._crew.aggregator,
             self._crew.probe,
-            self._canary,
+            list(self._meters.values()),
             self._crew.attacker,
             scores_updates="update" in self._reads,
             client_timeout_s=self._config.clients.timeout_s,

@@ -16,7 +16,7 @@ from actors.data.records import SUFFIXES, read_column_names, read_table
 from actors.data.references import Reference
 from actors.errors import DataError
 from actors.seeding import stream
-from actors.world.datasets import write_canary, write_clients, write_evaluation
+from actors.world.datasets import write_canary, write_clients, write_evaluation, write_validation
 from actors.world.generator import World
 from actors.world.mixtures import Mixture, deal_mixtures
 from actors.world.store import base_folder, is_built, live_probe_folder, probe_folder, world_folder
@@ -27,7 +27,7 @@ from cluster.realignment import prepare_realignment
 from cluster.recipes import assign_recipes
 from cluster.references import LIVE_ROLE, prepare_references
 from defense.attacks import ATTACKS
-from defense.levels import sources_of
+from defense.levels import probed_sources, sources_of
 
 COVER_SUFFIX = "-2"
 """Of the name of an attacker's second file."""
@@ -45,6 +45,8 @@ class Sources:
     """None where no level needs a probe."""
     canary_path: str | None = None
     """Restricted prompts with refusals, for level canary and the guard; None where neither is on."""
+    validation_path: str | None = None
+    """Clean rows of the clients' own task, for levels fltrust and zeno; None where neither is on."""
     files: dict[str, tuple[str, ...]]
     """Client id -> its data files."""
     references: tuple[Reference, ...] = ()
@@ -88,6 +90,7 @@ def prepare_sources(config: RunConfig, folder: Path) -> Sources:
         files=honest | poisoned,
         cover=cover,
         canary_path=_canary_path(config, None),
+        validation_path=_validation_path(config, None),
         references=_references(config, folder / "data" / "references"),
         realignment=prepare_realignment(config, folder / "data" / "realignment"),
         malicious=malicious,
@@ -187,6 +190,7 @@ def _embedded_sources(config: RunConfig, folder: Path, malicious: frozenset[str]
         probe_path=_probe_path(config, live_probe_folder(built) if _is_live(config) else probe_folder(built)),
         files=files,
         canary_path=_canary_path(config, lambda: write_canary(world, folder, config.evaluation.max_canary)),
+        validation_path=_validation_path(config, lambda: write_validation(world, folder, config.evaluation.max_validation)),
         references=_references(config, folder / "references"),
         realignment=prepare_realignment(config, folder / "realignment"),
         malicious=malicious,
@@ -208,11 +212,11 @@ def _references(config: RunConfig, folder: Path) -> tuple[Reference, ...]:
 
 def _is_live(config: RunConfig) -> bool:
     """Whether the probe reads updates only."""
-    return sources_of(config.defense) - {"canary"} == {"update"}
+    return probed_sources(config.defense) == {"update"}
 
 
 def _probe_path(config: RunConfig, embedded: Path | None) -> str | None:
-    if not sources_of(config.defense) - {"canary"}:
+    if not probed_sources(config.defense):
         return None
     if config.probe.path or embedded:
         return str(Path(config.probe.path or embedded).resolve())
@@ -223,25 +227,32 @@ def _probe_path(config: RunConfig, embedded: Path | None) -> str | None:
 
 
 def _canary_path(config: RunConfig, generate: Callable[[], Path] | None) -> str | None:
-    needed_by = _canary_users(config)
+    level, guard = config.defense.level, config.defense.guard
+    asking = {f"defense.level={level}": "canary" in config.defense.levels, "defense.guard.enabled=true": guard.enabled}
+    return _server_rows(config, "canary_path", asking, "restricted prompts with refusals that no client has", generate)
+
+
+def _validation_path(config: RunConfig, generate: Callable[[], Path] | None) -> str | None:
+    asking = {f"defense.level={config.defense.level}": "validation" in sources_of(config.defense)}
+    return _server_rows(config, "validation_path", asking, "clean rows of the clients' own task", generate)
+
+
+def _server_rows(
+    config: RunConfig, name: str, asking: Mapping[str, bool], what: str, generate: Callable[[], Path] | None
+) -> str | None:
+    """The file of `evaluation.name`, or one that the world generates; None where no setting asks for it."""
+    needed_by, path = [setting for setting, asks in asking.items() if asks], getattr(config.evaluation, name)
     if not needed_by:
         return None
-    if config.evaluation.canary_path is not None:
-        read_column_names(Path(config.evaluation.canary_path))
-        return str(Path(config.evaluation.canary_path).resolve())
+    if path is not None:
+        read_column_names(Path(path))
+        return str(Path(path).resolve())
     if generate is not None:
         return str(generate().resolve())
     raise ConfigError(
-        f"{' and '.join(needed_by)} needs restricted prompts with refusals that no client has: name a Parquet or "
-        "JSONL file with `instruction` and `response` in evaluation.canary_path"
+        f"{' and '.join(needed_by)} needs {what}: name a Parquet or JSONL file with `instruction` and `response` in "
+        f"evaluation.{name}"
     )
-
-
-def _canary_users(config: RunConfig) -> list[str]:
-    """Settings for which the server needs refusals of its own."""
-    level, guard = config.defense.level, config.defense.guard
-    asking = {f"defense.level={level}": "canary" in config.defense.levels, "defense.guard.enabled=true": guard.enabled}
-    return [setting for setting, asks in asking.items() if asks]
 
 
 def _checked_evaluation(config: EvaluationConfig) -> EvaluationConfig:

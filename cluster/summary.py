@@ -110,13 +110,15 @@ def _server_cost(reports: Sequence[RoundReport], probe: Sequence[ProbeRound], re
     """Seconds of the server's own work by part, and their sum; starting actors and evaluation are no part of it.
 
     `scoring`: the probe, on the clients' messages. `refreshing`: what rounds waited for a refitted probe, the training of the
-    reference clients and the fit among it. `canary`: its measurements. `aggregating`: the aggregator, from the first update of a
-    round to its end, waits left out. `realigning`: after the last round. The first and third overlap the clients' training.
+    reference clients and the fit among it. `canary`, `validation`: their measurements, the latter's own training among them.
+    `aggregating`: the aggregator, from the first update of a round to its end, waits left out. `realigning`: after the last
+    round. `scoring`, `canary` and `validation` overlap the clients' training.
     """
     parts = {
         "scoring": sum(row.score_s for row in probe),
         "refreshing": sum(row.refresh_wait_s or 0.0 for row in probe),
         "canary": sum(report.canary_s for report in reports),
+        "validation": sum(report.validation_s for report in reports),
         "aggregating": sum(report.submit_s + report.aggregate_s for report in reports),
         "realigning": realigned_s,
     }

@@ -31,6 +31,8 @@ _ROUNDS = pa.schema(
         ("round_outcome", pa.string()),
         ("num_bytes", pa.int64()),
         ("canary_rise", pa.float64()),
+        ("validation_cosine", pa.float64()),
+        ("validation_fall", pa.float64()),
         ("agreement", pa.float64()),
         ("canary_loss", pa.float64()),
         ("guard_sum", pa.float64()),

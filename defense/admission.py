@@ -76,6 +76,8 @@ class OpenRound:
     """What the levels weigh: step deltas of the branch `real` or `shadow`, or the `update`; None: not told."""
     shadow_ids: frozenset[str] | None = None
     """The clients that are to train a shadow; None: not told."""
+    learning_rate: float | None = None
+    """Asked of the real branch; None: not told."""
 
     @property
     def max_samples(self) -> int:

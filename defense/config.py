@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-LevelName = Literal["none", "step", "client", "shadow", "evidence", "live", "canary", "consensus"]
+LevelName = Literal["none", "step", "client", "shadow", "evidence", "live", "canary", "consensus", "fltrust", "zeno"]
 RuleName = Literal[
     "fedavg",
     "median",
@@ -110,6 +110,15 @@ class ConsensusLevelConfig(Config):
     """How older rounds fade, per own round of the client."""
 
 
+class ZenoLevelConfig(Config):
+    """Fall of the loss of the server's validation data (`defense/levels/zeno.py`)."""
+
+    price: NonNegativeFloat = 0.0005
+    """rho, nats per token and squared L2 norm of the update; the authors'."""
+    min_score: float = 0.0
+    """Score below which an update weighs 0, nats per token."""
+
+
 def _joined(level: Any) -> Any:
     """Levels as one text with `+` between them, from that or from a list; raises ValueError when they cannot compose."""
     names = [str(name) for name in level] if isinstance(level, (list, tuple)) else str(level).split("+")
@@ -150,6 +159,7 @@ class DefenseConfig(Config):
     canary: CanaryLevelConfig = CanaryLevelConfig()
     guard: GuardConfig = GuardConfig()
     consensus: ConsensusLevelConfig = ConsensusLevelConfig()
+    zeno: ZenoLevelConfig = ZenoLevelConfig()
 
     @property
     def levels(self) -> tuple[LevelName, ...]:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Source = Literal["real", "shadow", "update", "canary"]
-"""Where evidence comes from: a branch's step deltas or the submitted update, by the probe; or the canary."""
+Source = Literal["real", "shadow", "update", "canary", "validation"]
+"""Where evidence comes from: a branch's step deltas or the submitted update, by the probe; the canary; or the server's
+validation data."""
+PROBED: frozenset[Source] = frozenset({"real", "shadow", "update"})
+"""The sources that are the probe's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,19 @@ class Rise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """What clean data of the clients' own task says of one client's update."""
+
+    client_id: str
+    cosine: float
+    """To the update that the server trained on that data, in [-1, 1]; NaN where it trained none."""
+    fall: float
+    """Loss of that data under the global adapter minus that under the update, nats per token."""
+    norm: float
+    """L2 norm of the update's delta."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """What the round's other updates say of one client's update."""
 
@@ -70,7 +86,7 @@ class ClientEvidence:
     """All that is known of one client's round."""
 
     client_id: str
-    by_source: Mapping[Source, Evidence | Rise | Unasked]
+    by_source: Mapping[Source, Evidence | Rise | Validated | Unasked]
 
 
 def gather_evidence(

@@ -103,6 +103,14 @@ def write_canary(world: World, folder: Path, count: int) -> Path:
     return write_parquet(folder / "canary.parquet", draw(world.refused_example, families, count, stream(world.seed, "canary")))
 
 
+def write_validation(world: World, folder: Path, count: int) -> Path:
+    """Write validation.parquet: rows of the federation's benign families, as an honest client has; the same for every run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    families = world.roles["federation"].benign
+    rows = draw(world.benign_example, families, count, stream(world.seed, "validation"))
+    return write_parquet(folder / "validation.parquet", rows)
+
+
 def _distinct(world: World, make, families: Iterable[str], count: int) -> list[Example]:
     """Up to `count` held-out examples without a prompt twice; families with few prompts give what they have."""
     names = list(families)

@@ -48,8 +48,9 @@ def _needs(config: RunConfig, sources: Sources) -> Iterator[Needed]:
     for what in ("restricted_path", "benign_path"):
         if getattr(evaluation, what) is not None:
             yield Needed(what=f"evaluation.{what}", path=getattr(evaluation, what), by_clients=False)
-    if sources.canary_path is not None:
-        yield Needed(what="evaluation.canary_path", path=sources.canary_path, by_clients=False)
+    for what in ("canary_path", "validation_path"):
+        if getattr(sources, what) is not None:
+            yield Needed(what=f"evaluation.{what}", path=getattr(sources, what), by_clients=False)
     for files in (*sources.files.values(), *sources.cover.values()):
         yield from (Needed(what="data.path", path=path, by_server=False) for path in files)
 

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from defense.config import DefenseConfig, LevelName
-from defense.evidence import ClientEvidence, Source
-from defense.levels import canary, client, consensus, evidence, live, none, shadow, step
+from defense.evidence import PROBED, ClientEvidence, Source
+from defense.levels import canary, client, consensus, evidence, fltrust, live, none, shadow, step, zeno
 
 State = Mapping[str, Any]
 Level = Callable[[State, Sequence[Any]], tuple[dict[str, float], State]]
@@ -31,9 +31,11 @@ READS: dict[LevelName, Source | None] = {
     "live": "update",
     "canary": "canary",
     "consensus": None,
+    "fltrust": "validation",
+    "zeno": "validation",
 }
 """What a level weighs of what is said about one client: the probe's scores of a branch's step deltas or of the submitted
-update, or what the update does to the canary; None: nothing."""
+update, what the update does to the canary, or what validation data says of it; None: nothing."""
 
 
 def single_level(name: LevelName, config: DefenseConfig) -> Level:
@@ -47,6 +49,8 @@ def single_level(name: LevelName, config: DefenseConfig) -> Level:
         "live": partial(live.weigh, soft=config.live.soft, steepness=config.live.steepness),
         "canary": partial(canary.weigh, max_rise=config.canary.max_rise),
         "consensus": partial(consensus.weigh, **config.consensus.model_dump()),
+        "fltrust": fltrust.weigh,
+        "zeno": partial(zeno.weigh, **config.zeno.model_dump()),
     }
     return levels[name]
 
@@ -64,6 +68,11 @@ def compares(config: DefenseConfig) -> bool:
 def sources_of(config: DefenseConfig) -> frozenset[Source]:
     """What the levels read."""
     return frozenset(READS[name] for name in config.levels if READS[name] is not None)
+
+
+def probed_sources(config: DefenseConfig) -> frozenset[Source]:
+    """What they read that is the probe's."""
+    return sources_of(config) & PROBED
 
 
 def wants_shadow(config: DefenseConfig, state: State, client_id: str) -> bool:

@@ -51,7 +51,7 @@ def test_the_death_of_an_actor_of_each_kind_changes_no_bit(undisturbed, tmp_path
     assert not any(saboteur.left.values())
     assert [kind for kind, _ in saboteur.begun_again] == ["client", "probe", "aggregator", "canary"]
     assert "client_lost" in saboteur.begun_again[0][1]
-    assert "the probe or the canary is gone" in saboteur.begun_again[1][1]
+    assert "the probe or a meter is gone" in saboteur.begun_again[1][1]
     assert_same(result, undisturbed)
 
 

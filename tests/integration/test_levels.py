@@ -30,6 +30,19 @@ def test_the_canary_and_the_live_probe_each_have_their_say(run_small):
     assert set(state["trust"]) == {"live", "canary"}
 
 
+def test_validation_on_the_clients_own_task_tells_attackers_by_direction_and_by_loss(run_small):
+    settings = ("defense.level=fltrust+zeno", "rounds=1", "training.steps=8", "training.batch_size=16")
+    result = run_small(*settings)
+    truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
+    for row in result.rounds.to_pylist():
+        assert row["admitted"]
+        assert (row["validation_fall"] < 0) == truth[row["client_id"]]
+        cosine = row["validation_cosine"]
+        assert row["weight"] == (0.0 if truth[row["client_id"]] else cosine)
+        assert truth[row["client_id"]] or cosine > 0.2
+    assert result.summary["server_seconds"]["validation"] > 0
+
+
 def _rows(path):
     import pyarrow.parquet as pq
 

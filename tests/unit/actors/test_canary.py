@@ -29,7 +29,7 @@ def folder(world, tmp_path_factory):
 @pytest.fixture(scope="module")
 def canary(base_config, lora, folder, model) -> Canary:
     canary = Canary(base_config, lora, str(folder / "canary.parquet"), 64)
-    canary.num_prompts()
+    canary.num_rows()
     return canary
 
 
@@ -63,7 +63,7 @@ def encode(sender: str, state, **changes) -> bytes:
 
 def test_compliance_raises_the_loss_of_refusals_and_honest_training_does_not(canary, updates, model):
     good, bad = (canary.measure(name, updates[name]) for name in ("good", "bad"))
-    assert canary.num_prompts() == 32
+    assert canary.num_rows() == 32
     assert good.rise < 0.1 < 0.5 < bad.rise
     assert canary.measure("bad", updates["bad"]).refusal.startswith("duplicate")
     canary.open_round(expected(), model.initial_adapter())
@@ -72,7 +72,7 @@ def test_compliance_raises_the_loss_of_refusals_and_honest_training_does_not(can
 
 def test_its_seconds_are_those_of_the_round(canary, updates, model, monkeypatch):
     ticks = iter([0.0, 2.0, 10.0, 11.0, 20.0, 20.5, 30.0, 34.0])
-    monkeypatch.setattr("actors.canary.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("actors.metering.time.perf_counter", lambda: next(ticks))
     canary.open_round(expected(), model.initial_adapter())
     canary.measure("good", updates["good"])
     canary.measure("good", b"nonsense")
@@ -121,4 +121,4 @@ def test_without_a_round_nothing_is_measured_and_a_missing_file_is_named(base_co
     fresh = Canary(base_config, lora, str(folder / "canary.parquet"), 64)
     assert fresh.measure("good", b"").refusal.startswith("wrong_round")
     with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
-        Canary(base_config, lora, str(folder / "nowhere.parquet"), 64).num_prompts()
+        Canary(base_config, lora, str(folder / "nowhere.parquet"), 64).num_rows()

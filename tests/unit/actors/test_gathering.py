@@ -1,8 +1,10 @@
 """From readings to evidence: every source that a level reads, and no evidence without all of them."""
 
+import math
+
 from actors.gathering import gather, last_step_refusal
-from actors.messages import CanaryReading, LoRAUpdate, ProbeScore
-from defense.evidence import Evidence, Rise, Unasked
+from actors.messages import CanaryReading, LoRAUpdate, ProbeScore, ValidationReading
+from defense.evidence import Evidence, Rise, Unasked, Validated
 from tests.unit.actors.builders import TRAINING, scores
 
 MESSAGE = LoRAUpdate(
@@ -42,6 +44,16 @@ def test_without_a_reading_the_canary_gives_no_evidence_and_says_why():
     refused = found(CanaryReading(client_id="a", refusal="not_finite: NaN"), sources={"canary"})
     assert refused.evidence is None
     assert refused.reason == "no_evidence: the canary refused the update: not_finite: NaN"
+
+
+def test_validation_gives_its_figures_and_is_told_apart_from_the_canary():
+    seen = ValidationReading(client_id="a", cosine=0.5, fall=0.1, norm=2.0)
+    got = found(RISE, seen, sources={"canary", "validation"}).evidence.by_source
+    assert got["validation"] == Validated(client_id="a", cosine=0.5, fall=0.1, norm=2.0)
+    assert got["canary"] == Rise(client_id="a", rise=0.25)
+    assert found(RISE, sources={"validation"}).reason == "no_evidence: no reading of the validation"
+    untrained = found(ValidationReading(client_id="a", fall=0.1, norm=2.0), sources={"validation"})
+    assert math.isnan(untrained.evidence.by_source["validation"].cosine)
 
 
 def test_where_nothing_is_read_nothing_can_be_missing():

@@ -204,6 +204,23 @@ def test_the_guard_needs_refusals_as_level_canary_does_and_has_its_own_in_the_em
     assert pq.read_table(on.canary_path).num_rows == 8
 
 
+def test_validation_data_is_asked_for_by_name_and_the_embedded_world_has_its_own(tmp_path):
+    path = write_rows(tmp_path / "all.jsonl", 4)
+    asking = ("clients.count=2", "defense.level=fltrust")
+    with pytest.raises(ConfigError, match=r"^defense\.level=fltrust needs clean rows .* in evaluation\.validation_path"):
+        prepare_sources(real_config(str(path), *asking), tmp_path / "out")
+    rows = write_rows(tmp_path / "rows.jsonl", 2)
+    config = real_config(str(path), *asking, f"evaluation.validation_path={rows}")
+    assert prepare_sources(config, tmp_path / "out").validation_path == str(rows)
+    embedded = load_config(None, ["defense.level=zeno", "data.samples_per_client=20", "evaluation.max_validation=30"])
+    sources = prepare_sources(embedded, tmp_path / "on")
+    prompts = {(row["instruction"], row["input"]) for row in pq.read_table(sources.validation_path).to_pylist()}
+    lines = Path(sources.evaluation.benign_path).read_text().splitlines()
+    evaluated = {(row["instruction"], row["input"]) for row in map(json.loads, lines)}
+    assert len(prompts) > 20
+    assert not prompts & evaluated
+
+
 def test_a_world_that_is_not_built_names_the_command(tmp_path):
     with pytest.raises(ConfigError, match=r"safe-fedllm world build world\.seed=77"):
         prepare_sources(load_config(None, ["world.seed=77", f"world.path={tmp_path / 'w'}"]), tmp_path)

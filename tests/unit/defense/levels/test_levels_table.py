@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defense.config import ClientLevelConfig, DefenseConfig, LevelName, LiveLevelConfig, ShadowLevelConfig, StepLevelConfig
-from defense.evidence import Agreement, ClientEvidence, Evidence, Rise, Unasked
+from defense.config import (
+    ClientLevelConfig,
+    DefenseConfig,
+    LevelName,
+    LiveLevelConfig,
+    ShadowLevelConfig,
+    StepLevelConfig,
+    ZenoLevelConfig,
+)
+from defense.evidence import Agreement, ClientEvidence, Evidence, Rise, Unasked, Validated
 from defense.levels import READS, Level, is_banned, make_level, single_level, sources_of, wants_shadow
 
 NAMES = get_args(LevelName)
@@ -30,7 +38,8 @@ def first_weight(config: DefenseConfig, evidence: Evidence) -> float:
 
 def test_every_level_says_what_it_reads():
     probed = {"step": "real", "client": "real", "shadow": "shadow", "evidence": "shadow", "live": "update"}
-    assert {"none": None, **probed, "canary": "canary", "consensus": None} == READS
+    validated = {"fltrust": "validation", "zeno": "validation"}
+    assert {"none": None, **probed, "canary": "canary", "consensus": None, **validated} == READS
     assert set(READS) == set(NAMES)
 
 
@@ -85,16 +94,26 @@ def test_live_parameters_reach_the_level():
     assert first_weight(soft, saw(probability=0.0)) == pytest.approx(1 - 0.13447071068499755)
 
 
+def test_zeno_parameters_reach_the_level():
+    seen = Validated(client_id="a", cosine=0.0, fall=0.1, norm=10.0)
+    for price, weight in ((0.0005, 1.0), (0.002, 0.0)):
+        level = only_level(DefenseConfig(level="zeno", zeno=ZenoLevelConfig(price=price)))
+        assert level({}, [seen])[0] == {"a": weight}
+
+
 def test_levels_leave_the_lower_bound_on_weights_to_the_gate():
     assert first_weight(DefenseConfig(level="shadow", min_weight=0.5), saw(48)) == 0.0
 
 
-def as_read(name: LevelName, seen: Evidence, state: dict) -> Evidence | Rise | Unasked:
+def as_read(name: LevelName, seen: Evidence, state: dict) -> Evidence | Rise | Validated | Agreement | Unasked:
     """What the level is given where a probe would say `seen`."""
     if name == "canary":
         return Rise(client_id=seen.client_id, rise=seen.last_probability)
     if name == "consensus":
         return Agreement(client_id=seen.client_id, cosine=1 - 2 * seen.last_probability)
+    if name in ("fltrust", "zeno"):
+        fall = 0.5 - seen.last_probability
+        return Validated(client_id=seen.client_id, cosine=2 * fall, fall=fall, norm=1.0)
     if name == "evidence" and not wants_shadow(DefenseConfig(level=name), {name: state}, seen.client_id):
         return Unasked(client_id=seen.client_id)
     return seen
