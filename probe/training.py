@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
+import xgboost
 
 from probe.artefact import LoraProbe
 from probe.calibration import Calibration, choose_threshold, fit_calibration
@@ -162,7 +163,7 @@ def _summary(
         "held_out_families": [_distinct(samples.families[mask]) for mask in held_out],
         "calibration_families": [] if calibration is None else _distinct(calibration.families),
         "config": config.model_dump(mode="json", include=_TRAINING_SETTINGS),
-        "versions": {package: version(package) for package in ("torch", "xgboost", "numpy")},
+        "versions": {module.__name__: module.__version__ for module in (torch, xgboost, np)},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,9 +110,10 @@ def _descend(
 ) -> dict[str, torch.Tensor]:
     optimizer = torch.optim.AdamW(layer.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     best, best_loss, stale = _copy(layer), math.inf, 0
+    batches = _Batches(x, y, train, recipe.batch_size, generator)
     for _ in range(recipe.max_epochs):
-        for rows in train[torch.randperm(len(train), generator=generator)].split(recipe.batch_size):
-            loss = loss_of(layer(x[rows])[:, 0], y[rows])
+        for inputs, labels in batches:
+            loss = loss_of(layer(inputs)[:, 0], labels)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(layer.parameters(), recipe.max_grad_norm)
@@ -128,6 +129,20 @@ def _descend(
             if stale >= recipe.patience:
                 break
     return best if stop_early else _copy(layer)
+
+
+class _Batches:
+    """The batches of an epoch, drawn anew each time it is iterated; all rows as they are where one batch holds them."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor, size: int, generator: torch.Generator) -> None:
+        self._x, self._y, self._size, self._generator = x[rows], y[rows], size, generator
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        if len(self._y) <= self._size:
+            yield self._x, self._y
+            return
+        for rows in torch.randperm(len(self._y), generator=self._generator).split(self._size):
+            yield self._x[rows], self._y[rows]
 
 
 def _copy(layer: torch.nn.Linear) -> dict[str, torch.Tensor]:
