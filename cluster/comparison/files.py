@@ -32,9 +32,14 @@ _TEXTS = ("cell", "group", "status", "error", "defense", "rule", "attack", "conf
 _SOMETIMES = ("attack_success", "rule_vs_clean", "utility_vs_clean")
 """Figures that have no column for people where no group has them."""
 _DIGITS = {"wall_s": 0, "server_s": 1, "utility_vs_clean": 2}
+_UNSEEN = {
+    "updates_refused": "Updates that were not admitted, for the reasons in rounds.parquet",
+    "probe_refreshes_rejected": "Refreshes of the probe that failed, for the reasons in probe.parquet; an older one judged",
+}
+"""What no column of the table shows: attackers who never took part make every defense look good, and so on."""
 _SERVER_COST = (
-    "Server seconds: the probe's scoring, waits for its refresh (reference clients and fit), the canary, the aggregator and "
-    "the realignment, over the whole run; evaluation and the start of actors are not among them."
+    "Server seconds: the probe's scoring, waits for its refresh (reference clients and fit), the canary, the validation, the "
+    "aggregator and the realignment, over the whole run; evaluation and the start of actors are not among them."
 )
 
 
@@ -149,7 +154,14 @@ def _protocol(rows: Sequence[Row]) -> str:
 
 def notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
     """What one has to know to read the table."""
-    return [*_averages(groups), *_clean(groups), *_worst(groups), *_base_models(rows), *_cost(groups), *_refusals(groups, rows)]
+    return [
+        *_averages(groups),
+        *_clean(groups),
+        *_worst(groups),
+        *_base_models(rows),
+        *_cost(groups),
+        *(note for figure, what in _UNSEEN.items() for note in _counted(groups, rows, figure, what)),
+    ]
 
 
 def _averages(groups: Sequence[Group]) -> list[str]:
@@ -195,13 +207,11 @@ def _base_models(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def _refusals(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
-    """Attackers who never took part make every defense look good, so that is said."""
-    counts = {
-        group.label: sum(row.get("updates_refused") or 0 for row in rows if row["group"] == group.label) for group in groups
-    }
+def _counted(groups: Sequence[Group], rows: Sequence[Row], figure: str, what: str) -> list[str]:
+    """`what`, with the sum of a figure of each group that has any."""
+    counts = {group.label: sum(row.get(figure) or 0 for row in rows if row["group"] == group.label) for group in groups}
     texts = [f"{label}: {count}" for label, count in counts.items() if count]
-    return [f"Updates that were not admitted, for the reasons in rounds.parquet: {'; '.join(texts)}."] if texts else []
+    return [f"{what}: {'; '.join(texts)}."] if texts else []
 
 
 def csv_text(groups: Sequence[Group]) -> str:

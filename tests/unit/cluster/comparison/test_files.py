@@ -55,6 +55,16 @@ def test_an_unusual_attack_has_a_column_even_when_it_is_the_only_one():
     assert "| shadow | alie | 3 |" in markdown(group_rows(rows), rows)
 
 
+def test_what_no_column_shows_is_noted():
+    none, live = (done(cell, 1.0) for cell in plan("defenses=none,live"))
+    live.summary["probe_refreshes_rejected"] = 2
+    rows = cell_rows([none, live])
+    assert (
+        "\n\nRefreshes of the probe that failed, for the reasons in probe.parquet; an older one judged: live: 2.\n"
+        in markdown(group_rows(rows), rows)
+    )
+
+
 def test_each_world_has_its_base_model():
     rows = cell_rows([done(cell, 1.0) for cell in plan("worlds=0,1")])
     text = markdown(group_rows(rows), rows)
