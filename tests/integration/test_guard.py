@@ -17,6 +17,7 @@ GUARDED = (
     "rounds=3",
     "training.steps=8",
     "training.batch_size=16",
+    "training.learning_rate=0.01",
     "training.min_learning_rate=0.01",  # that of the first round, so that every attack does harm
     "evaluation.every=3",
     "checkpoint.keep=3",

@@ -51,7 +51,7 @@ def test_keys_that_others_use_exist():
 def test_every_key_is_listed_with_its_default():
     lines = list(describe_keys())
     assert len(lines) == len(list(known_keys()))
-    assert any(line.startswith("training.learning_rate = 5e-05   (embedded world: 0.01)") for line in lines)
+    assert any(line.startswith("training.learning_rate = 5e-05   (embedded world: 0.006)") for line in lines)
 
 
 def test_overrides_are_typed_and_win_over_the_file(tmp_path):
@@ -77,7 +77,7 @@ def test_overrides_are_typed_and_win_over_the_file(tmp_path):
         ("realignment.refusal_share=2", ["realignment.refusal_share: ", "less than or equal to 1", "got 2"]),
         ("defense.level=strong", ["defense.level: ", "'strong' is no level", "there are none, step", "shadow"]),
         ("probe.threshold=1.5", ["probe.threshold: ", "less than 1", "got 1.5"]),
-        ("training.min_learning_rate=1", ["training.min_learning_rate=1 is above training.learning_rate=0.01"]),
+        ("training.min_learning_rate=1", ["training.min_learning_rate=1 is above training.learning_rate=0.006"]),
         ("data.path=somewhere", ["data.path is set but model.path is not"]),
         ("model.path=somewhere", ["model.path is set but data.path is not"]),
         ("data.partition.column=topic", ["data.partition.column=topic is no column of the embedded world", "by family"]),
@@ -116,7 +116,7 @@ def test_a_round_needs_more_clients_than_the_excluded_attackers_leave(overrides,
 
 
 def test_a_realignment_at_rate_0_is_refused():
-    still = ["realignment.steps=3", "training.min_learning_rate=0"]
+    still = ["realignment.steps=3", "realignment.learning_rate=null", "training.min_learning_rate=0"]
     with pytest.raises(ConfigError, match=r"realignment.steps=3 would change nothing .* set realignment.learning_rate"):
         load_config(None, still)
     assert load_config(None, [*still, "realignment.learning_rate=0.1"]).realignment.learning_rate == 0.1
@@ -198,7 +198,7 @@ def test_shipped_configurations_load(path):
 def test_learning_rate_follows_a_cosine_over_rounds():
     config = load_config(None, ["rounds=3", "training.learning_rate=0.01", "training.min_learning_rate=0.002"])
     assert [config.learning_rate(i) for i in range(3)] == pytest.approx([0.01, 0.006, 0.002])
-    assert load_config(None, ["rounds=1"]).learning_rate(0) == pytest.approx(0.01)
+    assert load_config(None, ["rounds=1"]).learning_rate(0) == pytest.approx(0.006)
 
 
 def test_the_default_quorum_is_more_than_half_of_the_rounds_clients():
