@@ -12,11 +12,11 @@ from ray.exceptions import RayActorError
 
 from actors.errors import SafeFedError
 from cluster.config import RunConfig
-from cluster.control import start_control
 from cluster.crew import Crew
 from cluster.errors import ConfigError
+from cluster.live.control import start_control
 from cluster.loading import validate, with_overrides
-from cluster.progress import Progress
+from cluster.reporting.progress import Progress
 from cluster.roster import Roster
 from cluster.run_directory import RunDirectory
 from cluster.run_state import Change, RunState

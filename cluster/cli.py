@@ -15,11 +15,11 @@ import typer
 from rich.console import Console
 
 from actors.errors import SafeFedError
-from cluster.live_commands import add_live_commands
+from cluster.live.commands import add_live_commands
 from cluster.tokens import find_token, send_token
 
 if TYPE_CHECKING:
-    from cluster.progress import Progress
+    from cluster.reporting.progress import Progress
 
 app = typer.Typer(
     name="safe-fedllm",
@@ -71,8 +71,8 @@ def run(
         raise ConfigError(f"--from-round {from_round} needs --resume DIR")
     config = load_config(*split_arguments(arguments or [])) if resume is None else load_config(_config_of(resume))
 
-    from cluster.closing_table import group_table, outcome_table
     from cluster.federation import Federation
+    from cluster.reporting.closing_table import group_table, outcome_table
     from cluster.worlds import ensure_world
 
     console = _console()
@@ -193,9 +193,9 @@ def collect(
 
     config = load_config(*split_arguments(arguments or []))
 
-    from cluster.collection import collect_samples
-    from cluster.probe_tables import store_table
-    from cluster.progress import CollectionLines
+    from cluster.probes.collection import collect_samples
+    from cluster.probes.tables import store_table
+    from cluster.reporting.progress import CollectionLines
     from cluster.worlds import ensure_world
 
     console = _console()
@@ -211,8 +211,8 @@ def merge(
     others: Annotated[list[Path], typer.Argument(help="Stores of the same model, LoRA and recipe.")],
 ) -> None:
     """Copy the reference clients of other stores into one."""
-    from cluster.probe_tables import store_table
-    from cluster.probing import merge_stores
+    from cluster.probes.probing import merge_stores
+    from cluster.probes.tables import store_table
 
     _console().print(store_table(merge_stores(store, others)))
 
@@ -226,8 +226,8 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new probe.")] = Path("probes/mine"),
 ) -> None:
     """Fit, calibrate and save a probe. Settings are those of the collection, then the overrides."""
-    from cluster.probe_tables import training_table
-    from cluster.probing import train_from_store
+    from cluster.probes.probing import train_from_store
+    from cluster.probes.tables import training_table
 
     console = _console()
     console.print(training_table(train_from_store(store, overrides or [], output).meta))
@@ -243,8 +243,8 @@ def evaluate(
     ),
 ) -> None:
     """Measure a probe on families and clients that its training never saw."""
-    from cluster.probe_tables import breakdown_table, figures_table
-    from cluster.probing import evaluate_probe
+    from cluster.probes.probing import evaluate_probe
+    from cluster.probes.tables import breakdown_table, figures_table
 
     console, report = _console(), evaluate_probe(probe, store, output).report
     console.print(figures_table(report))
@@ -293,7 +293,7 @@ def _console() -> Console:
 
 @contextmanager
 def _progress(console: Console, label: str = "") -> Iterator[Progress]:
-    from cluster.progress import LiveProgress, PlainProgress
+    from cluster.reporting.progress import LiveProgress, PlainProgress
 
     progress = LiveProgress(console, label) if console.is_terminal else PlainProgress(lambda line: print(line, flush=True), label)
     try:

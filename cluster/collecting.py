@@ -17,10 +17,10 @@ from ray.exceptions import ObjectLostError, RayActorError, RayError
 
 from actors.errors import ClientTrainingError
 from actors.messages import MeterReading, ProbeRefresh, ProbeScore, TrainTask
-from cluster.colluding import Collusion
 from cluster.errors import DeadlineError, LostError
 from cluster.pool import ClientPool
-from cluster.refreshing import Refresh
+from cluster.probes.refreshing import Refresh
+from cluster.simulation.colluding import Collusion
 from cluster.streams import Delivery, first_line, train_all
 from cluster.waiting import wait_for
 

@@ -17,23 +17,23 @@ from cluster.checkpoints import Checkpoints, below
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.errors import ClusterError, LostError
-from cluster.event_log import EventLog
-from cluster.instruments import Instruments
-from cluster.live_run import LiveRun
-from cluster.live_status import LiveStatus
+from cluster.live.handle import LiveRun
+from cluster.live.status import LiveStatus
 from cluster.loading import load_config
 from cluster.memory import PeakMemory
-from cluster.metrics import Metrics
-from cluster.pictures import draw_run
-from cluster.progress import Progress, Watchers
 from cluster.realigning import realign
+from cluster.reporting.event_log import EventLog
+from cluster.reporting.instruments import Instruments
+from cluster.reporting.metrics import Metrics
+from cluster.reporting.pictures import draw_run
+from cluster.reporting.progress import Progress, Watchers
+from cluster.reporting.summary import summarise
 from cluster.roster import Roster
 from cluster.round import RoundResult, RoundRunner
 from cluster.run_directory import RunDirectory
 from cluster.run_state import PendingEvaluation, Realigned, RunState, decode_state, encode_state
 from cluster.session import ray_session
 from cluster.sources import client_names, new_client_files, prepare_sources
-from cluster.summary import summarise
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,17 @@ import ray
 
 from actors.messages import AggregatorState, AttackTask, ProbeRefresh, ProbeRound, RoundReport, TrainTask
 from actors.seeding import stream
-from cluster.attackers import attack_task
 from cluster.collecting import RoundCollector
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.guarding import guarded
-from cluster.probe_rounds import probe_round
-from cluster.progress import Progress
-from cluster.recipes import assign_recipes
-from cluster.refreshing import Refresh, reference_tasks
+from cluster.probes.refreshing import Refresh, reference_tasks
+from cluster.probes.rounds import probe_round
+from cluster.reporting.progress import Progress
 from cluster.roster import Files, Roster
 from cluster.run_state import RunState
+from cluster.simulation.attackers import attack_task
+from cluster.simulation.recipes import assign_recipes
 from cluster.sources import Sources
 from defense.evidence import Source
 from defense.guard import GuardState

@@ -17,7 +17,7 @@ from actors.model import write_adapter
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.loading import dump_config
-from cluster.tables import evaluation_table, probe_table, rounds_table
+from cluster.reporting.tables import evaluation_table, probe_table, rounds_table
 
 
 class RunDirectory:

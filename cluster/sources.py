@@ -22,10 +22,10 @@ from actors.world.mixtures import Mixture, deal_mixtures
 from actors.world.store import base_folder, is_built, live_probe_folder, probe_folder, world_folder
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
-from cluster.poison import write_poisoned
+from cluster.probes.references import LIVE_ROLE, prepare_references
 from cluster.realignment import prepare_realignment
-from cluster.recipes import assign_recipes
-from cluster.references import LIVE_ROLE, prepare_references
+from cluster.simulation.poison import write_poisoned
+from cluster.simulation.recipes import assign_recipes
 from defense.attacks import ATTACKS
 from defense.levels import probed_sources, sources_of
 

@@ -82,9 +82,9 @@ def _build_base(config: RunConfig, folder: Path, console: Console) -> None:
 
 def _build_probe(config: RunConfig, folder: Path, console: Console) -> None:
     """Collect from the collection families, train both probes, and measure them on the probe_test families."""
-    from cluster.collection import collect_samples
-    from cluster.probing import headline, measure, read_features
-    from cluster.progress import CollectionLines
+    from cluster.probes.collection import collect_samples
+    from cluster.probes.probing import headline, measure, read_features
+    from cluster.reporting.progress import CollectionLines
     from cluster.session import ray_session
     from probe.artefact import LoraProbe, save_probe
     from probe.training import blocks_of, train_probe

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cluster.closing_table import group_table, outcome_table, spread_table
 from cluster.comparison.axes import Cell
 from cluster.comparison.figures import cell_answers, cell_rows, group_rows, heat_map
 from cluster.comparison.files import brief_texts, has_several_seeds, notes, write_tables
@@ -18,8 +17,9 @@ from cluster.comparison.room import most_at_once
 from cluster.comparison.running import Outcome, run_one_by_one, run_side_by_side, stored_outcome
 from cluster.comparison.stored import drop_surplus, find_stages
 from cluster.nodes import living_nodes
-from cluster.pictures import draw_comparison, draw_curves
-from cluster.progress import Progress
+from cluster.reporting.closing_table import group_table, outcome_table, spread_table
+from cluster.reporting.pictures import draw_comparison, draw_curves
+from cluster.reporting.progress import Progress
 from cluster.session import ray_session
 from cluster.worlds import ensure_world
 

@@ -27,7 +27,7 @@ from cluster.config import RunConfig
 from cluster.federation import Federation, RunResult
 from cluster.loading import dump_config
 from cluster.nodes import living_nodes
-from cluster.progress import Progress
+from cluster.reporting.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 PACKAGES = ("ray", "torch", "transformers", "peft", "safetensors", "xgboost", "pyarrow")
 OURS = ("actors", "probe", "defense", "cluster")
-_ACTOR_MODULES = ("actors.client", "actors.probe", "actors.aggregator", "actors.evaluation", "cluster.control")
+_ACTOR_MODULES = ("actors.client", "actors.probe", "actors.aggregator", "actors.evaluation", "cluster.live.control")
 """Where the classes of a run's actors are; they bring torch, transformers and peft with them."""
 _HIDES_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 

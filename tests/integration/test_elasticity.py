@@ -12,7 +12,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from cluster import Federation, load_config
-from cluster.progress import Progress
+from cluster.reporting.progress import Progress
 from tests.chaos import actor_processes, start_run, wait_until
 from tests.integration.conftest import SMALL
 

@@ -7,7 +7,7 @@ import pytest
 
 from cluster import Federation, load_config
 from cluster.errors import ClusterError
-from cluster.progress import Progress
+from cluster.reporting.progress import Progress
 from tests.chaos import Killer, actor_processes, committed_rounds, start_run, wait_until
 from tests.integration.conftest import SMALL
 

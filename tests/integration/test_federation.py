@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from actors.world.store import base_folder, world_folder
 from cluster import Federation, load_config
-from cluster.progress import Progress
+from cluster.reporting.progress import Progress
 from tests.integration.conftest import SMALL
 
 

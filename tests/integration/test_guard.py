@@ -4,7 +4,7 @@ import hashlib
 
 from cluster import Federation
 from cluster.checkpoints import Checkpoints
-from cluster.progress import Progress
+from cluster.reporting.progress import Progress
 from cluster.run_state import decode_state
 from tests.chaos import Killer
 

@@ -10,7 +10,7 @@ import pytest
 from cluster import Federation, load_config
 from cluster.checkpoints import Checkpoints
 from cluster.errors import ClusterError, ConfigError
-from cluster.progress import Progress
+from cluster.reporting.progress import Progress
 from cluster.run_state import decode_state
 from tests.chaos import wait_until
 from tests.integration.conftest import SMALL

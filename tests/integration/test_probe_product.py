@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from actors.world.store import probe_folder, world_folder
-from cluster.collection import collect_samples
 from cluster.errors import CollectionError, ConfigError
 from cluster.loading import load_config
-from cluster.probing import evaluate_probe, train_from_store
+from cluster.probes.collection import collect_samples
+from cluster.probes.probing import evaluate_probe, train_from_store
 from probe.artefact import load_probe
 from probe.features import FEATURES
 from probe.store import SampleStore
@@ -137,7 +137,7 @@ def test_the_shipped_probe_says_how_it_was_made():
 
 
 def test_a_reference_client_that_fails_is_named_and_the_others_are_kept(local_ray, tmp_path, monkeypatch):
-    from cluster import collection as module
+    from cluster.probes import collection as module
 
     def with_a_missing_file(config, folder, *, role, clients):
         references = prepare(config, folder, role=role, clients=clients)

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from cluster.instruments import PREFIX, Instruments
+from cluster.reporting.instruments import PREFIX, Instruments
 
 
 class Record:

@@ -9,8 +9,8 @@ import pytest
 from ray.util.metrics import Counter, Gauge, Histogram
 
 import cluster
-from cluster.instruments import PREFIX
-from cluster.metrics import Metrics
+from cluster.reporting.instruments import PREFIX
+from cluster.reporting.metrics import Metrics
 from tests.unit.cluster.recorded import Record
 
 SUFFIXES = {Counter: ("",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}

@@ -11,7 +11,7 @@ import pytest
 from actors.errors import DataError
 from cluster.errors import ConfigError
 from cluster.loading import load_config
-from cluster.recipes import assign_recipes
+from cluster.simulation.recipes import assign_recipes
 from cluster.sources import arrived_client_files, client_names, draw_malicious, new_client_files, prepare_sources
 from tests.unit.actors.world.test_datasets import wording
 

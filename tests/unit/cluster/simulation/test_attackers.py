@@ -7,10 +7,10 @@ import pytest
 
 from actors.errors import DataError
 from actors.messages import TrainTask
-from cluster.attackers import attack_task
-from cluster.colluding import Collusion
 from cluster.errors import ConfigError
 from cluster.loading import load_config
+from cluster.simulation.attackers import attack_task
+from cluster.simulation.colluding import Collusion
 from cluster.sources import prepare_sources
 from cluster.streams import Delivery
 from defense.attacks import ATTACKS

@@ -7,8 +7,8 @@ import pytest
 
 from actors.messages import Proportion
 from cluster.config import ClientsConfig, RunConfig
-from cluster.summary import summarise
-from cluster.tables import evaluation_table, probe_table, rounds_table
+from cluster.reporting.summary import summarise
+from cluster.reporting.tables import evaluation_table, probe_table, rounds_table
 from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
 
 ROUNDS = [
@@ -134,11 +134,12 @@ def test_a_realigned_run_has_the_measures_of_both_adapters():
 
 
 def test_server_seconds_are_summed_by_part():
-    reports = [replace(report, submit_s=0.5, aggregate_s=0.25, canary_s=0.125) for report in ROUNDS]
+    seconds = {"submit_s": 0.5, "aggregate_s": 0.25, "canary_s": 0.125, "validation_s": 0.125}
+    reports = [replace(report, **seconds) for report in ROUNDS]
     probe = [probe_row(0, score_s=0.5, refresh_wait_s=2.0, fit_s=1.0), probe_row(1, score_s=0.25)]
     figures = {"adapter": b"", "changes": (), "wall_s": 1.0, "peak_rss_mb": 1.0}
     made = summarise(RunConfig(), reports, probe, [evaluation_report(0, 0.9)], (), **figures)
-    parts = {"scoring": 0.75, "refreshing": 2.0, "canary": 0.375, "aggregating": 2.25, "realigning": 0.0}
+    parts = {"scoring": 0.75, "refreshing": 2.0, "canary": 0.375, "validation": 0.375, "aggregating": 2.25, "realigning": 0.0}
     assert made["server_seconds"] == parts  # the fit is part of the wait
     assert made["server_s"] == sum(parts.values())
 

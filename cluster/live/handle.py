@@ -8,8 +8,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from cluster.control import find_control
 from cluster.errors import ClusterError, ConfigError, DeadlineError
+from cluster.live.control import find_control
 from cluster.waiting import wait_for
 
 _TIMEOUT_S = 30.0

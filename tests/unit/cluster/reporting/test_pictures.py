@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from cluster.pictures import draw_comparison, draw_curves, draw_run
+from cluster.reporting.pictures import draw_comparison, draw_curves, draw_run
 from tests.unit.cluster.reports import evaluation_report, round_report
 
 
@@ -16,7 +16,7 @@ def test_a_run_is_drawn(tmp_path):
 
 def test_the_measures_of_a_realigned_adapter_are_in_the_picture(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("cluster.pictures.plt.close", drawn.append)
+    monkeypatch.setattr("cluster.reporting.pictures.plt.close", drawn.append)
     draw_run(tmp_path, [round_report(0, {"a": 1.0})], [evaluation_report(done, 0.5) for done in (0, 1, 2)], set())
     below = drawn[0].axes[1]
     assert below.get_xlim()[1] > 2

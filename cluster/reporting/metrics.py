@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.messages import ClientRound, EvaluationReport, ProbeRound, RoundReport
-from cluster.instruments import Instruments
-from cluster.live_status import LiveStatus
-from cluster.progress import Progress
+from cluster.live.status import LiveStatus
+from cluster.reporting.instruments import Instruments
+from cluster.reporting.progress import Progress
 
 _SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
 _STATES = ("running", "done", "slow", "pending", "lost", "refused")

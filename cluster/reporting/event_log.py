@@ -19,7 +19,7 @@ from typing import Any
 
 from actors.messages import EvaluationReport, ProbeRound, RoundReport
 from cluster.config import RunConfig
-from cluster.progress import Progress
+from cluster.reporting.progress import Progress
 
 
 class EventLog(Progress):

@@ -1,7 +1,7 @@
 """Whose recipe is whose."""
 
 from actors.config import Recipe
-from cluster.recipes import assign_recipes
+from cluster.simulation.recipes import assign_recipes
 
 P, Q = Recipe(steps=2), Recipe(optimizer="sgd")
 

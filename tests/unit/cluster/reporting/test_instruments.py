@@ -6,7 +6,7 @@ import threading
 import pytest
 from ray.util.metrics import Gauge
 
-from cluster.instruments import Instruments
+from cluster.reporting.instruments import Instruments
 from tests.chaos import wait_until
 from tests.unit.cluster.recorded import Record
 

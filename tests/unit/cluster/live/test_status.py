@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from cluster.config import RunConfig
-from cluster.live_status import LiveStatus, client_state
-from cluster.status_table import status_table
+from cluster.live.status import LiveStatus, client_state
+from cluster.live.table import status_table
 from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
 
 

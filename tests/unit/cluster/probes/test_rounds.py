@@ -1,9 +1,9 @@
-"""cluster/probe_rounds.py: the row about a round's probe, from what probe, refresh and earlier rounds say."""
+"""cluster/probes/rounds.py: the row about a round's probe, from what probe, refresh and earlier rounds say."""
 
 import pytest
 
 from actors.messages import ProbeClose, ProbeRefresh
-from cluster.probe_rounds import probe_round
+from cluster.probes.rounds import probe_round
 from probe.drift import Drift
 from tests.unit.cluster.reports import round_report
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cluster.closing_table import outcome_table
 from cluster.federation import RunResult
+from cluster.reporting.closing_table import outcome_table
 
 MEASURES = {"rule_score": 0.9, "compliance": 0.05, "attack_success": None, "utility": 0.8, "benign_loss": 1.0}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.messages import EvaluationReport, ProbeRound, RoundReport
 from cluster.config import RunConfig
-from cluster.progress import Progress
+from cluster.reporting.progress import Progress
 
 _LATE, _PENDING, _LOST = "late:", "pending:", "client_lost:"
 

@@ -9,7 +9,7 @@ import pytest
 
 from actors.messages import Proportion
 from cluster.config import RunConfig
-from cluster.event_log import EventLog
+from cluster.reporting.event_log import EventLog
 from tests.unit.cluster.reports import client_round, evaluation_report, probe_row, round_report
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)

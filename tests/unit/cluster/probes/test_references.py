@@ -1,4 +1,4 @@
-"""cluster/references.py: reference clients from the world or from own files, or an error that names what to set."""
+"""cluster/probes/references.py: reference clients from the world or from own files, or an error that names what to set."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.loading import load_config
-from cluster.references import LIVE_ROLE, prepare_references
+from cluster.probes.references import LIVE_ROLE, prepare_references
 
 OWN = ("model.path=m", "data.path=d", "clients.malicious=0", "defense.level=none")
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from cluster.live_run import LiveRun
+    from cluster.live.handle import LiveRun
 
 Name = Annotated[str | None, typer.Option(help="The run; needed only when several are live.")]
 Address = Annotated[str, typer.Option(help="Ray cluster, HOST:PORT; `auto` is RAY_ADDRESS or the one on this machine.")]
@@ -26,7 +26,7 @@ def add_live_commands(app: typer.Typer) -> None:
 
 def status(name: Name = None, address: Address = "auto", as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Show the round, clients by state, last weights, probe version and rates of a live run."""
-    from cluster.status_table import status_table
+    from cluster.live.table import status_table
 
     with _live(name, address) as live:
         shown = live.status()
@@ -77,7 +77,7 @@ def set_(
 
 @contextmanager
 def _live(name: str | None, address: str) -> Iterator[LiveRun]:
-    from cluster.live_run import LiveRun
+    from cluster.live.handle import LiveRun
     from cluster.session import ray_session
 
     with ray_session(address):

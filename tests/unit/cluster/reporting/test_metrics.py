@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.metrics import Metrics
+from cluster.reporting.metrics import Metrics
 from tests.unit.cluster.recorded import Record
 from tests.unit.cluster.reports import client_round, evaluation_report, probe_row, round_report
 

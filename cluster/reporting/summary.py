@@ -10,8 +10,8 @@ from typing import Any
 
 from actors.messages import ClientRound, EvaluationReport, ProbeRound, Proportion, RoundReport
 from cluster.config import RunConfig
+from cluster.reporting.tables import SCHEMA_VERSION
 from cluster.run_state import Change
-from cluster.tables import SCHEMA_VERSION
 
 _SHARES = ("rule_score", "compliance", "attack_success", "over_refusal")
 

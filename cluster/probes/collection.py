@@ -21,8 +21,8 @@ from cluster.loading import dump_config
 from cluster.nodes import living_nodes
 from cluster.placement import plan_collection
 from cluster.pool import ClientPool, Starting
-from cluster.references import prepare_references
-from cluster.refreshing import reference_tasks
+from cluster.probes.references import prepare_references
+from cluster.probes.refreshing import reference_tasks
 from cluster.session import ray_session
 from cluster.sources import base_model
 from cluster.streams import shortfall, train_all

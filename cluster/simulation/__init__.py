@@ -1,0 +1,1 @@
+"""What an experiment pretends: attackers and honest clients that differ. Nothing of the defense is told of it."""
