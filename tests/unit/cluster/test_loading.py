@@ -88,6 +88,7 @@ def test_overrides_are_typed_and_win_over_the_file(tmp_path):
         ("clients.recipes=[{learning_rate_factor: 0}]", ["clients.recipes.0.learning_rate_factor: ", "greater than 0"]),
         ("aggregation.optimizer=adam", ["aggregation.optimizer: ", "'fedadam'", "got 'adam'"]),
         ("aggregation.averaging=mean", ["aggregation.averaging: ", "'svd'", "got 'mean'"]),
+        ("aggregation.max_share=0.05", ["aggregation.max_share=0.05 is less than an equal part of 10 clients", "more than 0.1"]),
         ("training.proximal_mu=-1", ["training.proximal_mu: ", "got -1"]),
         ("rounds.x=1", ["rounds is a value, not a section"]),
         ("rounds", ["'rounds' is not of the form key=value"]),
