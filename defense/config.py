@@ -379,12 +379,12 @@ class AggregationConfig(Config):
         return self
 
     def check(self, num_clients: int) -> None:
-        """Raises ValueError when the rule or the pre-aggregation cannot bear f attackers among so many clients, or when so many can
-        only have equal parts."""
+        """Raises ValueError when rule or pre-aggregation cannot bear f attackers among so many clients, or when `max_share` is
+        less than an equal part."""
         if self.max_share * num_clients < 1:
             raise ValueError(
-                f"aggregation.max_share={self.max_share:g} is less than an equal part of {num_clients} clients, so every client would "
-                f"count alike, whatever its weight; set it to more than {1 / num_clients:.3g}, or to 1 for no bound"
+                f"aggregation.max_share={self.max_share:g} is less than an equal part of {num_clients} clients, so every client "
+                f"would count alike, whatever its weight; set it to more than {1 / num_clients:.3g}, or to 1 for no bound"
             )
         for key, name in self._assuming():
             _check_attackers(f"aggregation.{key}={name}", name, self.f, num_clients)
