@@ -19,10 +19,10 @@ from cluster.errors import ConfigError
 
 _BUILD_THREADS = 2
 _PARTS = ("all", "base", "probe")
-_LIVE_PROBE = {"feature": "per_layer", "threshold": 0.5}
-"""Level live judges A and B of every layer, so that poison does not hide behind an honest first layer, at even odds: its
-probabilities are calibrated, and in worlds 0 to 2 one of 432 honest updates was above (clients with one task each, other
-learning rates and steps among them), where the paper's 0.8 would let most canary-aware ones of world 2 through."""
+_LIVE_PROBE = {"feature": "per_layer", "threshold": 0.6}
+"""Level live judges A and B of every layer, so that poison does not hide behind an honest first layer. The threshold lies between
+what was seen at the embedded world's learning rate: 3 of 730 honest updates of world 3 were above (28 above even odds), none in
+world 2, where canary-aware updates began at 0.58; the paper's 0.8 would let more of these through."""
 
 
 def ensure_world(config: RunConfig, console: Console) -> None:
