@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from defense.bounds import check_moved
 _BATCH_SIZE = 64
 
 
-class Meter:
+class Meter(ABC):
     """Holds the base model and rows with responses that no client has; a subclass says what is read of an update."""
 
     def __init__(self, model: ModelConfig, lora: LoraConfig, path: str, max_length: int) -> None:
@@ -67,14 +68,16 @@ class Meter:
         """Negative log-likelihood of the rows' responses under an adapter (safetensors), nats per token."""
         return self._loss(decode_tensors(adapter))
 
-    def _prepare(self, expected: OpenRound) -> None:
+    def _prepare(self, expected: OpenRound) -> None:  # noqa: B027 - not every meter has to
         """What a subclass needs to know of the global adapter before the first update."""
 
+    @abstractmethod
     def _read(self, client_id: str, update: LoRAUpdate) -> MeterReading:
-        raise NotImplementedError
+        """What an admitted update does."""
 
+    @abstractmethod
     def _refused(self, client_id: str, refusal: str) -> MeterReading:
-        raise NotImplementedError
+        """The answer for an update that was not admitted."""
 
     @cached_property
     def _model(self) -> AdaptedModel:

@@ -15,7 +15,7 @@ from pytest import fixture, mark, raises
 
 from actors.aggregator import Aggregator, AggregatorConfig
 from actors.errors import WireError
-from actors.messages import Admission, CanaryReading, LoRAUpdate, ProbeScore, RoundReport, StepDelta
+from actors.messages import Admission, CanaryReading, LoRAUpdate, ProbeScore, RoundReport, StepDelta, ValidationReading
 from actors.probe import Probe
 from actors.wire import decode_message, decode_tensors, encode_message
 from defense.admission import OpenRound, Reason, Refusal
@@ -68,6 +68,8 @@ def good_scores(client_id: str, level: str) -> list[ProbeScore]:
         return [ProbeScore(client_id=client_id, branch="update", step=1, probability=0.3, threshold=0.8, probe_version=1)]
     if level == "canary":
         return [CanaryReading(client_id=client_id, rise=0.2 if client_id == "d" else 0.05)]
+    if READS[level] == "validation":
+        return [ValidationReading(client_id=client_id, cosine=0.1 if client_id == "d" else 0.5, fall=0.1, norm=1.0)]
     return scores(client_id, 0.1, 0.9 if client_id == "d" else 0.2, branch=READS[level] or "real")
 
 
