@@ -43,9 +43,11 @@ class Meter(ABC):
     def open_round(self, expected: OpenRound, adapter: bytes) -> float:
         """Read this round's updates against this global adapter; returns its loss on the rows."""
         started = time.perf_counter()
-        self._expected, self._global, self._seen = expected, decode_tensors(adapter), set()
+        self._expected = None  # a round that cannot be opened is none: its updates are refused, never read by an older one's
+        self._global, self._seen = decode_tensors(adapter), set()
         self._global_loss = self._loss(self._global)
         self._prepare(expected)
+        self._expected = expected
         self._seconds = time.perf_counter() - started
         return self._global_loss
 

@@ -22,8 +22,8 @@ _PARTS = ("all", "base", "probe")
 _LIVE_PROBE = {"feature": "per_layer", "threshold": 0.6}
 """Level live judges A and B of every layer, so that poison does not hide behind an honest first layer. The threshold lies between
 what was seen at the embedded world's learning rate: 3 of 730 honest updates of world 3 were above (28 above even odds), none in
-world 2, where canary-aware updates began at 0.58. The paper's 0.8 is worse: there every contrastive backdoor passed and cost 3
-points of utility, and canary-aware ones weighed 0.23 (docs/results.md)."""
+world 2, where canary-aware updates began at 0.58. At the paper's 0.8 canary-aware updates weighed 0.23, at 0.65 0.10
+(one seed; docs/results.md)."""
 
 
 def ensure_world(config: RunConfig, console: Console) -> None:

@@ -103,6 +103,20 @@ def test_a_round_is_measured_alike_whatever_came_before(validation, updates, mod
     assert readings[0] == readings[1]
 
 
+def test_a_round_that_cannot_be_opened_leaves_no_reading_against_an_older_one(validation, updates, model, monkeypatch):
+    validation.open_round(expected(), model.initial_adapter())
+
+    def fail(_):
+        raise FloatingPointError("the training loss became nan")
+
+    monkeypatch.setattr(validation, "_trained", fail)
+    with pytest.raises(FloatingPointError):
+        validation.open_round(expected(), model.initial_adapter())
+    reading = validation.measure("good", updates["good"])
+    assert (reading.cosine, reading.fall) == (None, None)
+    assert reading.refusal.startswith("wrong_round: no round is open")
+
+
 def test_without_training_there_is_no_cosine_and_what_is_no_update_is_refused(
     base_config, lora, path, updates, validation, model
 ):
