@@ -65,7 +65,7 @@ class Boundary:
             time.sleep(_POLL_S)
         self.progress.state_changed("running")
         self._crew.resize(len(state.roster.active))
-        self._control.introduce.remote({"aggregator": self._crew.aggregator, "probe": self._crew.probe})
+        self._control.introduce.remote([ray.put({"aggregator": self._crew.aggregator, "probe": self._crew.probe})])
         return state, False
 
     def _orders(self) -> Sequence[tuple[str, Any]]:

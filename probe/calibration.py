@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from probe.logistic import logit, sigmoid
 
@@ -34,6 +33,8 @@ def fit_calibration(scores: np.ndarray, labels: np.ndarray) -> Calibration:
     Raises:
         ValueError: a class is missing, or a score is NaN.
     """
+    from scipy.optimize import minimize  # takes half a second to import, which a probe that only scores need not spend
+
     _check(scores, labels)
     x = np.array([logit(float(score)) for score in scores])
     malicious, benign = int((labels == 1).sum()), int((labels == 0).sum())

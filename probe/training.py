@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xgboost
 
 from probe.artefact import LoraProbe
 from probe.calibration import Calibration, choose_threshold, fit_calibration
@@ -163,8 +162,18 @@ def _summary(
         "held_out_families": [_distinct(samples.families[mask]) for mask in held_out],
         "calibration_families": [] if calibration is None else _distinct(calibration.families),
         "config": config.model_dump(mode="json", include=_TRAINING_SETTINGS),
-        "versions": {module.__name__: module.__version__ for module in (torch, xgboost, np)},
+        "versions": _versions(config),
     }
+
+
+def _versions(config: ProbeConfig) -> dict[str, str]:
+    """Of the libraries that made the classifier. XGBoost takes a second to import, so a linear probe does not ask for it."""
+    modules = [torch, np]
+    if config.classifier == "xgboost":
+        import xgboost
+
+        modules.append(xgboost)
+    return {module.__name__: module.__version__ for module in modules}
 
 
 def _distinct(*arrays: np.ndarray) -> list[str]:

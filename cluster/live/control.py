@@ -20,7 +20,7 @@ class Control:
 
     def __init__(self) -> None:
         self._status: dict[str, Any] = {"state": "starting"}
-        self._handles: dict[str, Any] = {}
+        self._handles: list[Any] = []
         self._orders: list[tuple[str, Any]] = []
 
     def publish(self, status: Mapping[str, Any]) -> None:
@@ -31,12 +31,17 @@ class Control:
         """The newest status, plain data; `orders` are those that wait for the end of the round."""
         return {**self._status, "orders": [list(order) for order in self._orders]}
 
-    def introduce(self, handles: Mapping[str, Any]) -> None:
-        """The driver hands out the run's actors; they change when one is replaced."""
-        self._handles = dict(handles)
+    def introduce(self, handles: Sequence[Any]) -> None:
+        """The driver hands out the run's actors; they change when one is replaced.
 
-    def handles(self) -> dict[str, Any]:
-        """`aggregator`, and `probe` at a level with one."""
+        Args:
+            handles: One reference to a mapping of name to handle. It is passed on unread: a handle that is unpickled
+                imports its actor's module, and with it torch.
+        """
+        self._handles = list(handles)
+
+    def handles(self) -> Sequence[Any]:
+        """What `introduce` was given: `aggregator`, and `probe` at a level with one."""
         return self._handles
 
     def order(self, verb: str, value: Any = None) -> None:

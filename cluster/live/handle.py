@@ -65,12 +65,16 @@ class LiveRun:
     @property
     def aggregator(self) -> Any:
         """Handle of the run's AggregatorActor."""
-        return self._ask("handles")["aggregator"]
+        return self._handles()["aggregator"]
 
     @property
     def probe(self) -> Any | None:
         """Handle of the run's ProbeActor; None at a level without one."""
-        return self._ask("handles").get("probe")
+        return self._handles().get("probe")
+
+    def _handles(self) -> dict[str, Any]:
+        (reference,) = self._ask("handles")
+        return wait_for(reference, _TIMEOUT_S, f"asking run {self.name}")
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         if not ray.is_initialized():

@@ -2,20 +2,24 @@
 
 Trees split on single numbers, and single numbers of a high-dimensional update say little; the cosine of each module's
 delta to the mean delta of a class says much (FEASIBILITY of the embedded world: AUC 1.0 against 0.98 for raw values).
+XGBoost takes a second to import, so it is imported where trees are: a linear probe never does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xgboost
 
 from probe.classifiers.cosines import ClassMeans, cross_fitted_cosines
 from probe.classifiers.numbers import check_finite
 from probe.config import BoostedRecipe
 from probe.logistic import sigmoid
+
+if TYPE_CHECKING:
+    import xgboost
 
 _TREES_FILE = "probe.ubj"
 
@@ -57,6 +61,8 @@ class BoostedProbe:
 
 
 def _load_booster(content: bytes) -> xgboost.Booster:
+    import xgboost
+
     if not (content.startswith(b"{") and content.endswith(b"}")):
         raise ValueError(f"{_TREES_FILE} cannot be used: it is missing, cut off or no UBJSON")
     booster = xgboost.Booster({"nthread": 1})
@@ -114,6 +120,8 @@ def fit_boosted(
     Raises:
         ValueError: a feature that is not finite.
     """
+    import xgboost
+
     check_finite(features)
     if sizes is None:
         inputs, means = np.asarray(features, dtype=np.float32), None
