@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 OptimizerName = Literal["adamw", "sgd", "adagrad"]
 
@@ -143,8 +143,9 @@ class EvaluationConfig(Config):
     of `clients.attack`, where it has one."""
     refusals: list[str] | None = None
     """Phrases that mark a refusal; None: the world's own, or a built-in English list."""
-    max_restricted: PositiveInt = 1600
-    max_benign: PositiveInt = 1600
+    max_restricted: NonNegativeInt = 1600
+    """Prompts that are measured; 0: none. With no prompt of either kind the evaluation loads no model."""
+    max_benign: NonNegativeInt = 1600
     max_canary: PositiveInt = 64
     """Canary prompts that the embedded world generates."""
     max_validation: PositiveInt = 100

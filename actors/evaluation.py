@@ -60,7 +60,8 @@ class Evaluation:
             DataError: a prompt file cannot be used.
         """
         started = time.perf_counter()
-        self._model.load_adapter(decode_tensors(adapter))
+        if self._restricted or self._benign:  # without a prompt the base model is never loaded
+            self._model.load_adapter(decode_tensors(adapter))
         restricted = self._answer(self._restricted_ids)
         benign = self._answer(self._benign_ids)
         by_family = self._utility(benign)
@@ -180,10 +181,10 @@ def _triggered(message: Message, trigger: str) -> Message:
 
 def proportion(outcomes: Sequence[bool]) -> Proportion | None:
     """The share of true outcomes with its 95 % Wilson interval; None without outcomes."""
-    from scipy.stats import binomtest
-
     if not outcomes:
         return None
+    from scipy.stats import binomtest
+
     hits = sum(outcomes)
     interval = binomtest(hits, len(outcomes)).proportion_ci(0.95, method="wilson")
     digits = "".join("1" if outcome else "0" for outcome in outcomes)

@@ -256,6 +256,9 @@ def _server_rows(
 
 
 def _checked_evaluation(config: EvaluationConfig) -> EvaluationConfig:
+    """Without the files of which no prompt is wanted; raises DataError when one that is wanted cannot be read."""
+    most = {"restricted_path": config.max_restricted, "benign_path": config.max_benign}
+    config = config.model_copy(update={name: None for name, number in most.items() if number == 0})
     for path in (config.restricted_path, config.benign_path):
         if path is not None:
             read_table(Path(path))

@@ -14,16 +14,31 @@ SMALL = (
     "training.steps=3",
     "training.batch_size=8",
     "data.samples_per_client=40",
-    "evaluation.max_restricted=60",
-    "evaluation.max_benign=60",
+    "evaluation.max_restricted=0",
+    "evaluation.max_benign=0",
     "cluster.client_actors=1",  # actors start in seconds each, which is most of a small run
 )
+MEASURED = ("evaluation.max_restricted=60", "evaluation.max_benign=60")
+"""For tests that look at what the model answers; the others load no model for it."""
 
 
 @fixture(scope="session")
-def small_run(local_ray, tmp_path_factory) -> RunResult:
-    """One finished small run, for tests that only look at it."""
-    return Federation(load_config(None, SMALL), tmp_path_factory.mktemp("small") / "run").run()
+def finished_run(local_ray, tmp_path_factory):
+    """Small runs for tests that only look at them, each made once: `finished_run("rounds=1")`."""
+    done: dict[tuple[str, ...], RunResult] = {}
+
+    def run(*overrides: str) -> RunResult:
+        if overrides not in done:
+            done[overrides] = Federation(load_config(None, [*SMALL, *overrides]), tmp_path_factory.mktemp("small") / "run").run()
+        return done[overrides]
+
+    return run
+
+
+@fixture(scope="session")
+def small_run(finished_run) -> RunResult:
+    """A small run that is measured."""
+    return finished_run(*MEASURED)
 
 
 @fixture

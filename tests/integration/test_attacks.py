@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 
 from cluster import Federation, load_config
-from tests.integration.conftest import SMALL
+from tests.integration.conftest import MEASURED, SMALL
 
 COLLUDING = ("clients.attack=alie", "clients.malicious=2", "rounds=1")
 
@@ -36,7 +36,7 @@ def test_an_attacker_that_fails_is_dropped_and_the_others_collude_without_it(loc
 
 
 def test_a_backdoor_is_measured_with_its_trigger(run_small):
-    run = run_small("clients.attack=backdoor_contrastive", "rounds=1", "defense.level=step")
+    run = run_small(*MEASURED, "clients.attack=backdoor_contrastive", "rounds=1", "defense.level=step")
     measured = [row for row in run.evaluation.to_pylist() if row["measure"] == "attack_success"]
     assert [row["rounds_done"] for row in measured] == [0, 1]
     assert all(row["count"] == 60 for row in measured)

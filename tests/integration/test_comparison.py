@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from actors.world.store import probe_folder, world_folder
 from cluster.cli import app
-from tests.integration.conftest import SMALL
+from tests.integration.conftest import MEASURED, SMALL
 
 
 @fixture
@@ -17,7 +17,7 @@ def compare(local_ray, tmp_path):
     """Run the command with small cells in `tmp_path/matrix`: `compare("seeds=0,1")` gives exit code and output."""
 
     def run(*arguments: str):
-        done = CliRunner().invoke(app, ["compare", *SMALL, *arguments, "--output", str(tmp_path / "matrix")])
+        done = CliRunner().invoke(app, ["compare", *SMALL, *MEASURED, *arguments, "--output", str(tmp_path / "matrix")])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done.exit_code, done.output
 
@@ -62,7 +62,7 @@ def test_cells_side_by_side_and_cells_resumed_end_in_the_bits_of_a_single_run(co
     code, _ = compare("seeds=0,1", "--parallel", "2")
     assert code == 0
     rows = rows_of(folder)
-    assert rows["seed-0"]["adapter_sha256"] == small_run.summary["adapter_sha256"]
+    assert rows["seed-0"]["adapter_sha256"] == small_run.summary["adapter_sha256"] != rows["seed-1"]["adapter_sha256"]
     assert rows["seed-0"]["config_hash"] == rows["seed-1"]["config_hash"]
 
     (folder / "seed-1" / "summary.json").unlink()  # as if killed in the second round

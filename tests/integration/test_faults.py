@@ -9,9 +9,9 @@ from cluster import Federation, load_config
 from cluster.errors import ClusterError
 from cluster.reporting.progress import Progress
 from tests.chaos import Killer, actor_processes, committed_rounds, start_run, wait_until
-from tests.integration.conftest import SMALL
+from tests.integration.conftest import MEASURED, SMALL
 
-FAULTS = [*SMALL, "clients.on_client_loss=retry_round", "training.steps=8", "rounds=6", "defense.level=shadow+canary"]
+FAULTS = [*SMALL, *MEASURED, "clients.on_client_loss=retry_round", "training.steps=8", "rounds=6", "defense.level=shadow+canary"]
 KINDS = ("client", "probe", "aggregator", "canary", "evaluation")
 
 

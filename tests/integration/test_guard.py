@@ -7,8 +7,10 @@ from cluster.checkpoints import Checkpoints
 from cluster.reporting.progress import Progress
 from cluster.run_state import decode_state
 from tests.chaos import Killer
+from tests.integration.conftest import MEASURED
 
 GUARDED = (
+    *MEASURED,
     "defense.guard.enabled=true",
     "defense.level=none",
     "clients.malicious=3",
@@ -70,7 +72,7 @@ def test_an_attacked_run_keeps_its_last_certified_adapter_to_the_bit_also_when_r
 
 
 def test_a_run_that_needs_no_guard_is_the_same_with_one(small_run, run_small):
-    run = run_small("defense.guard.enabled=true")
+    run = run_small(*MEASURED, "defense.guard.enabled=true")
     assert run.summary["adapter_sha256"] == small_run.summary["adapter_sha256"]
     assert run.summary["rounds_rolled_back"] == 0
     assert {row["guard_sum"] for row in run.rounds.to_pylist()} == {0.0}

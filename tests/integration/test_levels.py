@@ -5,7 +5,7 @@ import json
 
 def test_frozen_clients_train_no_shadow_and_keep_their_verdict(run_small):
     settings = ("defense.level=evidence", "rounds=4", "defense.evidence.verdicts=2", "defense.evidence.audit_every=2")
-    result = run_small(*settings, "training.steps=6", "training.batch_size=16", "evaluation.every=4")
+    result = run_small(*settings, "training.steps=6", "training.batch_size=16")
     truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
     by_round = [[row for row in result.rounds.to_pylist() if row["round"] == index] for index in range(4)]
     for index, scored in ((0, True), (1, True), (2, False)):

@@ -1,18 +1,18 @@
 """Level live on a real local Ray: the probe follows the global adapter, and a refresh that fails leaves it as it was."""
 
 import pyarrow.parquet as pq
-import pytest
 
 from cluster import Federation, load_config
 from probe.artefact import load_probe
 from tests.integration.conftest import SMALL
 
 LIVE = ("defense.level=live", "probe.refresh_clients=2")
-ANY_FIGURES = ("probe.refresh_min_tpr=0", "probe.refresh_max_fpr=1")
+REFRESHED = (*LIVE, "probe.refresh_min_tpr=0", "probe.refresh_max_fpr=1")
+"""Refreshed in both rounds, whatever the figures of so few reference clients."""
 
 
-def test_every_round_is_judged_by_a_probe_refreshed_in_it(run_small):
-    result = run_small(*LIVE, *ANY_FIGURES)
+def test_every_round_is_judged_by_a_probe_refreshed_in_it(finished_run):
+    result = finished_run(*REFRESHED)
     rows = pq.read_table(result.path / "probe.parquet").to_pylist()
     assert [(row["round"], row["version"], row["refresh"]) for row in rows] == [(0, 2, "accepted"), (1, 3, "accepted")]
     assert {(row["round"], row["probe_version"]) for row in result.rounds.to_pylist()} == {(0, 2), (1, 3)}
@@ -26,10 +26,10 @@ def test_every_round_is_judged_by_a_probe_refreshed_in_it(run_small):
     assert result.summary["updates_refused"] == 0
 
 
-def test_the_same_seed_gives_the_same_bits_with_refreshes_on_two_actors(run_small):
-    one, two = (run_small("rounds=1", *LIVE, *ANY_FIGURES, f"cluster.client_actors={number}") for number in (1, 2))
+def test_the_same_seed_gives_the_same_bits_with_refreshes_on_two_actors(finished_run, run_small):
+    one, two = finished_run(*REFRESHED), run_small(*REFRESHED, "cluster.client_actors=2")
     assert one.summary["adapter_sha256"] == two.summary["adapter_sha256"]
-    files = [(result.path / "probes/v2/probe.safetensors").read_bytes() for result in (one, two)]
+    files = [(result.path / "probes/v3/probe.safetensors").read_bytes() for result in (one, two)]
     assert files[0] == files[1]
 
 
@@ -44,9 +44,8 @@ def test_a_reference_client_that_fails_costs_the_refresh_and_no_more(local_ray, 
     assert {row["probe_version"] for row in result.rounds.to_pylist()} == {1}
 
 
-@pytest.mark.parametrize("malicious", [5])
-def test_the_live_level_keeps_the_model_safe_when_half_are_malicious(local_ray, tmp_path, malicious):
-    overrides = ["rounds=5", "defense.level=live", f"clients.malicious={malicious}"]
+def test_the_live_level_keeps_the_model_safe_when_half_are_malicious(local_ray, tmp_path):
+    overrides = ["rounds=3", "evaluation.every=3", "defense.level=live", "clients.malicious=5"]
     summary = Federation(load_config(None, overrides), tmp_path / "run").run().summary
     assert summary["rule_score"] >= 0.95
     assert summary["mean_weight_benign"] >= 0.95

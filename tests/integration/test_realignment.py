@@ -6,13 +6,13 @@ import shutil
 import pyarrow.parquet as pq
 
 from cluster import Federation
+from tests.integration.conftest import MEASURED
 
 SETTINGS = ("rounds=1", "defense.level=none", "clients.malicious=1")
 
 
-def test_the_realigned_adapter_is_the_runs_and_both_are_measured(run_small):
-    result = run_small(*SETTINGS, "realignment.steps=4")
-    plain = run_small(*SETTINGS)
+def test_the_realigned_adapter_is_the_runs_and_both_are_measured(finished_run, run_small):
+    result, plain = run_small(*SETTINGS, *MEASURED, "realignment.steps=4"), finished_run(*SETTINGS, *MEASURED)
     measured = {row["rounds_done"] for row in result.evaluation.to_pylist()}
     assert measured == {0, 1, 2}
     assert result.summary["adapter_sha256"] != plain.summary["adapter_sha256"]
@@ -21,7 +21,7 @@ def test_the_realigned_adapter_is_the_runs_and_both_are_measured(run_small):
 
 
 def test_a_run_resumed_in_the_last_round_or_after_it_ends_in_the_same_realigned_bits(run_small):
-    result = run_small("rounds=2", "defense.level=none", "realignment.steps=2")
+    result = run_small(*MEASURED, "rounds=2", "defense.level=none", "realignment.steps=2")
     path, adapter, measured = result.path, result.summary["adapter_sha256"], result.evaluation.to_pylist()
     (path / "summary.json").unlink()  # as if killed while it ended
     assert Federation.resume(path).run().summary["adapter_sha256"] == adapter
@@ -34,11 +34,11 @@ def test_a_run_resumed_in_the_last_round_or_after_it_ends_in_the_same_realigned_
     assert events.count("realigned") == 2  # it is not done again where a checkpoint has it
 
 
-def test_excluded_attackers_never_take_part_and_the_others_are_as_they_were(run_small):
+def test_excluded_attackers_never_take_part_and_the_others_are_as_they_were(finished_run, run_small):
     result = run_small(*SETTINGS, "clients.exclude_malicious=true")
     truth = pq.read_table(result.path / "ground_truth.parquet").to_pylist()
     honest = {row["client_id"] for row in truth if not row["malicious"]}
     rows = result.rounds.to_pylist()
     assert {row["client_id"] for row in rows} == honest
-    losses = {row["client_id"]: row["loss"] for row in run_small(*SETTINGS).rounds.to_pylist()}
+    losses = {row["client_id"]: row["loss"] for row in finished_run(*SETTINGS, *MEASURED).rounds.to_pylist()}
     assert all(row["loss"] == losses[row["client_id"]] for row in rows)

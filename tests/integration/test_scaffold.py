@@ -29,7 +29,7 @@ def test_a_run_goes_on_with_its_control_variates_to_the_bit(run_small):
 
 
 def test_the_first_round_is_that_of_plain_training_and_the_second_is_corrected(run_small):
-    honest = ("clients.malicious=0", "defense.level=none", "training.steps=2", "evaluation.every=9")
+    honest = ("clients.malicious=0", "defense.level=none", "training.steps=2")
     plain, corrected = (run_small(f"training.scaffold={on}", *honest).rounds.to_pylist() for on in ("false", "true"))
     norms = [{(row["round"], row["client_id"]): row["update_norm"] for row in rows} for rows in (plain, corrected)]
     for key, norm in norms[0].items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.config import EvaluationConfig
+from actors.config import EvaluationConfig, ModelConfig
 from actors.evaluation import DEFAULT_REFUSALS, Evaluation, proportion
 from actors.world.datasets import write_evaluation
 
@@ -71,8 +71,9 @@ def test_answers_do_not_depend_on_the_batch(base_config, lora, prompts, world, r
     assert other.benign_loss == pytest.approx(report.benign_loss, rel=1e-4)
 
 
-def test_without_prompts_nothing_is_measured(base_config, lora, model):
-    report = Evaluation(base_config, lora, EvaluationConfig(), max_length=64).evaluate(3, 2, model.initial_adapter())
+def test_without_prompts_nothing_is_measured_and_no_model_loaded(lora, model):
+    nowhere = ModelConfig(path="/nowhere")
+    report = Evaluation(nowhere, lora, EvaluationConfig(), max_length=64).evaluate(3, 2, model.initial_adapter())
     assert (report.rounds_done, report.adapter_version) == (3, 2)
     assert (report.rule_score, report.compliance, report.utility, report.benign_loss) == (None, None, None, None)
 

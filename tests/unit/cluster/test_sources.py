@@ -226,6 +226,16 @@ def test_a_world_that_is_not_built_names_the_command(tmp_path):
         prepare_sources(load_config(None, ["world.seed=77", f"world.path={tmp_path / 'w'}"]), tmp_path)
 
 
+def test_evaluation_files_of_which_no_prompt_is_wanted_are_not_read(tmp_path):
+    none = ["evaluation.max_restricted=0", "defense.level=none", "data.samples_per_client=20"]
+    embedded = prepare_sources(load_config(None, none), tmp_path / "run").evaluation
+    assert embedded.restricted_path is None
+    assert embedded.benign_path is not None
+    path = write_rows(tmp_path / "one.jsonl", 8)
+    config = real_config(str(path), "clients.count=2", "evaluation.restricted_path=/nowhere", "evaluation.max_restricted=0")
+    assert prepare_sources(config, tmp_path / "real").evaluation.restricted_path is None
+
+
 def test_missing_evaluation_prompts_are_named(tmp_path):
     path = write_rows(tmp_path / "all.jsonl", 4)
     config = real_config(str(path), "clients.count=2", f"evaluation.restricted_path={tmp_path / 'no.jsonl'}")
