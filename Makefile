@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: setup demo test lint clean
 
 demo: setup
-	$(BIN)/safe-fedllm compare defenses=none,live+canary+consensus --parallel 1 --output runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/safe-fedllm compare defenses=none,live+canary+spectrum+consensus --parallel 1 --output runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: setup
 	$(BIN)/ruff check .

@@ -279,9 +279,10 @@ class Aggregator:
     def _weigh(self, current: _Round, message: LoRAUpdate, scores: Sequence[Reading]) -> None:
         """Weigh an admitted update and fold it in, at once where no other client has a say in its weight."""
         client_id, asked = message.client_id, message.client_id in current.expected.shadow_ids
-        found = gather(message, scores, sources=self._sources, shadow_asked=asked, training=self._config.training)
+        delta = self._delta(message)
+        found = gather(message, delta, scores, sources=self._sources, shadow_asked=asked, training=self._config.training)
         current.raw_weights[client_id] = 0.0
-        norm, index = delta_norm(self._delta(message)), current.expected.round_index
+        index, norm = current.expected.round_index, delta_norm(delta)
         current.rows[client_id] = admitted_row(index, message, found, scores, sources=self._sources, update_norm=norm)
         if found.evidence is None:
             return

@@ -1,4 +1,4 @@
-"""From what probe, canary and validation say of one client's round to the evidence that the levels weigh: no score, no weight."""
+"""From what is said about one client's round to the evidence that the levels weigh: no score, no weight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from actors.errors import WireError
 from actors.messages import CanaryReading, LoRAUpdate, MeterReading, ProbeScore, StepDelta, ValidationReading
 from actors.wire import decode_message
 from defense.admission import Reason, Refusal, check_tie
-from defense.evidence import ClientEvidence, Evidence, Rise, Source, Unasked, Validated, gather_evidence
+from defense.evidence import ClientEvidence, Evidence, Rise, Source, Spectrum, Unasked, Validated, gather_evidence
+from defense.flatness import flatness
 from probe.config import PAPER_THRESHOLD
 
 Reading = ProbeScore | MeterReading
@@ -32,6 +33,7 @@ class Gathered:
 
 def gather(
     message: LoRAUpdate,
+    delta: Mapping[str, torch.Tensor],
     readings: Sequence[Reading],
     *,
     sources: Collection[Source],
@@ -41,6 +43,7 @@ def gather(
     """The evidence from every source that the levels read.
 
     Args:
+        delta: Client minus global.
         sources: What the levels read.
         shadow_asked: Whether this client was to train a shadow this round.
     """
@@ -48,13 +51,15 @@ def gather(
     failures = [item.failure for item in wanted if item.failure is not None]
     if failures:
         return Gathered(evidence=None, reason=f"no_evidence: {len(failures)} steps without a score, first: {failures[0]}")
-    by_source: dict[Source, Evidence | Rise | Validated | Unasked] = {}
+    by_source: dict[Source, Evidence | Rise | Validated | Spectrum | Unasked] = {}
     for source in sorted(sources):
         if source in _METERS:
             found = _metered(readings, source)
             if found is None:
                 return Gathered(evidence=None, reason=_unmetered(readings, source))
             by_source[source] = found
+        elif source == "spectrum":
+            by_source[source] = Spectrum(client_id=message.client_id, flatness=flatness(delta))
         elif source == "shadow" and not shadow_asked:
             by_source[source] = Unasked(client_id=message.client_id)
         else:

@@ -214,6 +214,8 @@ class ClientRound:
     """Cosine of the update to the server's own, trained on validation data; None unless level fltrust asks for it."""
     validation_fall: float | None = None
     """Nats per token by which the update lowers the validation data's loss; None without such data."""
+    flatness: float | None = None
+    """How much the update's spectrum looks like that of noise, which has about 1; None unless level spectrum asks for it."""
     agreement: float | None = None
     """Cosine of the update to those of the round's other clients of weight above 0; None unless level consensus compared it."""
     num_bytes: int = 0

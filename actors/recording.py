@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.gathering import Gathered, Reading, scored
 from actors.messages import ClientRound, LoRAUpdate, ProbeScore
-from defense.evidence import ClientEvidence, Evidence, Rise, Source, Validated
+from defense.evidence import ClientEvidence, Evidence, Rise, Source, Spectrum, Validated
 
 
 def absent_row(round_index: int, client_id: str, reason: str | None, num_bytes: int = 0) -> ClientRound:
@@ -64,7 +64,7 @@ def tensor_bytes(message: LoRAUpdate) -> int:
 
 
 def _verdict(evidence: ClientEvidence | None, readings: Sequence[Reading]) -> dict[str, Any]:
-    """Fields that say what probe, canary and validation found."""
+    """Fields that say what the sources found."""
     versions = [item.probe_version for item in readings if isinstance(item, ProbeScore) and item.probe_version is not None]
     found: dict[str, Any] = {"probe_version": max(versions, default=None)}
     for item in evidence.by_source.values() if evidence is not None else ():
@@ -73,6 +73,8 @@ def _verdict(evidence: ClientEvidence | None, readings: Sequence[Reading]) -> di
         elif isinstance(item, Validated):
             cosine = None if math.isnan(item.cosine) else item.cosine
             found |= {"validation_cosine": cosine, "validation_fall": item.fall}
+        elif isinstance(item, Spectrum):
+            found["flatness"] = item.flatness
         elif isinstance(item, Evidence):
             found |= {"malicious_ratio": item.ratio, "last_step_probability": item.last_probability, "flagged": item.is_flagged}
     return found

@@ -265,6 +265,15 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _check_spectrum(self) -> RunConfig:
+        if "spectrum" in self.defense.levels and self.lora.r == 1:
+            raise ValueError(
+                f"defense.level={self.defense.level}: spectrum reads how an update spreads over the directions of LoRA's factors, "
+                f"and lora.r={self.lora.r} leaves it one; raise lora.r or leave out spectrum"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_aggregation(self) -> RunConfig:
         self.aggregation.check(self.clients.clients_per_round)
         return self

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-LevelName = Literal["none", "step", "client", "shadow", "evidence", "live", "canary", "consensus", "fltrust", "zeno"]
+LevelName = Literal["none", "step", "client", "shadow", "evidence", "live", "canary", "spectrum", "consensus", "fltrust", "zeno"]
 RuleName = Literal[
     "fedavg",
     "median",
@@ -99,6 +99,13 @@ class CanaryLevelConfig(Config):
     at twice the learning rate. Unaligned data raises it by 1 to 2.6 in those rounds; what stays below is left to level live."""
 
 
+class SpectrumLevelConfig(Config):
+    """How much an update's spectrum may look like that of noise (`defense/levels/spectrum.py`)."""
+
+    max_flatness: PositiveFloat = 0.8
+    """Flatness above which an update weighs 0; noise has 1."""
+
+
 class ConsensusLevelConfig(Config):
     """Whether a client pulls with the others or against them (METHOD.md section 8)."""
 
@@ -158,6 +165,7 @@ class DefenseConfig(Config):
     live: LiveLevelConfig = LiveLevelConfig()
     canary: CanaryLevelConfig = CanaryLevelConfig()
     guard: GuardConfig = GuardConfig()
+    spectrum: SpectrumLevelConfig = SpectrumLevelConfig()
     consensus: ConsensusLevelConfig = ConsensusLevelConfig()
     zeno: ZenoLevelConfig = ZenoLevelConfig()
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Source = Literal["real", "shadow", "update", "canary", "validation"]
-"""Where evidence comes from: a branch's step deltas or the submitted update, by the probe; the canary; or the server's
-validation data."""
+Source = Literal["real", "shadow", "update", "canary", "validation", "spectrum"]
+"""Where evidence comes from: a branch's step deltas or the submitted update, by the probe; the canary; the server's
+validation data; or the update's own spectrum."""
 PROBED: frozenset[Source] = frozenset({"real", "shadow", "update"})
 """The sources that are the probe's."""
 
@@ -66,6 +66,15 @@ class Validated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spectrum:
+    """What the singular values of one client's update say."""
+
+    client_id: str
+    flatness: float
+    """As `defense/flatness.py` measures it: about 1 for noise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """What the round's other updates say of one client's update."""
 
@@ -86,7 +95,7 @@ class ClientEvidence:
     """All that is known of one client's round."""
 
     client_id: str
-    by_source: Mapping[Source, Evidence | Rise | Validated | Unasked]
+    by_source: Mapping[Source, Evidence | Rise | Validated | Spectrum | Unasked]
 
 
 def gather_evidence(

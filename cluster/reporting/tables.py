@@ -34,6 +34,7 @@ _ROUNDS = pa.schema(
         ("validation_cosine", pa.float64()),
         ("validation_fall", pa.float64()),
         ("agreement", pa.float64()),
+        ("flatness", pa.float64()),
         ("canary_loss", pa.float64()),
         ("guard_sum", pa.float64()),
     ],

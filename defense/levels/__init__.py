@@ -14,7 +14,7 @@ from typing import Any
 
 from defense.config import DefenseConfig, LevelName
 from defense.evidence import PROBED, ClientEvidence, Source
-from defense.levels import canary, client, consensus, evidence, fltrust, live, none, shadow, step, zeno
+from defense.levels import canary, client, consensus, evidence, fltrust, live, none, shadow, spectrum, step, zeno
 
 State = Mapping[str, Any]
 Level = Callable[[State, Sequence[Any]], tuple[dict[str, float], State]]
@@ -30,12 +30,13 @@ READS: dict[LevelName, Source | None] = {
     "evidence": "shadow",
     "live": "update",
     "canary": "canary",
+    "spectrum": "spectrum",
     "consensus": None,
     "fltrust": "validation",
     "zeno": "validation",
 }
 """What a level weighs of what is said about one client: the probe's scores of a branch's step deltas or of the submitted
-update, what the update does to the canary, or what validation data says of it; None: nothing."""
+update, what the update does to the canary, what validation data or its own spectrum says of it; None: nothing."""
 
 
 def single_level(name: LevelName, config: DefenseConfig) -> Level:
@@ -48,6 +49,7 @@ def single_level(name: LevelName, config: DefenseConfig) -> Level:
         "evidence": partial(evidence.weigh, strength=config.shadow.strength, **config.evidence.model_dump()),
         "live": partial(live.weigh, soft=config.live.soft, steepness=config.live.steepness),
         "canary": partial(canary.weigh, max_rise=config.canary.max_rise),
+        "spectrum": partial(spectrum.weigh, max_flatness=config.spectrum.max_flatness),
         "consensus": partial(consensus.weigh, **config.consensus.model_dump()),
         "fltrust": fltrust.weigh,
         "zeno": partial(zeno.weigh, **config.zeno.model_dump()),

@@ -30,6 +30,15 @@ def test_the_canary_and_the_live_probe_each_have_their_say(run_small):
     assert set(state["trust"]) == {"live", "canary"}
 
 
+def test_noise_as_long_as_an_honest_update_is_told_by_its_spectrum(run_small):
+    result = run_small("defense.level=spectrum", "clients.attack=gaussian", "rounds=1", "training.steps=8")
+    truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
+    for row in result.rounds.to_pylist():
+        assert row["admitted"]
+        assert row["flatness"] > 0.95 if truth[row["client_id"]] else row["flatness"] < 0.7
+        assert row["weight"] == (0.0 if truth[row["client_id"]] else 1.0)
+
+
 def test_validation_on_the_clients_own_task_tells_attackers_by_direction_and_by_loss(run_small):
     settings = ("defense.level=fltrust+zeno", "rounds=1", "training.steps=8", "training.batch_size=16")
     result = run_small(*settings, "training.learning_rate=0.01")  # at which unsafe data does harm to the rest in one round

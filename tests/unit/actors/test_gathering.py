@@ -2,6 +2,9 @@
 
 import math
 
+import pytest
+import torch
+
 from actors.gathering import gather, last_step_refusal
 from actors.messages import CanaryReading, LoRAUpdate, ProbeScore, ValidationReading
 from defense.evidence import Evidence, Rise, Unasked, Validated
@@ -10,11 +13,12 @@ from tests.unit.actors.builders import TRAINING, scores
 MESSAGE = LoRAUpdate(
     client_id="a", round_index=0, base_version=0, num_samples=8, loss=1.0, train_s=0.1, tensors={}
 )  # two steps of four samples
+DELTA = {"m": torch.eye(2)}
 RISE = CanaryReading(client_id="a", rise=0.25)
 
 
 def found(*readings, sources, shadow_asked=True):
-    return gather(MESSAGE, readings, sources=sources, shadow_asked=shadow_asked, training=TRAINING)
+    return gather(MESSAGE, DELTA, readings, sources=sources, shadow_asked=shadow_asked, training=TRAINING)
 
 
 def test_each_source_gives_its_own_evidence():
@@ -23,6 +27,11 @@ def test_each_source_gives_its_own_evidence():
     assert got["real"] == Evidence(client_id="a", num_samples=8, num_flagged=4, last_probability=0.9)
     assert got["update"] == Evidence(client_id="a", num_samples=8, num_flagged=8, last_probability=0.7, threshold=0.6)
     assert got["canary"] == Rise(client_id="a", rise=0.25)
+
+
+def test_the_spectrum_is_the_updates_own_and_needs_no_reading():
+    (got,) = found(sources={"spectrum"}).evidence.by_source.values()
+    assert got.flatness == pytest.approx(5 / 3)
 
 
 def test_a_shadow_that_was_not_asked_for_is_not_missed_and_one_that_was_counts_as_flagged():

@@ -30,7 +30,7 @@ FIXED_KEYS = {
 def test_without_a_file_the_embedded_world_is_loaded():
     config = load_config(None)
     assert config.is_embedded
-    assert (config.clients.count, config.clients.malicious, config.defense.level) == (10, 3, "live+canary+consensus")
+    assert (config.clients.count, config.clients.malicious, config.defense.level) == (10, 3, "live+canary+spectrum+consensus")
 
 
 def test_defaults_are_the_papers():

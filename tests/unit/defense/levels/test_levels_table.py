@@ -13,10 +13,11 @@ from defense.config import (
     LevelName,
     LiveLevelConfig,
     ShadowLevelConfig,
+    SpectrumLevelConfig,
     StepLevelConfig,
     ZenoLevelConfig,
 )
-from defense.evidence import Agreement, ClientEvidence, Evidence, Rise, Unasked, Validated
+from defense.evidence import Agreement, ClientEvidence, Evidence, Rise, Spectrum, Unasked, Validated
 from defense.levels import READS, Level, is_banned, make_level, single_level, sources_of, wants_shadow
 
 NAMES = get_args(LevelName)
@@ -39,7 +40,7 @@ def first_weight(config: DefenseConfig, evidence: Evidence) -> float:
 def test_every_level_says_what_it_reads():
     probed = {"step": "real", "client": "real", "shadow": "shadow", "evidence": "shadow", "live": "update"}
     validated = {"fltrust": "validation", "zeno": "validation"}
-    assert {"none": None, **probed, "canary": "canary", "consensus": None, **validated} == READS
+    assert {"none": None, **probed, "canary": "canary", "spectrum": "spectrum", "consensus": None, **validated} == READS
     assert set(READS) == set(NAMES)
 
 
@@ -101,14 +102,22 @@ def test_zeno_parameters_reach_the_level():
         assert level({}, [seen])[0] == {"a": weight}
 
 
+def test_spectrum_parameters_reach_the_level():
+    for most, weight in ((0.6, 0.0), (0.8, 1.0)):
+        level = only_level(DefenseConfig(level="spectrum", spectrum=SpectrumLevelConfig(max_flatness=most)))
+        assert level({}, [Spectrum(client_id="a", flatness=0.7)])[0] == {"a": weight}
+
+
 def test_levels_leave_the_lower_bound_on_weights_to_the_gate():
     assert first_weight(DefenseConfig(level="shadow", min_weight=0.5), saw(48)) == 0.0
 
 
-def as_read(name: LevelName, seen: Evidence, state: dict) -> Evidence | Rise | Validated | Agreement | Unasked:
+def as_read(name: LevelName, seen: Evidence, state: dict) -> Evidence | Rise | Validated | Spectrum | Agreement | Unasked:
     """What the level is given where a probe would say `seen`."""
     if name == "canary":
         return Rise(client_id=seen.client_id, rise=seen.last_probability)
+    if name == "spectrum":
+        return Spectrum(client_id=seen.client_id, flatness=seen.last_probability)
     if name == "consensus":
         return Agreement(client_id=seen.client_id, cosine=1 - 2 * seen.last_probability)
     if name in ("fltrust", "zeno"):
