@@ -268,7 +268,7 @@ class RunConfig(Config):
     def _check_spectrum(self) -> RunConfig:
         if "spectrum" in self.defense.levels and self.lora.r == 1:
             raise ValueError(
-                f"defense.level={self.defense.level}: spectrum reads how an update spreads over the directions of LoRA's factors, "
+                f"defense.level={self.defense.level}: spectrum reads how an update spreads over the directions of a factor, "
                 f"and lora.r={self.lora.r} leaves it one; raise lora.r or leave out spectrum"
             )
         return self

@@ -14,7 +14,7 @@ from defense.evidence import Spectrum
 
 
 def weigh(
-    state: Mapping[str, Any], evidence: Sequence[Spectrum], *, max_flatness: float = 0.8
+    state: Mapping[str, Any], evidence: Sequence[Spectrum], *, max_flatness: float = 0.9
 ) -> tuple[dict[str, float], Mapping[str, Any]]:
     """w = 0 where the update's spectrum is flatter than `max_flatness` (1: that of noise), else 1; NaN is 0."""
     return {item.client_id: 1.0 if item.flatness <= max_flatness else 0.0 for item in evidence}, state

@@ -123,6 +123,12 @@ def test_a_realignment_at_rate_0_is_refused():
     assert load_config(None, [*still, "realignment.learning_rate=0.1"]).realignment.learning_rate == 0.1
 
 
+def test_a_lora_of_one_direction_has_no_spectrum():
+    with pytest.raises(ConfigError, match=r"spectrum reads how an update spreads .* lora.r=1 leaves it one; raise lora.r"):
+        load_config(None, ["lora.r=1"])
+    assert load_config(None, ["lora.r=1", "defense.level=live+canary"]).lora.r == 1
+
+
 @pytest.mark.parametrize(
     ("setting", "fix"), [("rule=median", "rule=fedavg"), ("pre=nnm", "pre=none"), ("optimizer=fedadam", "optimizer=none")]
 )
