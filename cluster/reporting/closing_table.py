@@ -51,7 +51,7 @@ def outcome_table(results: Sequence[tuple[str, RunResult]]) -> Table:
     columns = ("run", "safety", "compliance", "utility", "weight benign", "weight malicious", "skipped", "seconds")
     last = _last_columns([result.summary for _, result in results])
     for name in (*columns, *last.values()):
-        table.add_column(name, justify="left" if name == "run" else "right")
+        _add_column(table, name, is_label=name == "run")
     if results:
         base = results[0][1].summary["base"]
         shown = [_number(base[name]) for name in ("rule_score", "compliance", "utility")]
@@ -75,10 +75,15 @@ def spread_table(header: Sequence[str], lines: Sequence[Sequence[str]], notes: S
     """A comparison over several seeds: a line per place of the matrix, its label first; the notes stand below."""
     table = Table(title="Outcome on held-out prompts", title_justify="left", caption="\n".join(notes), caption_justify="left")
     for name in header:
-        table.add_column(name, justify="left" if name == header[0] else "right")
+        _add_column(table, name, is_label=name == header[0])
     for line in lines:
         table.add_row(*line)
     return table
+
+
+def _add_column(table: Table, name: str, *, is_label: bool) -> None:
+    """A label that is too long for the terminal goes on in the next line; figures are never cut."""
+    table.add_column(name, justify="left" if is_label else "right", overflow="fold" if is_label else "ellipsis")
 
 
 def _outcome_cells(summary: dict[str, Any]) -> list[str]:

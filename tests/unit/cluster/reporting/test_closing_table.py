@@ -15,11 +15,16 @@ def result(**changes) -> RunResult:
     return RunResult(Path("run"), {**MEASURES, "base": {**MEASURES, **changes}, **outcome, **changes})
 
 
-def shown(*results: RunResult) -> str:
-    console = Console(width=160)
+def shown(*results: RunResult, label: str = "run", width: int = 160) -> str:
+    console = Console(width=width)
     with console.capture() as capture:
-        console.print(outcome_table([(f"run {i}", item) for i, item in enumerate(results)]))
+        console.print(outcome_table([(f"{label} {i}", item) for i, item in enumerate(results)]))
     return capture.get()
+
+
+def test_a_long_label_is_shown_whole_on_a_narrow_terminal():
+    text = shown(result(), label="live+canary+spectrum+consensus", width=80)
+    assert "".join(line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")).endswith("consensus 0")
 
 
 def test_without_a_backdoor_there_is_no_such_column():
