@@ -13,8 +13,8 @@ from probe.artefact import LoraProbe
 from probe.calibration import Calibration, choose_threshold, fit_calibration
 from probe.classifiers import Classifier
 from probe.classifiers.boosted import cross_fit_boosted
+from probe.classifiers.cross_fit import cross_fit_linear
 from probe.classifiers.layerwise import fit_layerwise
-from probe.classifiers.linear import cross_fit_linear
 from probe.config import PAPER_THRESHOLD, ProbeConfig
 from probe.drift import quantiles
 from probe.evaluation import evaluate_scores

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from probe.calibration import Calibration, fit_calibration
-from probe.classifiers.linear import LinearProbe, cross_fit_linear
+from probe.classifiers.cross_fit import cross_fit_linear
+from probe.classifiers.linear import LinearProbe
 from probe.classifiers.numbers import NUMBERS_FILE, as_sizes, read_numbers, write_numbers
 from probe.config import LinearRecipe
 from probe.samples import Samples

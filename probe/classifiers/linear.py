@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,30 +73,11 @@ def fit_linear(
     num_malicious = float(y[train].sum())
     loss_of = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor((len(train) - num_malicious) / num_malicious))
     generator = torch.Generator().manual_seed(recipe.seed)
-    best = _descend(_draw_layer(x.shape[1], generator), loss_of, x, y, train, held, recipe, generator, stop_early)
+    best = _descend(draw_layer(x.shape[1], generator), loss_of, x, y, train, held, recipe, generator, stop_early)
     return LinearProbe(weight=best["weight"][0].numpy(), bias=float(best["bias"][0]))
 
 
-def cross_fit_linear(
-    features: np.ndarray, labels: np.ndarray, held_out: Sequence[np.ndarray], recipe: LinearRecipe
-) -> tuple[LinearProbe, np.ndarray]:
-    """The probe, and the scores (n,) of held-out rows by fits that did not see them.
-
-    A single mask is the paper's validation split: it stops the fit early, and rows outside it have the score NaN. Several
-    masks hold out every row once; then each fit runs all epochs, and the probe is fitted to all rows.
-    """
-    scores = np.full(len(labels), np.nan)
-    if len(held_out) == 1:
-        probe = fit_linear(features, labels, held_out[0], recipe)
-        scores[held_out[0]] = probe.score(features[held_out[0]])
-        return probe, scores
-    for mask in held_out:
-        scores[mask] = fit_linear(features, labels, mask, recipe, stop_early=False).score(features[mask])
-    nothing = np.zeros(len(labels), dtype=bool)
-    return fit_linear(features, labels, nothing, recipe, stop_early=False), scores
-
-
-def _draw_layer(width: int, generator: torch.Generator) -> torch.nn.Linear:
+def draw_layer(width: int, generator: torch.Generator) -> torch.nn.Linear:
     """A linear layer with torch's usual initialisation, drawn without the global random state."""
     layer, bound = torch.nn.utils.skip_init(torch.nn.Linear, width, 1), width**-0.5
     with torch.no_grad():

@@ -8,8 +8,9 @@ from sklearn.metrics import roc_auc_score
 
 from probe.calibration import Calibration, choose_threshold, fit_calibration
 from probe.classifiers.boosted import BoostedProbe
+from probe.classifiers.cross_fit import cross_fit_linear
 from probe.classifiers.layerwise import LayerwiseProbe
-from probe.classifiers.linear import LinearProbe, cross_fit_linear
+from probe.classifiers.linear import LinearProbe
 from probe.config import LinearRecipe, ProbeConfig
 from probe.samples import Samples
 from probe.splits import folds, hold_out

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from probe.calibration import Calibration, fit_calibration
+from probe.classifiers.cross_fit import cross_fit_linear
 from probe.classifiers.layerwise import LayerwiseProbe, fit_layerwise
-from probe.classifiers.linear import LinearProbe, cross_fit_linear, fit_linear
+from probe.classifiers.linear import LinearProbe, fit_linear
 from probe.classifiers.numbers import NUMBERS_FILE, read_numbers, write_numbers
 from probe.config import LinearRecipe
 from probe.samples import Samples

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from probe.classifiers.linear import LinearProbe, cross_fit_linear, fit_linear
+from probe.classifiers.linear import LinearProbe, fit_linear
 from probe.config import LinearRecipe
 
 
@@ -225,21 +225,6 @@ def test_a_feature_that_is_not_finite_is_an_error_that_names_the_sample():
         fit(features, labels, clients, LinearRecipe())
 
 
-# Cross-fitting
-
-
-def test_with_several_masks_the_probe_sees_every_row_and_each_row_is_scored_by_a_fit_that_did_not():
-    rows, labels, clients = toy()
-    masks = [clients % 2 == 0, clients % 2 == 1]
-    recipe = LinearRecipe(max_epochs=5)
-    probe, scores = cross_fit_linear(rows, labels, masks, recipe)
-    whole = fit_linear(rows, labels, np.zeros(len(labels), dtype=bool), recipe, stop_early=False)
-    assert probe.weight.tobytes() == whole.weight.tobytes()
-    for mask in masks:
-        part = fit_linear(rows, labels, mask, recipe, stop_early=False)
-        assert scores[mask].tolist() == part.score(rows[mask]).tolist()
-
-
 def test_without_early_stopping_the_last_epoch_counts_whatever_the_held_out_loss():
     # The held-out clients carry the opposite pattern, so that early stopping would return the first epoch.
     rows, labels, clients = toy()
@@ -250,11 +235,3 @@ def test_without_early_stopping_the_last_epoch_counts_whatever_the_held_out_loss
     again = toy()[0]
     unchanged = fit_linear(again, labels, held_out(clients), LinearRecipe(max_epochs=20), stop_early=False)
     assert last.weight.tobytes() == unchanged.weight.tobytes()
-
-
-def test_a_single_mask_gives_its_fit_and_no_score_for_the_other_rows():
-    rows, labels, clients = toy()
-    mask = held_out(clients)
-    probe, scores = cross_fit_linear(rows, labels, [mask], LinearRecipe(max_epochs=5))
-    assert probe.weight.tobytes() == fit_linear(rows, labels, mask, LinearRecipe(max_epochs=5)).weight.tobytes()
-    assert np.isnan(scores).tolist() == (~mask).tolist()
