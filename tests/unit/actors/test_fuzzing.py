@@ -54,9 +54,9 @@ many = settings(derandomize=True, deadline=None, max_examples=150)
 
 
 def delivery(client_id: str, expected: OpenRound) -> Delivery:
-    """What an honest client hands in; another one for each client."""
+    """What an honest client hands in; another one for each client, and each in one direction: level spectrum puts noise out."""
     generator = torch.Generator().manual_seed(ord(client_id[0]))
-    tensors = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+    tensors = {name: torch.outer(*(torch.randn(side, generator=generator) for side in shape)) for name, shape in SHAPES.items()}
     fields = {"client_id": client_id, "round_index": 0, "base_version": 0}
     sent = LoRAUpdate(**fields, num_samples=8, loss=1.5, train_s=0.1, tensors=tensors)
     last = StepDelta(**fields, branch="real", step=2, num_samples=4, tensors={B0: tensors[B0] - START[B0]})
