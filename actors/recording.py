@@ -71,10 +71,14 @@ def _verdict(evidence: ClientEvidence | None, readings: Sequence[Reading]) -> di
         if isinstance(item, Rise):
             found["canary_rise"] = item.rise
         elif isinstance(item, Validated):
-            cosine = None if math.isnan(item.cosine) else item.cosine
-            found |= {"validation_cosine": cosine, "validation_fall": item.fall}
+            found |= {"validation_cosine": _known(item.cosine), "validation_fall": item.fall}
         elif isinstance(item, Spectrum):
-            found["flatness"] = item.flatness
+            found["flatness"] = _known(item.flatness)
         elif isinstance(item, Evidence):
             found |= {"malicious_ratio": item.ratio, "last_step_probability": item.last_probability, "flagged": item.is_flagged}
     return found
+
+
+def _known(value: float) -> float | None:
+    """NaN is what nobody could measure; a table has null there, before a resume and after it."""
+    return None if math.isnan(value) else value

@@ -27,7 +27,7 @@ _FIELD_TYPES = {"str": str, "int": int, "float": float, "Branch": str}
 
 def encode_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """An adapter state as safetensors bytes; equal states give equal bytes."""
-    return safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(tensors)})
+    return _save(tensors)
 
 
 def decode_tensors(payload: bytes) -> dict[str, torch.Tensor]:
@@ -48,7 +48,11 @@ def encode_message(message: StepDelta | LoRAUpdate) -> bytes:
     header = {type(message).__name__: json.dumps(fields)}
     control = getattr(message, "control_variate", None) or {}
     tensors = {**message.tensors, **{_CONTROL + name: tensor for name, tensor in control.items()}}
-    return safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=header)
+    return _save(tensors, header)
+
+
+def _save(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    return safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=metadata)
 
 
 def decode_message(payload: bytes, kind: type[_Message]) -> _Message:

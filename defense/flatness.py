@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -18,20 +19,22 @@ def flatness(delta: Mapping[str, torch.Tensor]) -> float:
         delta: Client minus global; tensors of more than two dimensions are read as (first, all others).
 
     Returns:
-        About 1 for noise of any length, at most (m + n + 1) / (max(m, n) + 2 / min(m, n)). Vectors, matrices with a side of 1
-        and those that did not move say nothing; where there are no others, 0.
+        About 1 for noise of any length, at most (m + n + 1) / (max(m, n) + 2 / min(m, n)). 0 for an update that did not move.
+        Vectors and matrices with a side of 1 say nothing; an update that moved and has no others is NaN: nothing is known of it.
 
     Example: the identity (2, 2): G = I, (tr G)^2 / tr(G^2) = 2, noise has 6 / 5, so 5 / 3. One entry alone: 1, so 5 / 6.
     """
     total, weighted = 0.0, 0.0
     for name in sorted(delta):
-        matrix = delta[name].double().flatten(1) if delta[name].dim() > 1 else delta[name].new_zeros(0, 0)
-        rows, columns = matrix.shape
-        if min(rows, columns) < 2:
+        if delta[name].dim() < 2 or min(delta[name].flatten(1).shape) < 2:
             continue
+        matrix = delta[name].double().flatten(1)
+        rows, columns = matrix.shape
         gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
         length, spread = float(gram.trace()), float(gram.square().sum())
         if spread > 0:
             of_noise = (rows * columns + 2) / (rows + columns + 1)
             total, weighted = total + length, weighted + length * (length**2 / spread) / of_noise
-    return weighted / total if total else 0.0
+    if total:
+        return weighted / total
+    return math.nan if any(bool(tensor.any()) for tensor in delta.values()) else 0.0

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from cluster.errors import ClusterError, ConfigError, DeadlineError
 from cluster.live.control import find_control
@@ -73,8 +73,13 @@ class LiveRun:
         return self._handles().get("probe")
 
     def _handles(self) -> dict[str, Any]:
-        (reference,) = self._ask("handles")
-        return wait_for(reference, _TIMEOUT_S, f"asking run {self.name}")
+        references = self._ask("handles")
+        if not references:
+            raise ClusterError(f"run {self.name} is still starting; its actors can be had from its first round on")
+        try:
+            return wait_for(references[0], _TIMEOUT_S, f"asking run {self.name}")
+        except ObjectLostError as error:
+            raise ClusterError(f"run {self.name} has ended") from error
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         if not ray.is_initialized():

@@ -6,10 +6,12 @@ import sys
 import threading
 
 import pytest
+import ray
 
 from cluster import Federation, load_config
 from cluster.checkpoints import Checkpoints
 from cluster.errors import ClusterError, ConfigError
+from cluster.live.control import start_control
 from cluster.reporting.progress import Progress
 from cluster.run_state import decode_state
 from tests.chaos import wait_until
@@ -79,6 +81,8 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped(start, tmp_path
     assert status["rounds"] == 40
     assert set(status["clients"]) == set(log.rounds[num_rounds])
     assert set(status["weights"]) <= set(status["clients"])
+    assert len(ray.get(live.aggregator.adapter.remote())) > 1000
+    assert ray.get(live.probe.meta.remote()).version == 1
     live.stop()
     result = finish()
     assert result.summary["rounds_done"] == len(log.rounds) < 40
@@ -124,8 +128,6 @@ def test_a_stopped_run_goes_on_with_its_roster_and_ends_as_ordered(start, tmp_pa
 
 
 def test_another_process_attaches_by_the_command_line_and_senseless_orders_are_refused_at_once(start):
-    import ray
-
     _, finish = start("name=elsewhere")
     live = Federation.attach("elsewhere")
     with pytest.raises(ConfigError, match="only defense"):
@@ -147,3 +149,12 @@ def test_another_process_attaches_by_the_command_line_and_senseless_orders_are_r
     stopped = command("stop", "--name", "elsewhere")
     assert (stopped.returncode, stopped.stdout.startswith("elsewhere: stop")) == (0, True), stopped.stderr
     assert finish().summary["rounds_done"] < 40
+
+
+def test_a_run_that_has_no_actors_yet_says_so(local_ray):
+    control = start_control("early")
+    try:
+        with pytest.raises(ClusterError, match="run early is still starting; its actors can be had from its first round on"):
+            Federation.attach("early").aggregator  # noqa: B018 - it is asked for to see it refused
+    finally:
+        ray.kill(control)
