@@ -40,16 +40,18 @@ def draw_run(
 
 
 def draw_comparison(folder: Path, panels: Mapping[str, Grid]) -> Path:
-    """Write comparison.png: a heat map per panel, side by side, with the number in every cell.
+    """Write comparison.png: a heat map per panel, side by side, with the number in every cell; what is more runs down the page.
 
     Args:
         panels: Title -> row -> column -> a share; None is shown as failed, and an absent one stays empty.
     """
-    rows = list(next(iter(panels.values())))
-    columns = list(dict.fromkeys(column for grid in panels.values() for cells in grid.values() for column in cells))
-    width = len(panels) * (1.2 + 1.1 * len(columns)) + 0.11 * max(map(len, rows)) + 1.2
+    if len(_columns(panels)) > len(next(iter(panels.values()))):
+        panels = {title: _turned(grid) for title, grid in panels.items()}
+    columns, rows = _columns(panels), list(dict.fromkeys(row for grid in panels.values() for row in grid))
+    longest = max(len(line) for column in columns for line in _heading(column).split("\n"))
+    width = len(panels) * len(columns) * max(0.9, 0.08 * longest) + 0.1 * max(map(len, rows)) + 1.6
     figure, plots = plt.subplots(
-        1, len(panels), figsize=(max(6.0, width), 1.9 + 0.5 * len(rows)), squeeze=False, sharey=True, layout="constrained"
+        1, len(panels), figsize=(max(6.0, width), 2.2 + 0.34 * len(rows)), squeeze=False, sharey=True, layout="constrained"
     )
     for axes, (title, grid) in zip(plots[0], panels.items(), strict=True):
         image = _draw_grid(axes, grid, rows, columns)
@@ -61,16 +63,34 @@ def draw_comparison(folder: Path, panels: Mapping[str, Grid]) -> Path:
     return path
 
 
+def _columns(panels: Mapping[str, Grid]) -> list[str]:
+    return list(dict.fromkeys(column for grid in panels.values() for cells in grid.values() for column in cells))
+
+
+def _turned(grid: Grid) -> Grid:
+    turned: dict[str, dict[str, float | None]] = {}
+    for row, cells in grid.items():
+        for column, value in cells.items():
+            turned.setdefault(column, {})[row] = value
+    return turned
+
+
+def _heading(label: str) -> str:
+    """A label over several lines: one for each level of a composition, and one for the number of attackers."""
+    return label.replace(", ", "\n").replace("+", "+\n")
+
+
 def _draw_grid(axes: Axes, grid: Grid, rows: Sequence[str], columns: Sequence[str]) -> AxesImage:
-    values = [[grid[row].get(column) for column in columns] for row in rows]
+    cells = [grid.get(row, {}) for row in rows]
+    values = [[line.get(column) for column in columns] for line in cells]
     numbers = [[float("nan") if value is None else value for value in line] for line in values]
     axes.set_facecolor("#DDDDDD")  # where there is no number
     image = axes.imshow(numbers, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
-    for y, row in enumerate(rows):
+    for y, line in enumerate(cells):
         for x, column in enumerate(columns):
-            if column in grid[row]:
+            if column in line:
                 _write_number(axes, x, y, values[y][x])
-    axes.set_xticks(range(len(columns)), [column.replace(", ", "\n") for column in columns], fontsize=8)
+    axes.set_xticks(range(len(columns)), [_heading(column) for column in columns], fontsize=8)
     axes.set_yticks(range(len(rows)), rows)
     return image
 

@@ -33,6 +33,18 @@ def test_a_comparison_is_drawn_with_failed_and_absent_cells(tmp_path):
         assert image.size[0] > image.size[1] > 200
 
 
+def test_many_attacks_run_down_the_page(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("cluster.reporting.pictures.plt.close", drawn.append)
+    values = {f"attack-{i}, 3 malicious": i / 20 for i in range(20)} | {"late, 3 malicious": None}
+    with Image.open(draw_comparison(tmp_path, {"rule score": {"live+canary": values}, "utility": {"live+canary": {}}})) as image:
+        assert 400 < image.size[0] < image.size[1] < 2000
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(values)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["live+\ncanary"]
+    assert [text.get_text() for text in axes.texts] == [f"{i / 20:.3f}" for i in range(20)] + ["failed"]
+
+
 def test_a_comparison_of_which_every_cell_failed_is_drawn(tmp_path):
     assert draw_comparison(tmp_path, {"rule score": {"none": {"3 malicious": None}}}).is_file()
 
