@@ -4,7 +4,6 @@ import copy
 import gzip
 import json
 import re
-import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,15 @@ from typing import Any
 import jsonschema
 import pytest
 import ray.autoscaler
-import typer.main
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config  # what `ray up` itself calls
-from ray.scripts.scripts import cli as ray_cli
 
 import cluster
-from cluster.cli import app
 from cluster.config import RunConfig
 from cluster.loading import known_keys, load_config, split_arguments
 from cluster.nodes import Node
 from cluster.placement import Placement, plan_placement
+from tests.commands import parse
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = Path(cluster.__file__).parent / "deploy"
@@ -59,14 +56,6 @@ def changed(document: Any, path: str, value: Any) -> Any:
     *parents, last = path.split(".")
     (at(document, ".".join(parents)) if parents else document)[last] = value
     return document
-
-
-def parse(command: str) -> dict[str, Any]:
-    """Parameters of a command of ours or Ray's, read by its own parser; raises on a command or option that it does not know."""
-    words = shlex.split(command)
-    words = words[2:] if words[:2] == ["python", "-m"] else words
-    group = ray_cli if words[0] == "ray" else typer.main.get_command(app)
-    return group.commands[words[1]].make_context(words[1], words[2:]).params
 
 
 def commands_in_comments(path: Path, tool: str) -> list[str]:
@@ -255,7 +244,7 @@ def test_the_server_label_is_that_of_the_head_alone(rayjob, ray_up, job_config, 
     assert types["client"]["labels"] == at(rayjob["spec"], WORKER)["labels"] == {ROLE: "client"}
 
 
-@pytest.mark.parametrize("name", ["README.md", "SECURITY.md"])
+@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "docs/cluster.md"])
 def test_documents_name_no_other_label(name):
     assert set(re.findall(r"safe-fedllm/role[=:] ?(\w+)", (ROOT / name).read_text())) <= {"server", "client"}
     assert not re.findall(r"server_label=(?!safe-fedllm/role=server|KEY=VALUE)\S*", (ROOT / name).read_text())
