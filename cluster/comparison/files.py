@@ -31,6 +31,8 @@ _USUAL = {"rule": "fedavg", "attack": "unaligned"}
 _TEXTS = ("cell", "group", "status", "error", "defense", "rule", "attack", "config_hash", "protocol_hash", "adapter_sha256")
 _SOMETIMES = ("attack_success", "rule_vs_clean", "utility_vs_clean")
 """Figures that have no column for people where no group has them."""
+_ON_PAPER = ("over_refusal", "tpr", "fpr", "server_s")
+"""Figures for which a terminal has no room beside the label; the Markdown and the CSV table have them."""
 _DIGITS = {"wall_s": 0, "server_s": 1, "utility_vs_clean": 2}
 _UNSEEN = {
     "updates_refused": "Updates that were not admitted, for the reasons in rounds.parquet",
@@ -87,8 +89,8 @@ def table_texts(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
 
 
 def brief_texts(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """The same for a terminal: the label instead of the axes, and the interval of the rule score only."""
-    shown = _shown_figures(groups)
+    """The same for a terminal: the label instead of the axes, fewer figures, and the interval of the rule score only."""
+    shown = [name for name in _shown_figures(groups) if name not in _ON_PAPER]
     header = ["run", "seeds", *(FIGURES[name] for name in shown), "worst seed"]
     lines = []
     for group in groups:
@@ -138,7 +140,7 @@ def markdown(groups: Sequence[Group], rows: Sequence[Row]) -> str:
     """The protocol, the table, what one has to know to read it, and the errors of cells that failed."""
     header, lines = table_texts(groups)
     table = [header, ["-"] * len(header), *lines]
-    parts = [_protocol(rows), "\n".join(f"| {' | '.join(cells)} |" for cells in table), *notes(groups, rows)]
+    parts = [_protocol(rows), "\n".join(f"| {' | '.join(cells)} |" for cells in table), *notes(groups, rows), *_cost(groups)]
     errors = [
         f"- {group.label}, seed {seed}: {error.splitlines()[0] if error else 'no message'}"
         for group in groups
@@ -159,7 +161,6 @@ def notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
         *_clean(groups),
         *_worst(groups),
         *_base_models(rows),
-        *_cost(groups),
         *(note for figure, what in _UNSEEN.items() for note in _counted(groups, rows, figure, what)),
     ]
 

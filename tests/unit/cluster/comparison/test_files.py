@@ -167,6 +167,7 @@ def test_the_terminal_has_the_label_and_the_spread_of_the_rule_score():
     assert header[:4] == ["run", "seeds", "rule score", "compliance"]
     assert lines[0][:4] == ["none", "2", "0.375 (0.250-0.500)", "0.125"]
     assert lines[0][-2:] == ["11", "1: 0.250"]
+    assert not {"over-refusal", "TPR", "FPR", "server s"} & set(header)
 
 
 def test_files_are_written_and_failures_forgotten_once_mended(tmp_path):
