@@ -343,7 +343,8 @@ class Aggregator:
                 current.controls[client_id] = weight, message.control_variate
 
     def _weighed(self, message: LoRAUpdate, weight: float) -> Update:
-        exact = {name: message.tensors[name].double() - self._adapter[name].double() for name in self._layout.shapes}
+        free = [name for name in self._layout.shapes if name not in self._frozen]
+        exact = {name: message.tensors[name].double() - self._adapter[name].double() for name in free}
         return Update(client_id=message.client_id, delta=exact, num_samples=message.num_samples, weight=weight)
 
     def _refuse(self, client_id: str, refusal: Refusal, num_bytes: int) -> Admission:
@@ -361,8 +362,8 @@ class Aggregator:
         else:
             aggregate = self._rule.finish(current.folded, self._memory, rng)
         part = sum(current.masses.values()) / self._divisor(current)
-        free = {name: part * tensor for name, tensor in aggregate.delta.items() if name not in self._frozen}
-        move, self._optimizer_memory = self._optimize(self._optimizer_memory, free)
+        pseudo_gradient = {name: part * tensor for name, tensor in aggregate.delta.items()}
+        move, self._optimizer_memory = self._optimize(self._optimizer_memory, pseudo_gradient)
         self._commit(move)
         self._controls = self._controls.moved(current.controls)
         self._memory, current.averaging_error = aggregate.memory, aggregate.error

@@ -199,8 +199,9 @@ class ClientRound:
     weight: float
     """In [0, 1], after `min_weight`."""
     share: float
-    """The client's part of the aggregate: n w / sum n w, or what `aggregation.normalisation` and `max_share` make of it; 0 when
-    the round was not aggregated, or was rolled back."""
+    """The client's part of what the rule is given: n w / sum n w, or what `aggregation.normalisation` and `max_share` make of it.
+    With `fedavg` that is its part of the aggregate; other rules leave some of it out. 0 when the round was not aggregated, or
+    was rolled back."""
     update_norm: float | None
     """L2 norm of the client's delta over all LoRA tensors."""
     loss: float | None

@@ -19,6 +19,7 @@ from actors.config import (
 )
 from actors.world.config import WorldConfig
 from defense.attacks import ATTACKS
+from defense.attacks.alie_distance import largest_z
 from defense.attacks.config import AttackConfig, AttackName
 from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig
 from defense.levels import probed_sources
@@ -182,6 +183,12 @@ class RunConfig(Config):
             raise ValueError(
                 f"clients.attack={name} is made by at least {ATTACKS[name].least} attackers together; "
                 f"set clients.malicious={ATTACKS[name].least} or more"
+            )
+        n, z = self.clients.clients_per_round, self.attack.alie.z
+        if name == "alie" and malicious and z is None and largest_z(n, min(malicious, n)) == 0:
+            raise ValueError(
+                f"clients.attack=alie with clients.malicious={malicious} of {n} clients a round is no attack: its own formula "
+                "sends the mean; set attack.alie.z, or another number of attackers"
             )
         if malicious and self.first_attack_round >= self.rounds:
             raise ValueError(

@@ -122,7 +122,8 @@ class ZenoLevelConfig(Config):
     """Fall of the loss of the server's validation data (`defense/levels/zeno.py`)."""
 
     price: NonNegativeFloat = 0.0005
-    """rho, nats per token and squared L2 norm of the update; the authors'."""
+    """rho, nats per token and squared L2 norm of the update. The number is the authors', the unit is not: their code multiplies
+    it by the mean square of a gradient, far less. 0: the fall of the loss alone decides."""
     min_score: float = 0.0
     """Score below which an update weighs 0, nats per token."""
 
@@ -135,6 +136,8 @@ def _joined(level: Any) -> Any:
         raise ValueError(f"{unknown[0]!r} is no level; there are {', '.join(known)}, and compositions such as live+canary")
     if len(set(names)) < len(names) or ("none" in names and len(names) > 1) or not names:
         raise ValueError(f"level={'+'.join(names)}: name each level once, and `none` alone")
+    if {"shadow", "evidence"} <= set(names):
+        raise ValueError(f"level={'+'.join(names)}: evidence is shadow with fewer of them; leave one of the two out")
     return "+".join(names)
 
 

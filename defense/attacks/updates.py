@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from defense.attacks.alie import largest_z, shifted
+from defense.attacks.alie import shifted
+from defense.attacks.alie_distance import largest_z
 from defense.attacks.config import AttackConfig, AttackName
 from defense.attacks.gauge import turned
 from defense.attacks.ipm import opposed

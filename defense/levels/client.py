@@ -33,7 +33,9 @@ def weigh(
 
 
 def suspicion(probability: float, threshold: float = 0.8, steepness: float = 10) -> float:
-    """t in (0, 1): a logistic from 0 to 1/2 below the threshold and another from 1/2 to 1 above it."""
+    """t in (0, 1): a logistic from 0 to 1/2 below the threshold, another from 1/2 to 1 above it; 1 for what is no probability."""
+    if not 0 <= probability <= 1:
+        return 1.0
     if probability <= threshold:
         return 0.5 * _sigmoid(steepness * (probability / threshold - 0.5))
     return 0.5 + 0.5 * _sigmoid(steepness * ((probability - threshold) / (1 - threshold) - 0.5))

@@ -3,7 +3,7 @@
 
 The score is their definition 2: by how much the update lowers the loss of clean data of the clients' own task, less a price
 for its length. Zeno drops the b lowest scores of a round; an absolute bound instead, as in Zeno++ (arXiv 1903.07020), judges
-each client by itself and needs no b.
+each client by itself and needs no b. Their u is a gradient, and the step tried is gamma u; here both are the update.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from defense.rules.geometry import median, norms
 
 _ROUNDING = 1e-12
 """A mixed update's values are summed in one order for the threshold and in another to be compared with it."""
+_SLACK = 1e-9
+"""Two clients are one standard deviation from their median exactly, so that rounding would decide which of them counts."""
 
 
 def aggregate(
@@ -45,7 +47,7 @@ def aggregate(
 
 def near_median(figures_N: torch.Tensor, radius: float) -> torch.Tensor:
     """Whether each figure lies within `radius` standard deviations (over N, not N - 1) of the median; (N,) bool."""
-    return (figures_N - median(figures_N)).abs() <= radius * figures_N.std(correction=0)
+    return (figures_N - median(figures_N)).abs() <= radius * figures_N.std(correction=0) * (1 + _SLACK)
 
 
 def sign_purity(positive_N: torch.Tensor, negative_N: torch.Tensor) -> torch.Tensor:

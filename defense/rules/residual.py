@@ -7,8 +7,9 @@ h of a rank, a residual r is trusted by min(1, K sqrt(1 - h) s / |r|) with K = l
 threshold is replaced by the line's. The trust of a client is the sum over all coordinates of its trust there times the
 coordinate's standard deviation of trust; divided by the largest and squared, it multiplies n w in the mean.
 
-The line's intercept is the median of value minus slope times rank. Two clients and less make no line: a plain mean. The
-slopes take time quadratic in the number of clients.
+The line's intercept is the median of value minus slope times rank, Siegel's; the authors' code has the median value minus slope
+times the median rank. A residual within float32's rounding of the largest value is none, where their code adds 1e-7 to s. Two
+clients and less make no line: a plain mean. The slopes take time quadratic in the number of clients.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import torch
 
 from defense.rules.gather import Gathered, by_coordinate, mean
 from defense.rules.geometry import ascending, median, ordering
+
+_ROUNDING = 1e-6
 
 
 def aggregate(updates: Gathered, *, confidence: float = 2, threshold: float = 0.05) -> dict[str, torch.Tensor]:
@@ -51,6 +54,7 @@ def judge(rows_NW: torch.Tensor, slope_W: torch.Tensor, confidence: float) -> tu
     ranks_N1 = torch.arange(count, dtype=torch.float64)[:, None]
     line_NW = median(ordered_NW - slope_W * ranks_N1) + slope_W * ranks_N1
     residuals_NW = (ordered_NW - line_NW).abs()
+    residuals_NW = torch.where(residuals_NW > _ROUNDING * ordered_NW.abs().amax(0), residuals_NW, 0.0)
     spread_W = 1.4826 * (1 + 5 / (count - 1)) * median(ascending(residuals_NW)[1:])
     centred_N1 = ranks_N1 - ranks_N1.mean()
     leverage_N1 = 1 / count + centred_N1.square() / centred_N1.square().sum()

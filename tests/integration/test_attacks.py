@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 from cluster import Federation, load_config
 from tests.integration.conftest import MEASURED, SMALL
 
-COLLUDING = ("clients.attack=alie", "clients.malicious=2", "rounds=1")
+COLLUDING = ("clients.attack=alie", "attack.alie.z=1", "clients.malicious=2", "rounds=1")
 
 
 def malicious_of(run) -> set[str]:

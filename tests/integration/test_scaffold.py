@@ -15,7 +15,7 @@ def held(path, rounds_done: int) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_goes_on_with_its_control_variates_to_the_bit(run_small):
-    colluding = ("clients.attack=alie", "clients.malicious=2", "defense.level=step")
+    colluding = ("clients.attack=alie", "attack.alie.z=1", "clients.malicious=2", "defense.level=step")
     run = run_small("training.scaffold=true", *colluding)
     rows = run.rounds.to_pylist()
     assert all(row["admitted"] and row["round_outcome"] == "aggregated" for row in rows), rows

@@ -107,6 +107,15 @@ def test_with_a_frozen_neither_a_rules_noise_nor_an_optimizer_moves_it(aggregati
     assert not memory or not any(A0 in name for name in decode_tensors(memory))
 
 
+def test_with_a_frozen_a_rule_sees_the_others_alone():
+    start = random_state(9)
+    made = aggregator("ffa", encode_tensors(start), rule="lasa", lasa={"sparsity": 0.5, "norm_radius": 9, "sign_radius": 9})
+    moved = torch.arange(1.0, 1 + start[B0].numel()).reshape(start[B0].shape)
+    run_round(made, {name: start | {B0: start[B0] + moved} for name in "abc"})
+    change = decode_tensors(made.adapter())[B0] - start[B0]
+    assert (change.abs() < 1e-6).sum() == start[B0].numel() // 2  # half of B, not half of A and B
+
+
 def test_with_a_frozen_the_mean_of_factors_is_the_mean_of_products():
     start = random_state(9)
     states = {name: start | {B0: random_state(i)[B0]} for i, name in enumerate("abc")}

@@ -116,9 +116,9 @@ def test_the_protocol_is_what_the_axes_do_not_say():
 
 
 def test_attacks_and_rules_are_axes():
-    (cell,) = plan("attacks=alie", "rules=median", "malicious=2")
-    assert cell.label == "rule median, attack alie, 2 malicious"
-    assert (cell.config.clients.attack, cell.config.aggregation.rule, cell.config.clients.malicious) == ("alie", "median", 2)
+    (cell,) = plan("attacks=ipm", "rules=median", "malicious=2")
+    assert cell.label == "rule median, attack ipm, 2 malicious"
+    assert (cell.config.clients.attack, cell.config.aggregation.rule, cell.config.clients.malicious) == ("ipm", "median", 2)
 
 
 @pytest.mark.parametrize(

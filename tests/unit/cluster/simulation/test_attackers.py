@@ -124,3 +124,14 @@ def test_without_an_attackers_actor_deliveries_pass_as_they_are():
     task = TrainTask(client_id="a", round_index=0, base_version=0, files=(), learning_rate=0.1, seed=0, probe_feature=None)
     delivery = Delivery(task, update="ref")
     assert list(Collusion(None, [task], "adapter", 1.0).take(delivery)) == [(delivery, None)]
+
+
+@pytest.mark.parametrize(("count", "malicious"), [(10, 2), (20, 2)])
+def test_alie_that_goes_no_distance_is_refused(count, malicious):
+    settings = (f"clients.count={count}", f"clients.malicious={malicious}")
+    with pytest.raises(
+        ConfigError, match=rf"clients.malicious={malicious} of {count} clients a round is no attack.*attack.alie.z"
+    ):
+        embedded("alie", *settings)
+    assert embedded("alie", *settings, "attack.alie.z=0.5").attack.alie.z == 0.5
+    assert embedded("alie", "clients.count=10", "clients.malicious=3").clients.attack == "alie"

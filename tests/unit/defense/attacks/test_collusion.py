@@ -6,7 +6,7 @@ from statistics import NormalDist
 import torch
 from pytest import approx, mark
 
-from defense.attacks.alie import largest_z
+from defense.attacks.alie_distance import largest_z
 from defense.attacks.config import AttackConfig
 from defense.attacks.updates import PLOTS, collude
 
@@ -46,8 +46,9 @@ def test_the_largest_z_is_the_papers(num_clients, num_malicious, share):
     assert largest_z(num_clients, num_malicious) == approx(NormalDist().inv_cdf(share))
 
 
-def test_the_largest_z_of_a_lonely_attacker_is_0_and_that_of_a_majority_is_finite():
-    assert largest_z(10, 1) == 0
+def test_the_largest_z_of_too_few_is_0_and_that_of_a_majority_is_finite():
+    assert largest_z(10, 1) == largest_z(10, 2) == largest_z(50, 2) == 0
+    assert largest_z(11, 2) > 0
     assert math.isfinite(largest_z(10, 9))
     assert math.isfinite(largest_z(3, 3))
 

@@ -1,6 +1,7 @@
 """defense/levels/client.py: the two-sided logistic of the last step's score, and its running mean."""
 
 import json
+import math
 from itertools import pairwise
 
 import pytest
@@ -42,6 +43,11 @@ def test_suspicion_follows_the_paper(probability, expected):
 def test_suspicion_in_decimals():
     shown = [round(client.suspicion(s), 6) for s in (0.0, 0.4, 0.8, 0.9, 1.0)]
     assert shown == [0.003346, 0.25, 0.496654, 0.75, 0.996654]
+
+
+@pytest.mark.parametrize("probability", [math.nan, math.inf, -0.1, 1.1])
+def test_what_is_no_probability_is_suspicious(probability):
+    assert client.suspicion(probability) == 1
 
 
 def test_suspicion_rises_with_the_probability():

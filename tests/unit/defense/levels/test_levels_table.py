@@ -209,3 +209,8 @@ def test_worse_evidence_never_weighs_more(name):
     assert ladder == sorted(ladder, reverse=True)
     assert ladder[0] > 0.9
     assert ladder[-1] < 0.05
+
+
+def test_shadow_and_evidence_do_not_compose():
+    with pytest.raises(ValueError, match=r"level=shadow\+canary\+evidence: evidence is shadow with fewer of them"):
+        DefenseConfig(level="shadow+canary+evidence")

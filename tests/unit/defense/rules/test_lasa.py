@@ -44,6 +44,12 @@ def test_who_is_within_a_radius_of_the_median_passes():
     assert near_median(figures, 2.4).tolist() == [True] * 5
 
 
+@pytest.mark.parametrize("seed", range(50))
+def test_two_clients_both_count(seed):
+    # Each is one standard deviation from their median exactly: rounding must not decide.
+    assert near_median(torch.from_numpy(np.random.default_rng(seed).random(2)), 1).all()
+
+
 def test_equal_figures_all_pass():
     assert near_median(torch.ones(3, dtype=torch.float64), 1).all()
 

@@ -82,3 +82,11 @@ def test_identical_updates_return_themselves():
 def test_two_clients_are_averaged():
     found = flat(residual.aggregate(gathered([[0, 4], [4, 0]], samples=[10, 30])))
     np.testing.assert_allclose(found, [3, 1], rtol=1e-15)
+
+
+def test_rounding_is_no_residual():
+    # Five float32 values on a line, and off it by 1e-8 only.
+    rows_NW = torch.tensor([[0.0], [0.1], [0.2], [0.3], [0.4]], dtype=torch.float32).double()
+    trust_NW, line_NW = judge(rows_NW, repeated_median_slope(rows_NW), 2)
+    assert trust_NW.flatten().tolist() == [1.0] * 5
+    torch.testing.assert_close(line_NW, rows_NW, rtol=0, atol=1e-7)
