@@ -21,7 +21,7 @@ from cluster.errors import DeadlineError, LostError
 from cluster.pool import ClientPool
 from cluster.probes.refreshing import Refresh
 from cluster.simulation.colluding import Collusion
-from cluster.streams import Delivery, first_line, train_all
+from cluster.streams import Delivery, client_failure, first_line, train_all
 from cluster.waiting import wait_for
 
 
@@ -197,10 +197,10 @@ class RoundCollector:
                 raise LostError(f"the aggregator is gone: {first_line(error)}") from error
             except ClientTrainingError as error:  # its update was the error that ended its stream
                 self._on_client_failed(client_id, str(error.cause))
-                self._aggregator.drop.remote(client_id, first_line(error))
+                self._aggregator.drop.remote(client_id, client_failure(error))
             except ObjectLostError as error:
-                self._check_kept(client_id, first_line(error))
-                self._aggregator.drop.remote(client_id, first_line(error))
+                self._check_kept(client_id, client_failure(error))
+                self._aggregator.drop.remote(client_id, client_failure(error))
 
 
 def _wait_all(refs: Sequence[Any], timeout: float) -> tuple[list, list]:
