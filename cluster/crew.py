@@ -219,11 +219,11 @@ class Crew:
         return starts
 
     def _start_canary(self) -> Any:
-        actors, config = CanaryActor.options(**self._placement.evaluation_options), self._config
+        actors, config = CanaryActor.options(**self._placement.meter_options), self._config
         return actors.remote(self._sources.model, config.lora, self._sources.canary_path, config.training.max_length)
 
     def _start_validation(self) -> Any:
-        actors, config, sources = ValidationActor.options(**self._placement.evaluation_options), self._config, self._sources
+        actors, config, sources = ValidationActor.options(**self._placement.meter_options), self._config, self._sources
         return actors.remote(
             sources.model,
             config.lora,
