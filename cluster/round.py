@@ -11,15 +11,15 @@ import ray
 
 from actors.messages import AggregatorState, AttackTask, ProbeRefresh, ProbeRound, RoundReport, TrainTask
 from actors.seeding import stream
-from cluster.collecting import RoundCollector
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.guarding import guarded
 from cluster.opening import check_opened
 from cluster.probes.refreshing import Refresh, reference_tasks
-from cluster.probes.rounds import probe_round
+from cluster.probes.round_row import probe_round
 from cluster.reporting.progress import Progress
 from cluster.roster import Files, Roster
+from cluster.round_traffic import RoundCollector
 from cluster.run_state import RunState
 from cluster.simulation.attackers import attack_task
 from cluster.simulation.recipes import assign_recipes
