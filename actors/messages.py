@@ -326,7 +326,7 @@ class ProbeRefresh:
     """`tpr`, `fpr` and `roc_auc` of the refitted probe on the final deltas of reference families that its fit did not see."""
     fit_s: float = 0.0
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """The artefact, when it was accepted."""
+    """The artefact, when it was accepted; the probe judges with it once it is told to adopt it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

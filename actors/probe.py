@@ -35,6 +35,8 @@ class _Round:
     adapter: _Deltas | None
     """The global adapter, for updates to be compared with."""
     references: ReferenceSamples
+    candidate: LoraProbe | None = None
+    """The refitted probe, until it is adopted."""
     seen: set[tuple[str, str, int]] = field(default_factory=set)
     probabilities: dict[str, list[float]] = field(default_factory=dict)
     num_messages: int = 0
@@ -115,7 +117,7 @@ class Probe:
             self._open().references.add(label, decode_message(payload, StepDelta))
 
     def refresh(self, learning_rate: float) -> ProbeRefresh:
-        """Refit on what was observed this round; the new probe is taken if its own held-out figures pass.
+        """Refit on what was observed this round. A new probe whose own held-out figures pass judges once `adopt` is called.
 
         Args:
             learning_rate: The rate that the reference clients trained with.
@@ -129,16 +131,22 @@ class Probe:
             return ProbeRefresh(round=index, accepted=False, why=str(error), fit_s=time.perf_counter() - started)
         metrics = candidate.meta.metrics["last_step"]
         accepted, why = self._passes(metrics)
-        if accepted:
-            self._probe = candidate
+        self._open().candidate = candidate if accepted else None
         return ProbeRefresh(
             round=index,
             accepted=accepted,
             why=why,
             metrics=metrics,
             fit_s=time.perf_counter() - started,
-            files=self.artefact() if accepted else {},
+            files=probe_files(candidate) if accepted else {},
         )
+
+    def adopt(self) -> None:
+        """Score with the probe that `refresh` has fitted in the open round. Without this call it never judges: its answer may
+        have come too late."""
+        if self._open().candidate is None:
+            raise RuntimeError("there is no refitted probe to adopt; call refresh first, and adopt only what it accepted")
+        self._probe = self._open().candidate
 
     def close_round(self) -> ProbeClose:
         """End the round: its scores are compared with those of training."""

@@ -20,11 +20,12 @@ from actors.messages import AdapterLayout, AggregatorState
 from actors.probe import ProbeActor, check_fit
 from actors.validation import ValidationActor
 from cluster.config import RunConfig
-from cluster.errors import ClusterError, ConfigError, DeadlineError, LostError
+from cluster.errors import ClusterError, DeadlineError, LostError
 from cluster.evaluations import Evaluations
 from cluster.nodes import living_nodes
 from cluster.placement import Options, Placement, plan_placement
 from cluster.pool import ClientPool, Starting
+from cluster.probes.suitability import load_suited
 from cluster.roster import Roster
 from cluster.run_state import RunState
 from cluster.sources import Sources
@@ -32,11 +33,9 @@ from cluster.waiting import wait_for
 from defense.attacks import ATTACKS
 from defense.evidence import Source
 from defense.guard import GuardState, begin
-from defense.levels import sources_of
-from probe.meta import ProbeMeta, load_meta
+from probe.meta import ProbeMeta
 
 _LOG = logging.getLogger(__name__)
-_RECIPE_FIELD = "learning_rate"
 
 
 class Crew:
@@ -219,11 +218,11 @@ class Crew:
         return starts
 
     def _start_canary(self) -> Any:
-        actors, config = CanaryActor.options(**self._placement.evaluation_options), self._config
+        actors, config = CanaryActor.options(**self._placement.meter_options), self._config
         return actors.remote(self._sources.model, config.lora, self._sources.canary_path, config.training.max_length)
 
     def _start_validation(self) -> Any:
-        actors, config, sources = ValidationActor.options(**self._placement.evaluation_options), self._config, self._sources
+        actors, config, sources = ValidationActor.options(**self._placement.meter_options), self._config, self._sources
         return actors.remote(
             sources.model,
             config.lora,
@@ -271,18 +270,6 @@ def load_probe_meta(config: RunConfig, sources: Sources) -> ProbeMeta | None:
     """What the run's probe says of itself; None at level none.
 
     Raises:
-        ConfigError: no usable artefact, or a shadow that trains by another recipe than the probe's samples.
+        ConfigError: as `load_suited`.
     """
-    if sources.probe_path is None:
-        return None
-    try:
-        meta = load_meta(Path(sources.probe_path))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    shadow_rate, probes_rate = config.defense.shadow.learning_rate, meta.recipe.get(_RECIPE_FIELD)
-    if "shadow" in sources_of(config.defense) and shadow_rate != probes_rate:
-        raise ConfigError(
-            f"defense.shadow.learning_rate={shadow_rate:g} is not the {probes_rate:g} that the probe {sources.probe_path} was "
-            f"collected with; set defense.shadow.learning_rate={probes_rate:g}, or collect a probe at {shadow_rate:g}"
-        )
-    return meta
+    return None if sources.probe_path is None else load_suited(config, Path(sources.probe_path))

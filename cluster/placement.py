@@ -36,7 +36,9 @@ class Placement:
     """How many of them the present nodes have room for."""
     client_options: Options
     evaluation_options: Options
-    """Of each of the server's own models: the evaluation's, the canary's and the validation's."""
+    """Of the evaluation, which goes where the GPUs are."""
+    meter_options: Options
+    """Of canary and validation, whose data stay on the server's nodes: where these have no GPU, on a CPU of theirs."""
     server_options: Options
     """Probe and aggregator: they need no reservation of their own on a small machine."""
     num_reference_actors: int = 0
@@ -101,13 +103,17 @@ def _plan(config: RunConfig, hosts: Sequence[Node], servers: Sequence[Node], mod
     wanted = min(wanted, trainings)
     models = _num_server_models(config)
     _check_memory(min(wanted, room), models, model, hosts, on_gpu=on_gpu)
-    evaluation = {"num_gpus": SERVER_GPU_SHARE / models, "num_cpus": 0} if on_gpu else {"num_cpus": 0}
+    inside, meters_apart = _selector(label, inside=True), bool(servers) and not evaluates_on_server
+    sharing = 1 if meters_apart else models
+    evaluation = {"num_gpus": SERVER_GPU_SHARE / sharing, "num_cpus": 0} if on_gpu else {"num_cpus": 0}
+    evaluation |= inside if evaluates_on_server else {}
     return Placement(
         num_client_actors=wanted,
         num_placeable=min(wanted, room),
         client_options=shares | _selector(label, inside=False),
-        evaluation_options=evaluation | (_selector(label, inside=True) if evaluates_on_server else {}),
-        server_options={"num_cpus": 0} | _selector(label, inside=True),
+        evaluation_options=evaluation,
+        meter_options={"num_cpus": 0} | inside if meters_apart else evaluation,
+        server_options={"num_cpus": 0} | inside,
     )
 
 

@@ -1,4 +1,4 @@
-"""A pool of client actors: logical clients share them, and one that hangs or died is replaced."""
+"""A pool of client actors: logical clients share them, and one that hangs, died or is given up is replaced."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class ClientPool:
         self._idle.append(actor)
 
     def replace(self, actor: Any) -> None:
-        """End an actor that died or does not answer and start another in its place."""
+        """End an actor that died, does not answer, or trains what nobody waits for, and start another in its place."""
         self._busy.remove(actor)
         ray.kill(actor)
         self._starting.append(self._start())

@@ -11,14 +11,15 @@ import ray
 
 from actors.messages import AggregatorState, AttackTask, ProbeRefresh, ProbeRound, RoundReport, TrainTask
 from actors.seeding import stream
-from cluster.collecting import RoundCollector
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.guarding import guarded
+from cluster.opening import check_opened
 from cluster.probes.refreshing import Refresh, reference_tasks
-from cluster.probes.rounds import probe_round
+from cluster.probes.round_row import probe_round
 from cluster.reporting.progress import Progress
 from cluster.roster import Files, Roster
+from cluster.round_traffic import RoundCollector
 from cluster.run_state import RunState
 from cluster.simulation.attackers import attack_task
 from cluster.simulation.recipes import assign_recipes
@@ -52,6 +53,7 @@ class RoundRunner:
 
         Raises:
             LostError: an actor that the round needs is gone; restore the crew and run the round again.
+            ClusterError: probe or meter cannot open the round, so that nobody could be judged.
         """
         started, index, crew = time.perf_counter(), state.rounds_done, self._crew
         clients, waiting = self._sample(index, state.roster)
@@ -62,10 +64,7 @@ class RoundRunner:
         quorum, num_known = self._config.clients.quorum_of(len(clients)), len(state.roster.known)
         expected = crew.aggregator.open_round.remote(index, clients, rate, quorum, num_known)
         differences = self._differences(clients)
-        if crew.probe is not None:
-            crew.probe.open_round.remote(expected, adapter if "update" in self._reads else None)
-        for meter in self._meters.values():
-            meter.open_round.remote(expected, adapter)
+        opened = self._open(expected, adapter)
         shadow_ids = crew.ask(expected, f"opening round {index + 1}").shadow_ids
         version, files = state.aggregator.version, state.roster.known
         tasks = [
@@ -75,6 +74,7 @@ class RoundRunner:
         tasks = [replace(task, recipe=recipes[task.client_id], attack=self._attack(task.client_id, state)) for task in tasks]
         collector = self._collector()
         refreshed = collector.collect(tasks, adapter, differences, self._refresh(index, rate), rate)
+        check_opened(index, opened, self._config.cluster.call_timeout_s)
         report = crew.ask(crew.aggregator.close_round.remote(), f"aggregating round {index + 1}")
         for name, meter in self._meters.items():
             report = replace(report, **{f"{name}_s": crew.ask(meter.seconds.remote(), f"closing the round of the {name}")})
@@ -90,6 +90,13 @@ class RoundRunner:
             probe_row=probe_row,
             new_probe=refreshed.files if refreshed is not None else {},
         )
+
+    def _open(self, expected: Any, adapter: Any) -> dict[str, Any]:
+        """Open the round on probe and meters; a reference to the answer of each, which may take as long as the clients."""
+        answers = {name: meter.open_round.remote(expected, adapter) for name, meter in self._meters.items()}
+        if self._crew.probe is not None:
+            answers["probe"] = self._crew.probe.open_round.remote(expected, adapter if "update" in self._reads else None)
+        return answers
 
     def _guarded(self, report: RoundReport, guard: GuardState | None) -> tuple[RoundReport, AggregatorState, GuardState | None]:
         """The round as it is to be committed; where it is rolled back, the aggregator is too."""

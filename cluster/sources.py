@@ -23,7 +23,7 @@ from actors.world.store import base_folder, is_built, live_probe_folder, probe_f
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.probes.references import LIVE_ROLE, prepare_references
-from cluster.realignment import prepare_realignment
+from cluster.realignment_data import prepare_realignment
 from cluster.simulation.poison import write_poisoned
 from cluster.simulation.recipes import assign_recipes
 from defense.attacks import ATTACKS

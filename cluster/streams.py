@@ -69,10 +69,13 @@ def train_all(
 ) -> Iterator[Delivery]:
     """Run every job on its pool, in this order; yield each as it ends.
 
+    An actor is back in its pool, or replaced, before the delivery of its client is yielded. An actor cannot be interrupted:
+    one whose client is late is replaced, so is one that died, and so is one still training when the caller gives up, so that
+    what it goes on with takes no time from whom it trains next.
+
     Args:
         jobs: Pools, each with what it trains.
-        timeout_s: How long one client may train. An actor cannot be interrupted, so one whose client is late is replaced,
-            and so is one that died.
+        timeout_s: How long one client may train.
         start_timeout_s: How long clients wait for an actor to start while none trains.
         on_deltas: Called with the tasks and references of the step deltas that have come together.
     """
@@ -80,26 +83,21 @@ def train_all(
     idle_since = time.monotonic()
     try:
         while flights or any(queue.waiting for queue in queues):
-            for queue in queues:
-                flights |= {flight.stream: flight for flight in _launch(queue, timeout_s)}
-            deltas, landed = [], []
+            for flight in (flight for queue in queues for flight in _launch(queue, timeout_s)):
+                flights[flight.stream] = flight
+            deltas, ended = [], []
             for stream in _ready(flights, [ref for queue in queues if queue.waiting for ref in queue.pool.starting]):
                 flight = flights[stream]
                 if not _take_item(flight):
-                    landed.append(flights.pop(stream))
+                    ended.append(_settle(flights.pop(stream)))
                 elif len(flight.held) > 1:
                     deltas.append((flight.task, flight.held[0]))
             if deltas:
                 on_deltas(deltas)
-            for flight in landed:
-                delivery = _landed(flight)
-                (flight.pool.replace if delivery.lost else flight.pool.give_back)(flight.actor)
-                yield delivery
             for stream in [s for s, flight in flights.items() if time.monotonic() > flight.deadline]:
-                flight = flights.pop(stream)
-                flight.pool.replace(flight.actor)
-                yield Delivery(flight.task, failure=f"late: no update within clients.timeout_s={timeout_s:g} s")
-            if flights or landed:
+                ended.append(_give_up(flights.pop(stream), timeout_s))
+            yield from ended
+            if flights or ended:
                 idle_since = time.monotonic()
             elif time.monotonic() > idle_since + start_timeout_s:
                 for task, *_ in (job for queue in queues for job in queue.waiting):
@@ -107,9 +105,9 @@ def train_all(
                         task, failure=f"pending: no client actor for cluster.start_timeout_s={start_timeout_s:g} s", lost=True
                     )
                 return
-    finally:  # a round that is given up leaves its clients training; what they send is not read
+    finally:
         for flight in flights.values():
-            flight.pool.give_back(flight.actor)
+            flight.pool.replace(flight.actor)
 
 
 def shortfall(delivery: Delivery, num_deltas: int, num_steps: int) -> str | None:
@@ -119,15 +117,19 @@ def shortfall(delivery: Delivery, num_deltas: int, num_steps: int) -> str | None
     try:
         ray.get(delivery.update)
     except RayError as error:  # Ray raises a client's own error as a RayTaskError of both classes
-        return first_line(error)
+        return client_failure(error)
     return f"{num_deltas} step deltas of {num_steps} steps"
 
 
 def first_line(error: BaseException) -> str:
-    """What happened to a client, in one line: `client_failed` when its training raised, `client_lost` otherwise."""
+    """What happened, in one line; of an error that crossed processes, its cause."""
     cause = getattr(error, "cause", None) or error
-    text = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    return f"client_failed: {text}" if isinstance(error, ClientTrainingError) else f"client_lost: {text}"
+    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+
+
+def client_failure(error: BaseException) -> str:
+    """What happened to a client, in one line: `client_failed` when its training raised, `client_lost` otherwise."""
+    return f"{'client_failed' if isinstance(error, ClientTrainingError) else 'client_lost'}: {first_line(error)}"
 
 
 def _launch(queue: _Queue, timeout_s: float) -> Iterator[_Flight]:
@@ -156,11 +158,20 @@ def _take_item(flight: _Flight) -> bool:
     return True
 
 
-def _landed(flight: _Flight) -> Delivery:
+def _settle(flight: _Flight) -> Delivery:
+    """What a stream that has ended delivers; its actor goes back to the pool, or is replaced where it died."""
     try:
         ray.get(flight.stream.completed())
     except RayError as error:  # the actor died; an error that the client raised is the stream's last item instead
-        return Delivery(flight.task, failure=first_line(error), lost=True)
+        flight.pool.replace(flight.actor)
+        return Delivery(flight.task, failure=client_failure(error), lost=True)
+    flight.pool.give_back(flight.actor)
     update = flight.held.pop() if flight.held else None
     last_delta = flight.held.pop() if flight.held else None
     return Delivery(flight.task, update, last_delta, None if update is not None else "the client sent nothing")
+
+
+def _give_up(flight: _Flight, timeout_s: float) -> Delivery:
+    """A client past its deadline."""
+    flight.pool.replace(flight.actor)
+    return Delivery(flight.task, failure=f"late: no update within clients.timeout_s={timeout_s:g} s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +154,13 @@ def _train(
         adapter = initial if weights is None else ray.put(weights.read_bytes())
         jobs = [(task, adapter) for task in tasks]
         timeouts = {"timeout_s": config.clients.timeout_s, "start_timeout_s": config.cluster.start_timeout_s}
-        for delivery in train_all([(pool, jobs)], **timeouts, on_deltas=keep):
-            client, deltas = delivery.task.client_id, arrived.pop(delivery.task.client_id, [])
-            failure = shortfall(delivery, len(deltas), config.training.steps)
-            if failure is not None:
-                raise CollectionError(
-                    f"reference client {client}: {failure}; the others are kept, run the same command again to go on"
-                )
-            store.append(state, labels[client], (decode_message(ray.get(delta), StepDelta).tensors for delta in deltas))
-            yield state, client
+        with closing(train_all([(pool, jobs)], **timeouts, on_deltas=keep)) as deliveries:
+            for delivery in deliveries:
+                client, deltas = delivery.task.client_id, arrived.pop(delivery.task.client_id, [])
+                failure = shortfall(delivery, len(deltas), config.training.steps)
+                if failure is not None:
+                    raise CollectionError(
+                        f"reference client {client}: {failure}; the others are kept, run the same command again to go on"
+                    )
+                store.append(state, labels[client], (decode_message(ray.get(delta), StepDelta).tensors for delta in deltas))
+                yield state, client

@@ -1,5 +1,7 @@
 """Refreshing the probe: reference clients train from the round's global adapter beside the clients, then the probe refits.
 
+The refitted probe judges only once the driver says so: one whose answer missed the deadline never does.
+
 The server owns the reference clients' data and knows their labels. They take the pool's actors once no client of the
 round waits for one, so that they fill what would idle.
 """
@@ -70,7 +72,21 @@ class Refresh:
             self._failure = f"reference client {client}: {failure}"
 
     def finish(self, round_index: int, rate: float) -> ProbeRefresh:
-        """Refit; whatever fails is the answer's `why`, and the probe stays as it was. A probe that died is a LostError."""
+        """Refit, and let the new probe judge if it was accepted in time; whatever fails is the answer's `why`, and the probe
+        stays as it was.
+
+        Raises:
+            LostError: the probe is gone, or does not answer when it is to take the new one.
+        """
+        refreshed = self._refitted(round_index, rate)
+        if refreshed.accepted:
+            try:
+                wait_for(self._probe.adopt.remote(), self._timeout_s, "adopting the refitted probe")
+            except (RayActorError, DeadlineError) as error:
+                raise LostError(f"the probe is gone: {first_line(error)}") from error
+        return refreshed
+
+    def _refitted(self, round_index: int, rate: float) -> ProbeRefresh:
         try:
             if self._failure is None:
                 wait_for(self._observed, self._timeout_s, "taking in the reference clients")

@@ -195,6 +195,7 @@ def test_a_refresh_learns_from_the_reference_clients_and_counts_the_version_up(t
     refreshed = probe.refresh(learning_rate=0.25)
     assert refreshed.accepted
     assert (refreshed.metrics["tpr"], refreshed.metrics["fpr"]) == (1.0, 0.0)
+    probe.adopt()
     benign, malicious = both_ways(probe)
     assert benign < 0.5 <= malicious
     assert probe.meta().version == 2
@@ -207,10 +208,23 @@ def test_the_refreshed_artefact_scores_as_the_probe_does(tmp_path):
     observe_references(probe)
     for name, content in probe.refresh(learning_rate=0.25).files.items():
         (tmp_path / name).write_bytes(content)
+    probe.adopt()
     loaded = Probe(str(tmp_path), LAYOUT)
     open_with_adapter(loaded, 0.0)
     assert both_ways(loaded) == both_ways(probe)
     assert loaded.meta().version == 2
+
+
+def test_a_refitted_probe_that_is_not_adopted_never_judges(tmp_path):
+    probe = refreshable(tmp_path)
+    observe_references(probe)
+    assert probe.refresh(learning_rate=0.25).accepted
+    assert both_ways(probe) == [0.5, 0.5]
+    probe.close_round()
+    open_with_adapter(probe, 0.0)
+    with pytest.raises(RuntimeError, match="no refitted probe to adopt"):
+        probe.adopt()
+    assert (both_ways(probe), probe.meta().version) == ([0.5, 0.5], 1)
 
 
 def test_a_refresh_does_not_depend_on_the_order_of_arrival(tmp_path):
@@ -233,6 +247,8 @@ def test_a_refresh_that_fails_its_own_figures_changes_nothing(tmp_path):
     assert not refreshed.accepted
     assert "probe.refresh_min_tpr=0.6" in refreshed.why
     assert refreshed.files == {}
+    with pytest.raises(RuntimeError, match="adopt only what it accepted"):
+        probe.adopt()
     assert both_ways(probe) == [0.5, 0.5]
     assert probe.meta().version == 1
 

@@ -10,16 +10,19 @@ import ray
 
 from actors.errors import ClientTrainingError
 from actors.messages import TrainTask
+from cluster.errors import DeadlineError
 from cluster.pool import ClientPool, Starting
-from cluster.streams import first_line, shortfall, train_all
+from cluster.streams import client_failure, first_line, shortfall, train_all
 
 
 @ray.remote(num_cpus=0)
 class Streamer:
-    """Streams `rounds` deltas and an update; the client id says what goes wrong."""
+    """Streams three deltas and an update, a brief client the update only; the client id says what goes wrong."""
 
     def train(self, task: TrainTask, adapter: bytes):
-        for step in range(3):
+        if task.client_id.startswith("brief"):
+            time.sleep(0.5)
+        for step in range(0 if task.client_id.startswith("brief") else 3):
             if task.client_id.startswith("fails") and step == 2:
                 raise ClientTrainingError(f"ValueError: no more\ntraceback of {task.client_id}")
             if task.client_id.startswith("dies") and step == 1:
@@ -39,12 +42,13 @@ def task(client_id: str) -> TrainTask:
     )
 
 
+def start() -> Starting:
+    actor = Streamer.remote()
+    return Starting(actor, actor.silent.remote())
+
+
 @pytest.fixture
 def pool(local_ray):
-    def start() -> Starting:
-        actor = Streamer.remote()
-        return Starting(actor, actor.silent.remote())
-
     made = ClientPool(start, 2)
     yield made
     made.close()
@@ -112,7 +116,7 @@ def test_clients_for_whom_no_actor_ever_starts_are_told_as_pending(local_ray):
 
 
 def test_a_pool_trains_its_own_and_one_without_room_holds_up_no_other(pool, local_ray):
-    adapter, other = ray.put(b"adapter"), ClientPool(lambda: Starting(actor := Streamer.remote(), actor.silent.remote()), 1)
+    adapter, other = ray.put(b"adapter"), ClientPool(start, 1)
     jobs = [(other, [(task("mine"), adapter)]), (pool, [(task(f"c{i}"), adapter) for i in range(3)])]
     names = [
         delivery.task.client_id for delivery in train_all(jobs, timeout_s=30.0, start_timeout_s=30.0, on_deltas=lambda _: None)
@@ -127,6 +131,30 @@ def test_a_collection_that_is_given_up_leaves_its_actors_usable(pool):
     with closing(train_all([(pool, jobs)], timeout_s=30.0, start_timeout_s=30.0, on_deltas=lambda _: None)) as deliveries:
         next(deliveries)
     assert run(pool, "c0", "c1")[0].keys() == {"c0", "c1"}
+
+
+def test_training_that_is_given_up_takes_no_time_from_what_comes_next(pool):
+    jobs = [(task("hangs"), ray.put(b"adapter")), (task("fine"), ray.put(b"adapter"))]
+    with closing(train_all([(pool, jobs)], timeout_s=30.0, start_timeout_s=30.0, on_deltas=lambda _: None)) as deliveries:
+        assert next(deliveries).task.client_id == "fine"
+    assert len(pool.actors) == 2
+    deliveries, _ = run(pool, "c0", "c1", timeout_s=10.0)
+    assert [deliveries[name].failure for name in ("c0", "c1")] == [None, None]
+
+
+def test_actors_whose_clients_end_together_are_all_back_before_the_first_is_delivered(local_ray):
+    pool = ClientPool(start, 3)
+    adapter, names = ray.put(b"adapter"), ("fine", "brief-a", "brief-b")
+    ray.get([actor.silent.remote() for actor in pool.actors])
+    jobs = [(pool, [(task(name), adapter) for name in names])]
+    with closing(train_all(jobs, timeout_s=30.0, start_timeout_s=30.0, on_deltas=lambda _: None)) as deliveries:
+        assert next(deliveries).task.client_id == "fine"
+        time.sleep(1.5)  # both others end in the meantime, and so in one poll
+        assert next(deliveries).task.client_id.startswith("brief")
+    actors = {pool.take() for _ in names}
+    pool.close()
+    assert len(actors) == 3
+    assert None not in actors
 
 
 def test_a_client_past_its_deadline_is_given_up_and_its_actor_replaced(pool):
@@ -145,5 +173,13 @@ def test_too_few_deltas_are_said_even_without_an_error(pool):
 
 
 def test_an_error_is_told_in_one_line():
-    assert first_line(ClientTrainingError("OSError: gone\nmore")) == "client_failed: OSError: gone"
-    assert first_line(RuntimeError("")) == "client_lost: RuntimeError"
+    assert (
+        first_line(DeadlineError("refitting the probe took longer than 60 s\nmore"))
+        == "refitting the probe took longer than 60 s"
+    )
+    assert first_line(RuntimeError("")) == "RuntimeError"
+
+
+def test_what_befell_a_client_tells_its_own_failure_from_its_loss():
+    assert client_failure(ClientTrainingError("OSError: gone\nmore")) == "client_failed: OSError: gone"
+    assert client_failure(RuntimeError("")) == "client_lost: RuntimeError"

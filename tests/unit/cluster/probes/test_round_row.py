@@ -1,9 +1,9 @@
-"""cluster/probes/rounds.py: the row about a round's probe, from what probe, refresh and earlier rounds say."""
+"""cluster/probes/round_row.py: the row about a round's probe, from what probe, refresh and earlier rounds say."""
 
 import pytest
 
 from actors.messages import ProbeClose, ProbeRefresh
-from cluster.probes.rounds import probe_round
+from cluster.probes.round_row import probe_round
 from probe.drift import Drift
 from tests.unit.cluster.reports import round_report
 

@@ -1,4 +1,4 @@
-"""cluster/realignment.py: the server's own data from the world or from own files, or an error that names what to set."""
+"""cluster/realignment_data.py: the server's own data from the world or from own files, or an error that names what to set."""
 
 import json
 from collections import Counter
@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.loading import load_config
-from cluster.realignment import prepare_realignment
+from cluster.realignment_data import prepare_realignment
 
 OWN = ("model.path=m", "data.path=d", "clients.malicious=0", "defense.level=none")
 

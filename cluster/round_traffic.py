@@ -20,8 +20,9 @@ from actors.messages import MeterReading, ProbeRefresh, ProbeScore, TrainTask
 from cluster.errors import DeadlineError, LostError
 from cluster.pool import ClientPool
 from cluster.probes.refreshing import Refresh
+from cluster.scoring import Scores, wait_all
 from cluster.simulation.colluding import Collusion
-from cluster.streams import Delivery, first_line, train_all
+from cluster.streams import Delivery, client_failure, first_line, train_all
 from cluster.waiting import wait_for
 
 
@@ -59,11 +60,11 @@ class RoundCollector:
         """
         self._pool, self._reference_pool, self._aggregator, self._probe = pool, reference_pool, aggregator, probe
         self._meters, self._attacker, self._scores_updates = meters, attacker, scores_updates
+        self._scores = Scores(probe)
         self._on_client_done, self._on_client_failed = on_client_done, on_client_failed
         self._timeouts = {"timeout_s": client_timeout_s, "start_timeout_s": start_timeout_s}
         self._probe_timeout_s = probe_timeout_s
         self._call_timeout_s, self._keep_all = call_timeout_s, keep_all
-        self._scores: dict[str, list[Any]] = {}
         self._finished: dict[str, Delivery] = {}
         self._admissions: dict[str, Any] = {}
         self._refresh: Refresh | None = None
@@ -125,20 +126,11 @@ class RoundCollector:
         if references:
             self._refresh.observe(references)
         if own and self._probe is not None:
-            self._score_deltas([task.client_id for task, _ in own], [delta for _, delta in own])
-
-    def _score_deltas(self, client_ids: Sequence[str], deltas: Sequence[Any]) -> None:
-        """Ask the probe for the scores of several step deltas in one call, each with a reference of its own."""
-        if len(deltas) == 1:
-            scores = [self._probe.score.remote(client_ids[0], deltas[0])]
-        else:
-            scores = self._probe.score_batch.options(num_returns=len(deltas)).remote(client_ids, *deltas)
-        for client_id, score in zip(client_ids, scores, strict=True):
-            self._scores.setdefault(client_id, []).append(score)
+            self._scores.ask([task.client_id for task, _ in own], [delta for _, delta in own])
 
     def _score_update(self, delivery: Delivery) -> None:
         client_id = delivery.task.client_id
-        self._scores.setdefault(client_id, []).append(self._probe.score_update.remote(client_id, delivery.update))
+        self._scores.add(client_id, self._probe.score_update.remote(client_id, delivery.update))
 
     def _land(self, delivery: Delivery) -> None:
         client_id = delivery.task.client_id
@@ -147,7 +139,7 @@ class RoundCollector:
         if delivery.failure is not None:
             return
         for meter in self._meters:
-            self._scores.setdefault(client_id, []).append(meter.measure.remote(client_id, delivery.update))
+            self._scores.add(client_id, meter.measure.remote(client_id, delivery.update))
         if self._scores_updates and self._refresh is None:
             self._score_update(delivery)
 
@@ -169,9 +161,9 @@ class RoundCollector:
         if deadline is None and self._scores_updates and self._refresh is not None:
             return
         while unsubmitted and unsubmitted[0] in self._finished:
-            delivery, pending = self._finished[unsubmitted[0]], self._scores.get(unsubmitted[0], [])
-            timeout = 0.0 if deadline is None else max(0.0, deadline - time.monotonic())
-            scored, late = _wait_all(pending, timeout)
+            delivery = self._finished[unsubmitted[0]]
+            timeout_s = 0.0 if deadline is None else max(0.0, deadline - time.monotonic())
+            scored, late = self._scores.wait(unsubmitted[0], timeout_s)
             if late and deadline is None:
                 return
             client_id = unsubmitted.popleft()
@@ -189,7 +181,7 @@ class RoundCollector:
     def _settle_admissions(self, *, block: bool) -> None:
         """Take the aggregator's answers, with `block` all of them; a client whose update was lost on its way is dropped."""
         for client_id in list(self._admissions):
-            if not block and not _wait_all([self._admissions[client_id]], 0.0)[0]:
+            if not block and not wait_all([self._admissions[client_id]], 0.0)[0]:
                 continue
             try:
                 wait_for(self._admissions.pop(client_id), self._call_timeout_s, f"submitting the update of {client_id}")
@@ -197,14 +189,10 @@ class RoundCollector:
                 raise LostError(f"the aggregator is gone: {first_line(error)}") from error
             except ClientTrainingError as error:  # its update was the error that ended its stream
                 self._on_client_failed(client_id, str(error.cause))
-                self._aggregator.drop.remote(client_id, first_line(error))
+                self._aggregator.drop.remote(client_id, client_failure(error))
             except ObjectLostError as error:
-                self._check_kept(client_id, first_line(error))
-                self._aggregator.drop.remote(client_id, first_line(error))
-
-
-def _wait_all(refs: Sequence[Any], timeout: float) -> tuple[list, list]:
-    return ray.wait(list(refs), num_returns=len(refs), timeout=timeout) if refs else ([], [])
+                self._check_kept(client_id, client_failure(error))
+                self._aggregator.drop.remote(client_id, client_failure(error))
 
 
 def _score_or_failure(client_id: str, ref: Any) -> ProbeScore | MeterReading:
