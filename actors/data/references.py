@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.records import SUFFIXES, read_table
+from actors.data.records import SUFFIXES, read_checked
 from actors.errors import DataError
 from actors.seeding import stream
 from probe.store import ReferenceLabel
@@ -66,7 +66,7 @@ def _digest(family: str, rows: pa.Table) -> str:
 def _families(path: Path) -> dict[str, pa.Table]:
     parts: dict[str, list[pa.Table]] = {}
     for file in data_files(path):
-        for family, table in _by_family(read_table(file), file.stem):
+        for family, table in _by_family(read_checked(file), file.stem):
             parts.setdefault(family, []).append(table)
     return {family: pa.concat_tables(tables, promote_options="default") for family, tables in parts.items()}
 
