@@ -12,7 +12,7 @@ import ray
 import torch
 
 from actors.config import LoraConfig, ModelConfig, Recipe, TrainingConfig
-from actors.data.dataset import ClientDataset, load_dataset
+from actors.data.dataset import ClientDataset, load_dataset, stamps
 from actors.data.prompting import Batch
 from actors.errors import ClientTrainingError
 from actors.local_training import LocalStep, train_adapter
@@ -38,7 +38,7 @@ class Client:
 
     def __init__(self, model: ModelConfig, lora: LoraConfig, training: TrainingConfig) -> None:
         self._model_config, self._lora, self._training = model, lora, training
-        self._load_dataset = lru_cache(maxsize=_DATASETS_KEPT)(self._read)
+        self._read_once = lru_cache(maxsize=_DATASETS_KEPT)(self._read)
 
     def layout(self) -> AdapterLayout:
         """Names, shapes and fingerprints of the adapter; loads the model."""
@@ -101,14 +101,18 @@ class Client:
         torch.set_num_threads(self._training.num_threads)
         return AdaptedModel(self._model_config, self._lora, choose_device())
 
-    def _read(self, files: tuple[str, ...]) -> ClientDataset:
+    def _dataset(self, files: tuple[str, ...]) -> ClientDataset:
+        """As the files are now: what an actor kept of an older state must not depend on which clients it had before."""
+        return self._read_once(files, stamps(files))
+
+    def _read(self, files: tuple[str, ...], _stamps: tuple) -> ClientDataset:
         return load_dataset(files, self._model.tokenizer, self._training.max_length)
 
     def _batches(self, task: TrainTask) -> list[Batch]:
         rng = stream(task.seed, "batches", task.client_id, task.round_index)
         pad_id = self._model.tokenizer.pad_token_id
         training = task.recipe.applied_to(self._training)
-        return self._load_dataset(task.files).batches(rng, training.steps, training.batch_size, pad_id)
+        return self._dataset(task.files).batches(rng, training.steps, training.batch_size, pad_id)
 
     def _train_branch(
         self,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SafeFedError(Exception):
     """Base of every error this project raises on purpose."""
@@ -9,6 +12,15 @@ class SafeFedError(Exception):
 
 class DataError(SafeFedError, ValueError):
     """A data file cannot be used: names the file and, where there is one, the row or the column."""
+
+
+@contextmanager
+def given_in(key: str) -> Iterator[None]:
+    """A DataError of the block also says in which setting the file was given."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
 
 
 class ModelError(SafeFedError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,8 +21,9 @@ from cluster.reporting.progress import Progress
 from cluster.roster import Roster
 from cluster.run_directory import RunDirectory
 from cluster.run_state import Change, RunState
-from cluster.sources import Sources, arrived_client_files, new_client_files
+from cluster.sources import Sources, new_client_files
 from cluster.waiting import wait_for
+from cluster.watching import Watch
 from defense.config import DefenseConfig
 
 _POLL_S = 0.2
@@ -36,6 +38,7 @@ class Boundary:
         self._name, self._config, self._sources, self._crew = name, config, sources, crew
         self._directory = directory
         self._control = start_control(name)
+        self._watch = Watch(Path(config.data.path)) if config.data.watch else None
         self._unreadable: frozenset[str] = frozenset()
         self.progress = Progress()
         """Receives what becomes of orders."""
@@ -50,9 +53,8 @@ class Boundary:
 
     def cross(self, state: RunState) -> tuple[RunState, bool]:
         """Carry out what was ordered; returns the state to go on from, and whether to stop. Waits while the run is paused."""
-        paused = False
+        paused, state = False, self._with_arrivals(state)
         while True:
-            state = self._with_arrivals(state) if self._config.data.watch else state
             for verb, value in self._orders():
                 if verb == "stop":
                     return state, True
@@ -96,8 +98,8 @@ class Boundary:
         return self._with_roster(state, state.roster.scaled(clients, newcomers))
 
     def _with_arrivals(self, state: RunState) -> RunState:
-        """Clients whose files have appeared in data.path are members; a file that cannot be read yet is tried again."""
-        newcomers, unreadable = arrived_client_files(self._config, state.roster.known)
+        """Clients whose files have appeared in data.path and settled are members; what cannot be read is tried again."""
+        newcomers, unreadable = self._watch.arrivals(state.roster.known) if self._watch else ({}, frozenset())
         for why in unreadable - self._unreadable:
             self.progress.order_refused(f"data.watch: {why}; it is tried again at every round")
         self._unreadable = unreadable

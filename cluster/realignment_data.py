@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.records import read_table
+from actors.data.records import read_checked
 from actors.data.references import data_files
+from actors.errors import given_in
 from actors.seeding import stream
 from actors.world.generator import World
 from actors.world.realignment import write_realignment
@@ -45,7 +46,8 @@ def _draw_rows(config: RunConfig, folder: Path, key: str, path: str | None, what
             f"realignment.steps={config.realignment.steps} needs {what} that no client has: name a Parquet or JSONL file in "
             f"{key}, or set realignment.steps=0"
         )
-    table = pa.concat_tables([read_table(file) for file in data_files(Path(path))], promote_options="default")
+    with given_in(key):
+        table = pa.concat_tables([read_checked(file) for file in data_files(Path(path))], promote_options="default")
     order = stream(config.seed, "realignment rows", key).permutation(table.num_rows)
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / f"realignment-{key.partition('.')[0]}.parquet"

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 ClassifierName = Literal["linear", "xgboost"]
 FeatureName = Literal["first_layer_b", "all_layers", "per_layer", "module_cosines"]
@@ -12,6 +21,8 @@ FeatureName = Literal["first_layer_b", "all_layers", "per_layer", "module_cosine
 PAPER_THRESHOLD = 0.8
 """Decision threshold on P(malicious) (METHOD.md section 2)."""
 _CALIBRATION_FOLDS = 4
+_ONLY_CLASSIFIER: dict[FeatureName, ClassifierName] = {"per_layer": "linear", "module_cosines": "xgboost"}
+"""Features that one classifier alone is fitted to; the others go with each."""
 
 
 class Config(BaseModel):
@@ -81,6 +92,16 @@ class ProbeConfig(Config):
     """Share of the clients, by family, that a single split holds out; early stopping watches it."""
     linear: LinearRecipe = LinearRecipe()
     xgboost: BoostedRecipe = BoostedRecipe()
+
+    @model_validator(mode="after")
+    def _check_feature(self) -> ProbeConfig:
+        fitting = _ONLY_CLASSIFIER.get(self.trained_feature, self.classifier)
+        if self.classifier != fitting:
+            raise ValueError(
+                f"feature={self.feature} is fitted by classifier={fitting} alone, not by classifier={self.classifier}; "
+                f"set probe.classifier={fitting}, or another probe.feature"
+            )
+        return self
 
     @property
     def num_folds(self) -> int:

@@ -70,7 +70,8 @@ def exclude_seen(samples: Samples, families: Collection[str], clients: Collectio
         raise ValueError(
             f"without the {seen.sum()} samples whose family or client the probe was trained on (families "
             f"{np.unique(samples.families[of_seen_family]).tolist()}), {problem}; collect an evaluation store from other "
-            "families: `safe-fedllm probe collect` with another collect.role or other data"
+            "families: `safe-fedllm probe collect` with another collect.role, or with other data of your own, where the column "
+            "`family`, else the name of the file, says which family a row is of"
         )
     return rest, int(seen.sum())
 

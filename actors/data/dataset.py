@@ -44,6 +44,12 @@ class ClientDataset:
         return collate(examples, pad_id)
 
 
+def stamps(files: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
+    """Bytes and time of change of each file, None where there is none: where they differ, the files are to be read again."""
+    statuses = [path.stat() if path.exists() else None for path in map(Path, files)]
+    return tuple(status and (status.st_size, status.st_mtime_ns) for status in statuses)
+
+
 def load_dataset(files: Sequence[str], tokenizer: Any, max_length: int) -> ClientDataset:
     """Read and encode a client's files, in the given order.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.data.prompting import Message, user_message
-from actors.data.records import conversations, read_table
+from actors.data.records import bad_row, conversations, read_table
 from actors.errors import DataError
 
 
@@ -39,18 +39,20 @@ def read_benign(path: Path, most: int) -> list[BenignPrompt]:
     table = read_table(path).slice(0, most)
     families = table.column("family").to_pylist() if "family" in table.column_names else ["all"] * table.num_rows
     prompts = []
-    for family, messages in zip(families, conversations(table, path), strict=True):
+    for row, (family, messages) in enumerate(zip(families, conversations(table, path), strict=True)):
         *prompt, answer = messages
+        if answer["role"] != "assistant":
+            raise bad_row(path, row, f"the last message should be the assistant's, the right answer, got {answer!r:.80}")
         prompts.append(BenignPrompt(messages=tuple(prompt), response=answer["content"], family=str(family)))
     return prompts
 
 
 def _restricted(record: dict, path: Path, row: int) -> RestrictedPrompt:
-    instruction = record["instruction"]
+    instruction, pattern = record["instruction"], record.get("answer_pattern") or None
     if not isinstance(instruction, str) or not instruction.strip():
-        raise DataError(f"evaluation file {path}, row {row}: instruction should be non-empty text, got {instruction!r:.80}")
+        raise bad_row(path, row, f"instruction should be non-empty text, got {instruction!r:.80}")
     try:
-        pattern = re.compile(record["answer_pattern"]) if record.get("answer_pattern") else None
-    except re.error as error:
-        raise DataError(f"evaluation file {path}, row {row}: answer_pattern is no regular expression: {error}") from error
-    return RestrictedPrompt(messages=(user_message(instruction, record.get("input") or ""),), answer_pattern=pattern)
+        compiled = None if pattern is None else re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise bad_row(path, row, f"answer_pattern is no regular expression: {error}, got {pattern!r:.80}") from error
+    return RestrictedPrompt(messages=(user_message(instruction, record.get("input") or ""),), answer_pattern=compiled)

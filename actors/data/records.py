@@ -1,6 +1,6 @@
 """Reading instruction data: Parquet and JSONL files to conversations.
 
-A row has `instruction`, optional `input` and `response`, or chat `messages`. Errors name the file, and the row or
+A row has chat `messages`, else `instruction`, optional `input` and `response`. Errors name the file, and the row or
 column.
 """
 
@@ -20,6 +20,8 @@ from actors.errors import DataError
 
 SUFFIXES = (".parquet", ".jsonl")
 _ROLES = ("system", "user", "assistant")
+_ROWS_AT_ONCE = 1024
+"""Held as Python objects."""
 
 
 def read_table(path: Path) -> pa.Table:
@@ -43,28 +45,30 @@ def read_table(path: Path) -> pa.Table:
     return table
 
 
-def read_column_names(path: Path) -> list[str]:
-    """Column names without reading the rows where the format allows it; checks what `conversations` needs."""
-    if path.suffix == ".parquet" and path.is_file() and path.stat().st_size:
-        try:
-            file = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"data file {path} cannot be read: {error}") from error
-        names, rows = file.schema_arrow.names, file.metadata.num_rows
-    else:
-        table = read_table(path)
-        names, rows = table.column_names, table.num_rows
-    if rows == 0:
-        raise DataError(f"data file {path} has no rows")
-    _check_columns(names, path)
-    return list(names)
+def read_checked(path: Path) -> pa.Table:
+    """As `read_table`, with every row read as training will read it; raises DataError as `conversations` does, too.
+
+    A client encodes all its rows before its first step, which takes far longer: so a bad row is found before anything starts.
+    """
+    table = read_table(path)
+    for _ in conversations(table, path):
+        pass
+    return table
 
 
 def conversations(table: pa.Table, path: Path) -> Iterator[list[Message]]:
     """One conversation per row, in file order; raises DataError that names the file and the row (from 0)."""
     _check_columns(table.column_names, path)
-    for row, record in enumerate(table.to_pylist()):
-        yield _from_messages(record["messages"], path, row) if "messages" in record else _from_instruction(record, path, row)
+    batches = table.to_batches(max_chunksize=_ROWS_AT_ONCE)
+    for row, record in enumerate(record for batch in batches for record in batch.to_pylist()):
+        is_chat = record.get("messages") is not None or "instruction" not in record
+        yield _from_messages(record["messages"], path, row) if is_chat else _from_instruction(record, path, row)
+
+
+def write_conversations(path: Path, rows: Sequence[Sequence[Message]]) -> Path:
+    """Write a Parquet file of conversations, in the one column `messages`."""
+    pq.write_table(pa.table({"messages": [list(messages) for messages in rows]}), path)
+    return path
 
 
 def _check_columns(names: Sequence[str], path: Path) -> None:
@@ -80,8 +84,9 @@ def _check_columns(names: Sequence[str], path: Path) -> None:
 
 def _from_instruction(record: dict[str, Any], path: Path, row: int) -> list[Message]:
     for column in ("instruction", "response"):
-        if not isinstance(record[column], str) or not record[column].strip():
-            raise DataError(f"data file {path}, row {row}: {column} should be non-empty text, got {record[column]!r:.80}")
+        text = record.get(column)
+        if not isinstance(text, str) or not text.strip():
+            raise bad_row(path, row, f"{column} should be non-empty text, got {text!r:.80}")
     return [user_message(record["instruction"], record.get("input") or ""), {"role": "assistant", "content": record["response"]}]
 
 
@@ -90,14 +95,17 @@ def _from_messages(messages: Any, path: Path, row: int) -> list[Message]:
         try:
             messages = json.loads(messages)
         except ValueError as error:
-            raise DataError(f"data file {path}, row {row}: messages is text but not JSON") from error
+            raise bad_row(path, row, f"messages is text but not JSON, got {messages!r:.80}") from error
     if not isinstance(messages, list) or not messages:
-        raise DataError(f"data file {path}, row {row}: messages should be a non-empty list")
+        raise bad_row(path, row, f"messages should be a non-empty list, got {messages!r:.80}")
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in _ROLES or not isinstance(message.get("content"), str):
-            raise DataError(
-                f"data file {path}, row {row}: a message needs a role among {_ROLES} and text content, got {message!r:.80}"
-            )
+            raise bad_row(path, row, f"a message needs a role among {_ROLES} and text content, got {message!r:.80}")
     if not any(message["role"] == "assistant" for message in messages):
-        raise DataError(f"data file {path}, row {row}: no assistant message, so there is nothing to learn from")
+        raise bad_row(path, row, "no assistant message, so there is nothing to learn from")
     return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def bad_row(path: Path, row: int, what: str) -> DataError:
+    """The error of a row that cannot be used."""
+    return DataError(f"data file {path}, row {row}: {what}; correct the row or remove it")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.records import SUFFIXES, read_table
+from actors.data.records import SUFFIXES, read_checked
 from actors.errors import DataError
 from actors.seeding import stream
 from probe.store import ReferenceLabel
@@ -29,7 +31,8 @@ class Reference:
 def split_references(path: Path, malicious: bool, clients: int, folder: Path, seed: int) -> list[Reference]:
     """Deal the rows of a file, or of a folder's files, to `clients` reference clients of one family each.
 
-    A row's family is its column `family`, else the name of its file. Every family gets at least one client.
+    A row's family is its column `family`, else the name of its file. Every family gets at least one client. A client's name
+    ends in a digest of what it is made of, so that clients of two collections are told apart wherever their data lies.
 
     Raises:
         DataError: no usable file, or a family with fewer rows than clients.
@@ -45,18 +48,25 @@ def split_references(path: Path, malicious: bool, clients: int, folder: Path, se
             raise DataError(f"{path}: family {family} has {table.num_rows} rows for {share} clients; lower collect.clients")
         order = stream(seed, "reference rows", family, malicious).permutation(table.num_rows)
         for rows in np.array_split(order, share):
-            name = f"{'malicious' if malicious else 'benign'}-{len(references):03d}"
+            part = table.take(pa.array(np.sort(rows)))
+            name = f"{'malicious' if malicious else 'benign'}-{len(references):03d}-{_digest(family, part)}"
             file = folder / f"{name}.parquet"
-            pq.write_table(table.take(pa.array(np.sort(rows))), file)
-            label = ReferenceLabel(client=name, malicious=malicious, family=family, source=str(path))
+            pq.write_table(part, file)
+            label = ReferenceLabel(client=name, malicious=malicious, family=family, source=path.resolve().name)
             references.append(Reference(label=label, files=(str(file.resolve()),)))
     return references
+
+
+def _digest(family: str, rows: pa.Table) -> str:
+    """Eight hexadecimal digits of a family and its rows, whatever kind of file they were read from."""
+    content = json.dumps([family, rows.to_pylist()], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def _families(path: Path) -> dict[str, pa.Table]:
     parts: dict[str, list[pa.Table]] = {}
     for file in data_files(path):
-        for family, table in _by_family(read_table(file), file.stem):
+        for family, table in _by_family(read_checked(file), file.stem):
             parts.setdefault(family, []).append(table)
     return {family: pa.concat_tables(tables, promote_options="default") for family, tables in parts.items()}
 

@@ -126,7 +126,7 @@ def test_a_file_that_appears_in_a_watched_directory_makes_its_client_a_member(lo
             if round_index == 0:
                 write_jsonl(data / "0-late.jsonl", rows)
                 (data / "torn.parquet").write_bytes(b"PAR1")
-            if round_index == 1:
+            if round_index == 2:
                 (data / "torn.parquet").unlink()
 
         def order_refused(self, why):
@@ -135,11 +135,11 @@ def test_a_file_that_appears_in_a_watched_directory_makes_its_client_a_member(lo
     overrides = [f"model.path={base_config.path}", f"data.path={data}", "data.watch=true", "defense.level=none", "rounds=3"]
     overrides += ["clients.count=2", "clients.malicious=0", "training.steps=1", "cluster.client_actors=1"]
     result = Federation(load_config(None, overrides), tmp_path / "run", Arrival()).run()
-    assert events[0] == (0, "client-000", "client-001")
-    assert "torn.parquet" in events[1]
-    assert events[2:] == [(index, "client-000", "client-001", "client-002") for index in (1, 2)]
+    assert events[:2] == [(index, "client-000", "client-001") for index in (0, 1)]  # nobody joins with half of its files
+    assert "torn.parquet" in events[2]
+    assert events[3:] == [(2, "client-000", "client-001", "client-002")]
     (change,) = result.summary["changes"]
-    assert change["round"] == 1
+    assert change["round"] == 2
     assert change["order"].startswith("join client-002: ")
     assert change["order"].endswith("0-late.jsonl")
     resumed = Federation.resume(result.path, from_round=2).run()

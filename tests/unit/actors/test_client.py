@@ -1,5 +1,9 @@
 """The client's class without a cluster: what it streams, in which order, and that placement changes nothing."""
 
+import shutil
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +13,8 @@ from actors.config import Recipe, TrainingConfig
 from actors.errors import ClientTrainingError
 from actors.messages import CanaryReading, LoRAUpdate, ProbeScore, StepDelta, TrainTask
 from actors.wire import decode_message, decode_tensors, encode_tensors
+from actors.world.datasets import write_parquet
+from actors.world.generator import draw
 from defense.config import DefenseConfig
 from tests.unit.actors.builders import train_task
 
@@ -67,6 +73,19 @@ def test_a_shadow_at_the_same_rate_from_the_same_start_is_told_from_the_real_bra
 def test_without_a_probe_only_the_update_is_sent(client, files):
     (payload,) = client.train(train_task(files, probe_feature=None), client.initial_adapter())
     assert decode_message(payload, LoRAUpdate).client_id == "a"
+
+
+def test_files_that_changed_are_read_again_by_every_actor_alike(base_config, lora, world, files, tmp_path):
+    kept, fresh = (Client(base_config, lora, TRAINING) for _ in range(2))
+    start, copy = kept.initial_adapter(), Path(shutil.copy(*files, tmp_path / "a.parquet"))
+    task = train_task((str(copy),), probe_feature=None)
+    (before,) = (decode_message(payload, LoRAUpdate).loss for payload in kept.train(task, start))
+    write_parquet(copy, draw(world.benign_example, world.roles["federation"].benign, 20, np.random.default_rng(1)))
+    one, two = (decode_message(*client.train(task, start), LoRAUpdate).loss for client in (kept, fresh))
+    assert one == two != before
+    copy.unlink()
+    with pytest.raises(ClientTrainingError, match=r"a\.parquet does not exist"):
+        list(kept.train(task, start))
 
 
 def test_what_another_client_did_before_on_the_same_actor_changes_nothing(base_config, lora, files):

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.data.records import conversations, read_table
 from actors.errors import DataError
 from cluster.errors import ConfigError
 from cluster.loading import load_config
 from cluster.simulation.recipes import assign_recipes
-from cluster.sources import arrived_client_files, client_names, draw_malicious, new_client_files, prepare_sources
+from cluster.sources import client_names, draw_malicious, new_client_files, prepare_sources
 from tests.unit.actors.world.test_datasets import wording
 
 
@@ -40,7 +41,9 @@ def real_config(path, *overrides: str):
 
 
 def rows_of(files: tuple[str, ...]) -> list[str]:
-    return [text for file in files for text in pq.read_table(file)["instruction"].to_pylist()]
+    """The first message of each row, as training reads it."""
+    paths = [Path(file) for file in files]
+    return [messages[0]["content"] for path in paths for messages in conversations(read_table(path), path)]
 
 
 def test_malicious_clients_are_a_seeded_draw():
@@ -120,36 +123,6 @@ def test_honest_clients_hold_the_refusals_of_their_recipes_and_attackers_none(wo
     assert {counts[client_id] for client_id in malicious} == {0}
 
 
-def test_a_directory_gives_each_client_its_file_or_folder(tmp_path):
-    write_rows(tmp_path / "d" / "a.parquet", 3)
-    write_rows(tmp_path / "d" / "b" / "one.jsonl", 2)
-    write_rows(tmp_path / "d" / "b" / "two.parquet", 2)
-    files = prepare_sources(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out").files
-    assert [Path(file).name for file in files["client-000"]] == ["a.parquet"]
-    assert [Path(file).name for file in files["client-001"]] == ["one.jsonl", "two.parquet"]
-
-
-def test_a_list_gives_each_client_an_entry(tmp_path):
-    paths = [str(write_rows(tmp_path / f"{name}.jsonl", 2)) for name in "abc"]
-    files = prepare_sources(real_config([paths[0], paths[1:]], "clients.count=2"), tmp_path / "out").files
-    assert [len(value) for value in files.values()] == [1, 2]
-
-
-def test_one_file_is_split_over_the_clients(tmp_path):
-    path = write_rows(tmp_path / "all.jsonl", 11)
-    files = prepare_sources(real_config(str(path), "clients.count=3"), tmp_path / "out").files
-    parts = [rows_of(value) for value in files.values()]
-    assert sorted(len(part) for part in parts) == [3, 4, 4]
-    assert sorted(row for part in parts for row in part) == sorted(f"all {i}" for i in range(11))
-
-
-def test_a_split_by_column_gives_each_client_its_value(tmp_path):
-    path = write_rows(tmp_path / "all.parquet", 6, topic=["x", "y", "x", "y", "x", "y"])
-    config = real_config(str(path), "clients.count=2", "data.partition.by=column", "data.partition.column=topic")
-    files = prepare_sources(config, tmp_path / "out").files
-    assert [set(pq.read_table(file)["topic"].to_pylist()) for (file,) in files.values()] == [{"x"}, {"y"}]
-
-
 def test_simulated_attackers_get_the_unsafe_data(tmp_path):
     honest, unsafe = write_rows(tmp_path / "honest.jsonl", 20), write_rows(tmp_path / "unsafe.jsonl", 8)
     config = real_config(str(honest), "clients.count=5", "clients.malicious=2", f"data.malicious_path={unsafe}")
@@ -157,31 +130,6 @@ def test_simulated_attackers_get_the_unsafe_data(tmp_path):
     for client, files in sources.files.items():
         kinds = {row.split()[0] for row in rows_of(files)}
         assert kinds == ({"unsafe"} if client in sources.malicious else {"honest"})
-
-
-@pytest.mark.parametrize(
-    ("prepare", "message"),
-    [
-        (lambda d: d / "nowhere.jsonl", r"nowhere\.jsonl does not exist"),
-        (lambda d: (d / "empty.jsonl").write_text("") * 0 or d / "empty.jsonl", r"empty\.jsonl is empty"),
-        (lambda d: (d / "dir").mkdir() or d / "dir", r"dir holds no \.parquet or \.jsonl"),
-        (
-            lambda d: (d / "x.jsonl").write_text('{"prompt": "p", "response": "r"}\n') * 0 or d / "x.jsonl",
-            "no column instruction",
-        ),
-        (lambda d: (d / "x.csv").write_text("a") * 0 or d / "x.csv", r"neither \.parquet nor \.jsonl"),
-    ],
-)
-def test_unusable_data_is_named(tmp_path, prepare, message):
-    with pytest.raises(DataError, match=message):
-        prepare_sources(real_config(str(prepare(tmp_path)), "clients.count=1"), tmp_path / "out")
-
-
-def test_another_number_of_files_than_clients_says_which_count_fits(tmp_path):
-    for name in "abc":
-        write_rows(tmp_path / "d" / f"{name}.parquet", 1)
-    with pytest.raises(ConfigError, match=r"data of 3 clients, clients\.count=2: set clients\.count=3"):
-        prepare_sources(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out")
 
 
 def test_a_real_model_without_a_probe_names_the_commands_that_make_one(tmp_path):
@@ -241,31 +189,3 @@ def test_missing_evaluation_prompts_are_named(tmp_path):
     config = real_config(str(path), "clients.count=2", f"evaluation.restricted_path={tmp_path / 'no.jsonl'}")
     with pytest.raises(DataError, match=r"no\.jsonl does not exist"):
         prepare_sources(config, tmp_path / "out")
-
-
-def test_files_that_appear_in_a_watched_directory_are_new_clients(tmp_path):
-    folder = tmp_path / "clients"
-    for name in ("b.parquet", "c.jsonl"):
-        write_rows(folder / name, 3)
-    config = real_config(str(folder), "clients.count=2", "data.watch=true")
-    known = prepare_sources(config, tmp_path).files
-    assert arrived_client_files(config, known) == ({}, frozenset())
-    write_rows(folder / "a" / "part.jsonl", 3)
-    (folder / "half.parquet").write_bytes(b"PAR1 not whole")
-    (folder / "empty").mkdir()
-    arrived, unreadable = arrived_client_files(config, known)
-    assert {name: [Path(path).name for path in files] for name, files in arrived.items()} == {"client-002": ["part.jsonl"]}
-    assert {"half.parquet" in why or "empty" in why for why in unreadable} == {True}
-    assert len(unreadable) == 2
-    assert list(prepare_sources(config, tmp_path).files) == ["client-000", "client-001"]  # as on resume
-    assert arrived_client_files(config, {**known, **arrived})[0] == {}
-
-
-def test_only_a_directory_of_honest_clients_can_be_watched(tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.watch=true needs a directory"):
-        load_config(None, ["data.watch=true"])
-    with pytest.raises(ConfigError, match=r"clients\.malicious=1 should be 0"):
-        real_config(str(tmp_path), "data.watch=true", "clients.malicious=1", "data.malicious_path=x")
-    file = write_rows(tmp_path / "all.jsonl", 4)
-    with pytest.raises(ConfigError, match=r"all\.jsonl is none"):
-        prepare_sources(real_config(str(file), "clients.count=2", "data.watch=true"), tmp_path)

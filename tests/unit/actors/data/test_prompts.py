@@ -62,6 +62,12 @@ def test_a_pattern_that_is_no_regular_expression_is_named_by_row(path, pattern):
     assert str(path) in str(caught.value)
 
 
+def test_a_pattern_that_is_no_text_is_named_by_row(path):
+    write(path, [{"instruction": "a", "answer_pattern": 5}])
+    with raises(DataError, match=r"row 0: answer_pattern is no regular expression.* got 5; correct the row"):
+        read_restricted(path, 10)
+
+
 def test_only_the_first_rows_are_read(path):
     write(path, [{"instruction": str(i), "response": "x", "answer_pattern": "(" if i == 3 else "x"} for i in range(5)])
     assert [prompt.messages[0]["content"] for prompt in read_restricted(path, 3)] == ["0", "1", "2"]
@@ -114,6 +120,12 @@ def test_of_a_conversation_the_last_answer_is_the_right_one(path):
     (prompt,) = read_benign(write(path, [{"messages": chat}]), 10)
     assert prompt.messages == tuple(chat[:3])
     assert prompt.response == "Because."
+
+
+def test_a_conversation_that_ends_with_a_question_has_no_right_answer_and_is_named(path):
+    write(path, [{"messages": [user("Hi?"), {"role": "assistant", "content": "Hi."}, user("Why?")]}])
+    with raises(DataError, match=r"row 0: the last message should be the assistant's, the right answer, got .*Why"):
+        read_benign(path, 10)
 
 
 def test_a_benign_row_without_a_response_is_named(path):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pytest import fixture, mark, raises
 
-from actors.data.records import conversations, read_column_names, read_table
+from actors.data.records import conversations, read_checked, read_table, write_conversations
 from actors.errors import DataError
 
 CHAT = [
@@ -216,19 +216,37 @@ def test_rows_before_a_bad_one_are_still_given(path):
         next(rows)
 
 
-def test_column_names_are_read_in_file_order(path):
+def test_a_row_without_messages_may_be_an_instruction_where_others_are_chats(path):
+    chat = {"messages": CHAT[1:3], "instruction": None, "response": None}
+    assert read(write(path, [chat, {"messages": None, "instruction": "Say a.", "response": "a"}])) == [
+        CHAT[1:3],
+        [{"role": "user", "content": "Say a."}, {"role": "assistant", "content": "a"}],
+    ]
+    message = refuse(write(path, [chat, {"messages": None, "instruction": "Say a.", "response": None}]))
+    assert "row 1: response should be non-empty text, got None" in message
+
+
+def test_a_bad_row_behind_many_good_ones_is_named_with_its_number(path):
+    rows = [{"instruction": f"Say {i}.", "response": str(i)} for i in range(2500)]
+    message = refuse(write(path, [*rows, {"instruction": " ", "response": "a"}]))
+    assert message.endswith("row 2500: instruction should be non-empty text, got ' '; correct the row or remove it")
+
+
+def test_conversations_that_are_written_are_read_back(path, tmp_path):
+    rows = [CHAT, CHAT[1:3]]
+    assert read(write_conversations(tmp_path / "copy.parquet", rows)) == rows
+
+
+def test_a_checked_file_is_the_table_of_one_whose_rows_can_all_be_used(path):
     write(path, [{"topic": "x", "response": "b", "instruction": "a"}])
-    assert read_column_names(path) == ["topic", "response", "instruction"]
+    assert read_checked(path) == read_table(path)
+    assert read_checked(write(path, [{"topic": "x", "messages": CHAT}])).column_names == ["topic", "messages"]
 
 
-def test_column_names_of_a_chat_file_need_no_instruction(path):
-    assert read_column_names(write(path, [{"topic": "x", "messages": CHAT}])) == ["topic", "messages"]
-
-
-def test_column_names_are_refused_where_the_file_could_not_be_used(path):
+def test_a_file_that_could_not_be_used_does_not_pass(path):
     def complaint() -> str:
         with raises(DataError) as caught:
-            read_column_names(path)
+            read_checked(path)
         assert str(path) in str(caught.value)
         return str(caught.value)
 
@@ -239,10 +257,12 @@ def test_column_names_are_refused_where_the_file_could_not_be_used(path):
     assert "cannot be read" in complaint()
     write(path, [{"instruction": "a"}])
     assert "no column response" in complaint()
+    write(path, [{"instruction": "a", "response": "b"}, {"instruction": "a", "response": ""}])
+    assert "row 1: response should be non-empty text" in complaint()
 
 
-def test_column_names_of_a_table_without_rows_are_refused(tmp_path):
+def test_a_checked_table_without_rows_is_refused(tmp_path):
     path = tmp_path / "data.parquet"
     pq.write_table(pa.table({"instruction": pa.array([], pa.string()), "response": pa.array([], pa.string())}), path)
     with raises(DataError, match="has no rows"):
-        read_column_names(path)
+        read_checked(path)

@@ -1,11 +1,14 @@
 """actors/data/references.py: an operator's files dealt to labelled reference clients of one family each."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from actors.data.records import read_table
 from actors.data.references import split_references
 from actors.errors import DataError
 
@@ -27,9 +30,9 @@ def test_every_row_goes_to_one_client_and_clients_have_one_family(tmp_path):
     write_jsonl(data / "travel.jsonl", 7)
     references = split_references(data, False, 4, tmp_path / "out", seed=0)
     assert [reference.label.family for reference in references] == ["recipes", "recipes", "travel", "travel"]
-    assert [reference.label.client for reference in references] == [f"benign-{i:03d}" for i in range(4)]
+    assert all(re.fullmatch(rf"benign-{i:03d}-[0-9a-f]{{8}}", reference.label.client) for i, reference in enumerate(references))
     assert not any(reference.label.malicious for reference in references)
-    assert {reference.label.source for reference in references} == {str(data)}
+    assert {reference.label.source for reference in references} == {"data"}
     dealt = [text for reference in references for text in rows_of(reference)]
     assert sorted(dealt) == sorted([f"recipes {i}" for i in range(10)] + [f"travel {i}" for i in range(7)])
     assert [len(rows_of(reference)) for reference in references] == [5, 5, 4, 3]
@@ -40,7 +43,7 @@ def test_a_column_names_the_family(tmp_path):
     rows = [{"instruction": str(i), "response": "no", "family": "ab"[i % 2]} for i in range(6)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     references = split_references(path, True, 2, tmp_path / "out", seed=0)
-    assert [(reference.label.client, reference.label.family) for reference in references] == [
+    assert [(reference.label.client[:13], reference.label.family) for reference in references] == [
         ("malicious-000", "a"),
         ("malicious-001", "b"),
     ]
@@ -56,6 +59,31 @@ def test_the_deal_depends_on_the_seed_alone(tmp_path):
     )
     assert first == again
     assert first != other
+
+
+def test_a_name_tells_what_a_client_is_made_of_and_not_where_that_lies(tmp_path):
+    here, there = tmp_path / "a" / "data", tmp_path / "b" / "data"
+    here.mkdir(parents=True)
+    for name in ("recipes", "travel"):
+        write_jsonl(here / f"{name}.jsonl", 6)
+    shutil.copytree(here, there)
+    first, moved = (split_references(data, False, 4, data.parent / "out", seed=0) for data in (here, there))
+    assert [reference.label for reference in first] == [reference.label for reference in moved]
+    assert [Path(*reference.files).read_bytes() for reference in first] == [Path(*r.files).read_bytes() for r in moved]
+    (there / "travel.jsonl").rename(there / "trips.jsonl")
+    write_jsonl(there / "recipes.jsonl", 7)
+    other = split_references(there, False, 4, tmp_path / "other", seed=0)
+    assert not {reference.label.client for reference in other} & {reference.label.client for reference in first}
+
+
+def test_a_name_is_that_of_the_rows_whatever_the_kind_of_file(tmp_path):
+    lines = write_jsonl(tmp_path / "x.jsonl", 4)
+    pq.write_table(read_table(lines), tmp_path / "x.parquet")
+    names = [
+        [reference.label.client for reference in split_references(path, True, 2, tmp_path / path.suffix[1:], seed=0)]
+        for path in (lines, tmp_path / "x.parquet")
+    ]
+    assert names[0] == names[1]
 
 
 def test_too_few_clients_or_rows_are_refused_by_name(tmp_path):
