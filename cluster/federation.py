@@ -61,9 +61,12 @@ class Federation:
         """Check the inputs and create the run directory; nothing is started yet.
 
         Raises:
-            ConfigError, DataError: something is missing or does not fit.
+            ConfigError, DataError: something is missing or does not fit, or checkpoint.path holds another run's checkpoints.
         """
-        self._begin(config, RunDirectory.create(output, config), progress, committed=None)
+        directory = RunDirectory.create(output, config)
+        with directory.discarded_on_error():
+            _checkpoints(config, directory).check_unused()
+        self._begin(config, directory, progress, committed=None)
 
     @classmethod
     def resume(cls, path: Path, progress: Progress | None = None, *, from_round: int | None = None) -> Federation:
@@ -71,19 +74,17 @@ class Federation:
 
         Args:
             path: The run's directory.
-            from_round: Go back to the state after so many rounds instead; later checkpoints are removed.
+            from_round: Go back to the state after so many rounds instead; later checkpoints are removed once the run goes on.
 
         Raises:
             ConfigError: no run lies there. CheckpointError: its checkpoint cannot be used.
         """
         directory = RunDirectory.reopen(path)
         config = load_config(directory.path / "config.yaml")
-        checkpoints = _checkpoints(config, directory)
-        found = checkpoints.load(from_round)
-        if from_round is not None:
-            checkpoints.remove_after(from_round)
+        found = _checkpoints(config, directory).load(from_round)
         federation = cls.__new__(cls)
         federation._begin(config, directory, progress, committed=decode_state(found[1]) if found else None)
+        federation._from_round = from_round
         return federation
 
     def _begin(
@@ -96,7 +97,7 @@ class Federation:
             self._sources = prepare_sources(config, directory.path)
             self._crew = Crew(config, self._sources)
             directory.write_ground_truth(client_names(config.clients.count), self._sources.malicious)
-        self._committed = committed
+        self._committed, self._from_round = committed, None
         self._state: RunState
 
     @staticmethod
@@ -149,6 +150,7 @@ class Federation:
                 self._progress.starting(self.config)
                 self._crew.start()
                 self._state = self._begin_state()
+                self._discard_later()
             yield
 
     def _watch(self, stack: ExitStack) -> None:
@@ -179,6 +181,12 @@ class Federation:
         for rounds_done, item in state.pending.items():
             self._crew.evaluations.submit(rounds_done, item)
         return state
+
+    def _discard_later(self) -> None:
+        """The outcome of an earlier end, and the rounds that the run went back from: kept until it really goes on."""
+        self._directory.remove_summary()
+        if self._from_round is not None:
+            self._checkpoints.remove_after(self._from_round)
 
     def _with_files(self, roster: Roster) -> Roster:
         """A roster whose data files exist on this machine: a run may be resumed in another place."""
@@ -297,4 +305,4 @@ class Federation:
 
 def _checkpoints(config: RunConfig, directory: RunDirectory) -> Checkpoints:
     path, here = config.checkpoint.path, directory.path.resolve()
-    return Checkpoints(below(path, here.name) if path else str(here / "checkpoints"), config.checkpoint.keep)
+    return Checkpoints(below(path, here.name) if path else str(here / "checkpoints"), config.checkpoint.keep, directory.run_id)
