@@ -125,9 +125,7 @@ class Federation:
                 self._evaluate_last()
                 if self.config.realignment.steps and self._state.rounds_done == self.config.rounds:
                     self._realign()
-                self._take_evaluations(block=True)
-                self._directory.write_adapter(self._state.final_adapter, self._crew.peft_config_json)
-                self._save(started)
+                self._end(started)
         finally:
             peak_mb = memory.stop()
         return self._finish(peak_mb)
@@ -232,9 +230,9 @@ class Federation:
             self._directory.write_probe(result.probe_row.version, result.new_probe)
         if (index + 1) % self.config.evaluation.every == 0:
             self._evaluate()
-        self._take_evaluations(block=False)
         if (index + 1) % self.config.checkpoint.every == 0:
             self._save(started)
+        self._take_evaluations(block=False)
         self._write_tables(self._state)
 
     def _evaluate(self) -> None:
@@ -264,8 +262,21 @@ class Federation:
             item = PendingEvaluation(adapter_version=current.version + 1, adapter=self._state.final_adapter)
             self._crew.evaluations.submit(self._state.rounds_done + 1, item)
 
+    def _end(self, started: float) -> None:
+        """Keep what the rounds made before waiting for the last evaluations, so that it is there when one of them fails."""
+        self._directory.write_adapter(self._state.final_adapter, self._crew.peft_config_json)
+        self._save(started)
+        self._take_evaluations(block=True)
+        self._save(started)
+
     def _take_evaluations(self, *, block: bool) -> None:
-        for report in self._crew.evaluations.collect(block=block):
+        try:
+            reports = self._crew.evaluations.collect(block=block)
+        except ClusterError as error:
+            raise ClusterError(
+                f"{error}; remove the cause and go on with: safe-fedllm run --resume {self._directory.path}"
+            ) from error
+        for report in reports:
             self._state = replace(self._state, evaluations=(*self._state.evaluations, report))
             self._directory.write_evaluation(self._state.evaluations)
             self._progress.evaluated(report)
