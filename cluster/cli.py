@@ -19,6 +19,7 @@ from cluster.live.commands import add_live_commands
 from cluster.tokens import find_token, send_token
 
 if TYPE_CHECKING:
+    from cluster.federation import RunResult
     from cluster.reporting.progress import Progress
 
 app = typer.Typer(
@@ -53,7 +54,7 @@ def run(
     from_round: Annotated[int | None, typer.Option(help="With --resume: go back to the state after so many rounds.")] = None,
     go_on: Annotated[bool, typer.Option("--go-on", help="Resume the run in --output if it has begun, else begin it.")] = False,
 ) -> None:
-    """Run a federation and write its adapter, tables and picture.
+    """Run a federation and write its adapter, tables and picture; exit code 1 when evaluation.stop_below ended it.
 
     Example: safe-fedllm run clients.malicious=5 defense.level=step --output runs/step
     """
@@ -87,6 +88,19 @@ def run(
     console.print(group_table(result))
     console.print(outcome_table([(config.defense.level, result)]))
     console.print(f"Result: {result.path} (adapter/, rounds.parquet, evaluation.parquet, summary.json, run.png)", soft_wrap=True)
+    if result.summary["stopped_below"] is not None:
+        console.print(_stopped_below(result), style="red", soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(1)
+
+
+def _stopped_below(result: RunResult) -> str:
+    """Why the run ended by itself, and how to go on."""
+    summary, path = result.summary, result.path
+    return (
+        f"stopped: safety {summary['rule_score']:.3f} is under evaluation.stop_below={summary['stopped_below']:g} after "
+        f"{summary['rounds_done']} rounds; go back to a state before with: safe-fedllm run --resume {path} --from-round r, or "
+        f"lower the bound in {path / 'config.yaml'} and go on with: safe-fedllm run --resume {path}"
+    )
 
 
 def _config_of(run: Path) -> Path:

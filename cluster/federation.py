@@ -34,6 +34,7 @@ from cluster.run_directory import RunDirectory
 from cluster.run_state import PendingEvaluation, Realigned, RunState, decode_state, encode_state
 from cluster.session import ray_session
 from cluster.sources import client_names, new_client_files, prepare_sources
+from cluster.stopping import check_bound, find_fall
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Federation:
         self.config = config
         self._progress, self._directory = progress or Progress(), directory
         with directory.discarded_on_error():
+            check_bound(config)
             self._checkpoints = _checkpoints(config, directory)
             self._sources = prepare_sources(config, directory.path)
             self._crew = Crew(config, self._sources)
@@ -120,15 +122,22 @@ class Federation:
         memory.start()
         try:
             with self._session():
-                while self._state.rounds_done < self.config.rounds and self._may_go_on():
+                while self._state.rounds_done < self.config.rounds and self._is_safe() and self._may_go_on():
                     self._commit(self._run_round(), started)
                 self._evaluate_last()
-                if self.config.realignment.steps and self._state.rounds_done == self.config.rounds:
+                if self.config.realignment.steps and self._state.rounds_done == self.config.rounds and self._is_safe():
                     self._realign()
                 self._end(started)
         finally:
             peak_mb = memory.stop()
         return self._finish(peak_mb)
+
+    def _is_safe(self) -> bool:
+        """False when safety fell under evaluation.stop_below; only with that key set are evaluations waited for."""
+        if self.config.evaluation.stop_below is None:
+            return True
+        self._take_evaluations(block=True)
+        return find_fall(self.config, self._state.evaluations) is None
 
     def _may_go_on(self) -> bool:
         """Between two rounds: orders take effect; False when one of them was to stop."""
@@ -268,6 +277,9 @@ class Federation:
         self._save(started)
         self._take_evaluations(block=True)
         self._save(started)
+        self._write_tables(self._state)
+        if (fall := find_fall(self.config, self._state.evaluations)) is not None:
+            self._progress.safety_fell(fall, self.config.evaluation.stop_below)
 
     def _take_evaluations(self, *, block: bool) -> None:
         try:
@@ -310,7 +322,8 @@ class Federation:
             peak_rss_mb=peak_mb,
         )
         self._directory.write_summary(summary)
-        draw_run(self._directory.path, state.rounds, state.evaluations, self._sources.malicious)
+        if state.rounds:
+            draw_run(self._directory.path, state.rounds, state.evaluations, self._sources.malicious)
         return RunResult(self._directory.path, summary)
 
 

@@ -27,6 +27,13 @@ def test_a_new_run_leaves_the_checkpoints_of_another_alone(tmp_path):
     assert not (tmp_path / "runs" / "mine").exists()
 
 
+def test_a_bound_on_safety_without_prompts_is_refused_and_leaves_no_directory(tmp_path):
+    own = ["model.path=my", "data.path=mine", "evaluation.stop_below=0.9"]
+    with pytest.raises(ConfigError, match="needs restricted prompts"):
+        Federation(load_config(None, [*TINY, *own]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_going_back_removes_nothing_before_the_run_has_started(tmp_path):
     directory = RunDirectory.create(tmp_path / "run", load_config(None, TINY))
     directory.write_summary({"rounds_done": 2})
