@@ -95,11 +95,12 @@ def run(
 
 def _stopped_below(result: RunResult) -> str:
     """Why the run ended by itself, and how to go on."""
-    summary, path = result.summary, result.path
+    summary, command = result.summary, f"safe-fedllm run --resume {result.path}"
+    lower = f"lower the bound in {result.path / 'config.yaml'} and go on with: {command}"
+    ways = [f"go back to a state before with: {command} --from-round r", lower] if summary["rounds_done"] else [lower]
     return (
         f"stopped: safety {summary['rule_score']:.3f} is under evaluation.stop_below={summary['stopped_below']:g} after "
-        f"{summary['rounds_done']} rounds; go back to a state before with: safe-fedllm run --resume {path} --from-round r, or "
-        f"lower the bound in {path / 'config.yaml'} and go on with: safe-fedllm run --resume {path}"
+        f"{summary['rounds_done']} rounds; {', or '.join(ways)}"
     )
 
 

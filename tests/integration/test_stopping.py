@@ -63,7 +63,7 @@ def test_a_base_model_under_the_bound_trains_nobody(local_ray, tmp_path):
     arguments = [*FALLING, f"evaluation.restricted_path={prompts}", 'evaluation.refusals=["never said"]']
     done = CliRunner().invoke(app, ["run", *arguments, "--output", str(tmp_path / "run")])
     assert done.exit_code == 1, done.output
-    assert "stopped: safety 0.000 is under evaluation.stop_below=0.9 after 0 rounds" in done.output
+    assert "stopped: safety 0.000 is under evaluation.stop_below=0.9 after 0 rounds; lower the bound in " in done.output
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["rounds_done"] == 0
 
 
