@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 OptimizerName = Literal["adamw", "sgd", "adagrad"]
 
@@ -127,6 +127,9 @@ class EvaluationConfig(Config):
 
     every: PositiveInt = 5
     """Evaluate after each so many rounds, and always before the first and after the last."""
+    stop_below: float | None = Field(None, gt=0, le=1)
+    """Safety (share of restricted prompts refused) under which the run ends; None: none. So that it ends after the same round
+    every time, a round then waits for the evaluation that is due before it."""
     restricted_path: str | None = None
     """JSONL or Parquet of prompts that should be refused: `instruction` (and `input`), optional `answer_pattern`, a
     regular expression that only a really complying response matches. None: the embedded world's, if it is the model."""
@@ -153,6 +156,15 @@ class EvaluationConfig(Config):
     max_new_tokens: PositiveInt = 32
     batch_size: PositiveInt = 400
     timeout_s: PositiveFloat = 1800
+
+    @model_validator(mode="after")
+    def _check_bound(self) -> EvaluationConfig:
+        if self.stop_below is not None and self.max_restricted == 0:
+            raise ValueError(
+                f"stop_below={self.stop_below:g} needs restricted prompts, and max_restricted=0 measures none; "
+                "raise evaluation.max_restricted or leave out evaluation.stop_below"
+            )
+        return self
 
 
 class CollectConfig(Config):

@@ -19,6 +19,7 @@ from cluster.live.commands import add_live_commands
 from cluster.tokens import find_token, send_token
 
 if TYPE_CHECKING:
+    from cluster.federation import RunResult
     from cluster.reporting.progress import Progress
 
 app = typer.Typer(
@@ -53,7 +54,7 @@ def run(
     from_round: Annotated[int | None, typer.Option(help="With --resume: go back to the state after so many rounds.")] = None,
     go_on: Annotated[bool, typer.Option("--go-on", help="Resume the run in --output if it has begun, else begin it.")] = False,
 ) -> None:
-    """Run a federation and write its adapter, tables and picture.
+    """Run a federation and write its adapter, tables and picture; exit code 1 when evaluation.stop_below ended it.
 
     Example: safe-fedllm run clients.malicious=5 defense.level=step --output runs/step
     """
@@ -87,6 +88,20 @@ def run(
     console.print(group_table(result))
     console.print(outcome_table([(config.defense.level, result)]))
     console.print(f"Result: {result.path} (adapter/, rounds.parquet, evaluation.parquet, summary.json, run.png)", soft_wrap=True)
+    if result.summary["stopped_below"] is not None:
+        console.print(_stopped_below(result), style="red", soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(1)
+
+
+def _stopped_below(result: RunResult) -> str:
+    """Why the run ended by itself, and how to go on."""
+    summary, command = result.summary, f"safe-fedllm run --resume {result.path}"
+    lower = f"lower the bound in {result.path / 'config.yaml'} and go on with: {command}"
+    ways = [f"go back to a state before with: {command} --from-round r", lower] if summary["rounds_done"] else [lower]
+    return (
+        f"stopped: safety {summary['rule_score']:.3f} is under evaluation.stop_below={summary['stopped_below']:g} after "
+        f"{summary['rounds_done']} rounds; {', or '.join(ways)}"
+    )
 
 
 def _config_of(run: Path) -> Path:

@@ -34,6 +34,7 @@ from cluster.run_directory import RunDirectory
 from cluster.run_state import PendingEvaluation, Realigned, RunState, decode_state, encode_state
 from cluster.session import ray_session
 from cluster.sources import client_names, new_client_files, prepare_sources
+from cluster.stopping import check_bound, find_fall
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,12 @@ class Federation:
         """Check the inputs and create the run directory; nothing is started yet.
 
         Raises:
-            ConfigError, DataError: something is missing or does not fit.
+            ConfigError, DataError: something is missing or does not fit, or checkpoint.path holds another run's checkpoints.
         """
-        self._begin(config, RunDirectory.create(output, config), progress, committed=None)
+        directory = RunDirectory.create(output, config)
+        with directory.discarded_on_error():
+            _checkpoints(config, directory).check_unused()
+        self._begin(config, directory, progress, committed=None)
 
     @classmethod
     def resume(cls, path: Path, progress: Progress | None = None, *, from_round: int | None = None) -> Federation:
@@ -71,19 +75,17 @@ class Federation:
 
         Args:
             path: The run's directory.
-            from_round: Go back to the state after so many rounds instead; later checkpoints are removed.
+            from_round: Go back to the state after so many rounds instead; later checkpoints are removed once the run goes on.
 
         Raises:
             ConfigError: no run lies there. CheckpointError: its checkpoint cannot be used.
         """
         directory = RunDirectory.reopen(path)
         config = load_config(directory.path / "config.yaml")
-        checkpoints = _checkpoints(config, directory)
-        found = checkpoints.load(from_round)
-        if from_round is not None:
-            checkpoints.remove_after(from_round)
+        found = _checkpoints(config, directory).load(from_round)
         federation = cls.__new__(cls)
         federation._begin(config, directory, progress, committed=decode_state(found[1]) if found else None)
+        federation._from_round = from_round
         return federation
 
     def _begin(
@@ -92,11 +94,12 @@ class Federation:
         self.config = config
         self._progress, self._directory = progress or Progress(), directory
         with directory.discarded_on_error():
+            check_bound(config)
             self._checkpoints = _checkpoints(config, directory)
             self._sources = prepare_sources(config, directory.path)
             self._crew = Crew(config, self._sources)
             directory.write_ground_truth(client_names(config.clients.count), self._sources.malicious)
-        self._committed = committed
+        self._committed, self._from_round = committed, None
         self._state: RunState
 
     @staticmethod
@@ -119,17 +122,22 @@ class Federation:
         memory.start()
         try:
             with self._session():
-                while self._state.rounds_done < self.config.rounds and self._may_go_on():
+                while self._state.rounds_done < self.config.rounds and self._is_safe() and self._may_go_on():
                     self._commit(self._run_round(), started)
                 self._evaluate_last()
-                if self.config.realignment.steps and self._state.rounds_done == self.config.rounds:
+                if self.config.realignment.steps and self._state.rounds_done == self.config.rounds and self._is_safe():
                     self._realign()
-                self._take_evaluations(block=True)
-                self._directory.write_adapter(self._state.final_adapter, self._crew.peft_config_json)
-                self._save(started)
+                self._end(started)
         finally:
             peak_mb = memory.stop()
         return self._finish(peak_mb)
+
+    def _is_safe(self) -> bool:
+        """False when safety fell under evaluation.stop_below; only with that key set are evaluations waited for."""
+        if self.config.evaluation.stop_below is None:
+            return True
+        self._take_evaluations(block=True)
+        return find_fall(self.config, self._state.evaluations) is None
 
     def _may_go_on(self) -> bool:
         """Between two rounds: orders take effect; False when one of them was to stop."""
@@ -149,6 +157,7 @@ class Federation:
                 self._progress.starting(self.config)
                 self._crew.start()
                 self._state = self._begin_state()
+                self._discard_later()
             yield
 
     def _watch(self, stack: ExitStack) -> None:
@@ -179,6 +188,12 @@ class Federation:
         for rounds_done, item in state.pending.items():
             self._crew.evaluations.submit(rounds_done, item)
         return state
+
+    def _discard_later(self) -> None:
+        """The outcome of an earlier end, and the rounds that the run went back from: kept until it really goes on."""
+        self._directory.remove_summary()
+        if self._from_round is not None:
+            self._checkpoints.remove_after(self._from_round)
 
     def _with_files(self, roster: Roster) -> Roster:
         """A roster whose data files exist on this machine: a run may be resumed in another place."""
@@ -224,9 +239,9 @@ class Federation:
             self._directory.write_probe(result.probe_row.version, result.new_probe)
         if (index + 1) % self.config.evaluation.every == 0:
             self._evaluate()
-        self._take_evaluations(block=False)
         if (index + 1) % self.config.checkpoint.every == 0:
             self._save(started)
+        self._take_evaluations(block=False)
         self._write_tables(self._state)
 
     def _evaluate(self) -> None:
@@ -256,8 +271,24 @@ class Federation:
             item = PendingEvaluation(adapter_version=current.version + 1, adapter=self._state.final_adapter)
             self._crew.evaluations.submit(self._state.rounds_done + 1, item)
 
+    def _end(self, started: float) -> None:
+        """Keep what the rounds made before waiting for the last evaluations, so that it is there when one of them fails."""
+        self._directory.write_adapter(self._state.final_adapter, self._crew.peft_config_json)
+        self._save(started)
+        self._take_evaluations(block=True)
+        self._save(started)
+        self._write_tables(self._state)
+        if (fall := find_fall(self.config, self._state.evaluations)) is not None:
+            self._progress.safety_fell(fall, self.config.evaluation.stop_below)
+
     def _take_evaluations(self, *, block: bool) -> None:
-        for report in self._crew.evaluations.collect(block=block):
+        try:
+            reports = self._crew.evaluations.collect(block=block)
+        except ClusterError as error:
+            raise ClusterError(
+                f"{error}; remove the cause and go on with: safe-fedllm run --resume {self._directory.path}"
+            ) from error
+        for report in reports:
             self._state = replace(self._state, evaluations=(*self._state.evaluations, report))
             self._directory.write_evaluation(self._state.evaluations)
             self._progress.evaluated(report)
@@ -291,10 +322,11 @@ class Federation:
             peak_rss_mb=peak_mb,
         )
         self._directory.write_summary(summary)
-        draw_run(self._directory.path, state.rounds, state.evaluations, self._sources.malicious)
+        if state.rounds:
+            draw_run(self._directory.path, state.rounds, state.evaluations, self._sources.malicious)
         return RunResult(self._directory.path, summary)
 
 
 def _checkpoints(config: RunConfig, directory: RunDirectory) -> Checkpoints:
     path, here = config.checkpoint.path, directory.path.resolve()
-    return Checkpoints(below(path, here.name) if path else str(here / "checkpoints"), config.checkpoint.keep)
+    return Checkpoints(below(path, here.name) if path else str(here / "checkpoints"), config.checkpoint.keep, directory.run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,9 @@ from actors.model import write_adapter
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.loading import dump_config
-from cluster.reporting.tables import evaluation_table, probe_table, rounds_table
+from cluster.reporting.tables import SCHEMA_VERSION, evaluation_table, probe_table, rounds_table
+
+_RUN_ID = "run-id"
 
 
 class RunDirectory:
@@ -28,7 +31,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> RunDirectory:
-        """Create the directory and write config.yaml.
+        """Create the directory and write config.yaml and run-id.
 
         Raises:
             ConfigError: the directory holds another run or anything else.
@@ -41,6 +44,7 @@ class RunDirectory:
             raise ConfigError(f"--output {path} is a file; name a new or empty directory")
         path.mkdir(parents=True, exist_ok=True)
         directory = cls(path, is_new=True)
+        directory._replace(_RUN_ID, uuid.uuid4().hex.encode())
         directory._replace("config.yaml", dump_config(config).encode())
         return directory
 
@@ -50,6 +54,12 @@ class RunDirectory:
         if not (path / "config.yaml").is_file():
             raise ConfigError(f"--resume {path} holds no run (no config.yaml); name a directory that `safe-fedllm run` wrote")
         return cls(path, is_new=False)
+
+    @property
+    def run_id(self) -> str | None:
+        """What tells the run's checkpoints from those of any other; None: it began before runs had one."""
+        path = self.path / _RUN_ID
+        return path.read_text() if path.is_file() else None
 
     @contextmanager
     def discarded_on_error(self) -> Iterator[None]:
@@ -64,6 +74,7 @@ class RunDirectory:
     def write_ground_truth(self, client_ids: Sequence[str], malicious: Collection[str]) -> None:
         """Who is malicious; read by evaluation only."""
         table = pa.table({"client_id": list(client_ids), "malicious": [client in malicious for client in client_ids]})
+        table = table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
         self._replace_table("ground_truth.parquet", table)
 
     def write_rounds(self, reports: Sequence[RoundReport]) -> None:
@@ -84,6 +95,10 @@ class RunDirectory:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._replace("summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+
+    def remove_summary(self) -> None:
+        """The outcome of an earlier end, which says nothing of a run that goes on."""
+        (self.path / "summary.json").unlink(missing_ok=True)
 
     def write_adapter(self, tensors: bytes, config_json: str) -> None:
         """The final adapter in PEFT's layout."""

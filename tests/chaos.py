@@ -60,7 +60,7 @@ def start_run(arguments: list[str], log: Path) -> subprocess.Popen:
 def committed_rounds(run: Path) -> int:
     """Newest complete checkpoint of a run directory."""
     manifests = sorted(run.glob("checkpoints/round-*/manifest.json"))
-    return int(manifests[-1].parent.name.removeprefix("round-")) if manifests else 0
+    return int(manifests[-1].parent.name.removeprefix("round-").partition(".")[0]) if manifests else 0
 
 
 def wait_until(condition, timeout_s: float, what: str) -> None:

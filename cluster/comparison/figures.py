@@ -103,7 +103,7 @@ def _cell_row(outcome: Outcome) -> Row:
 
 
 def _status(outcome: Outcome) -> str:
-    """`stopped` is a run that was told to end before its last round; its figures are those it had then."""
+    """`stopped` is a run that ended before its last round, told to or for `evaluation.stop_below`, with its figures of then."""
     if outcome.summary is None:
         return "failed"
     return "done" if outcome.summary["rounds_done"] == outcome.summary["rounds"] else "stopped"

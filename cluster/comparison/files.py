@@ -160,6 +160,7 @@ def notes(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
         *_averages(groups),
         *_clean(groups),
         *_worst(groups),
+        *_stopped(rows),
         *_base_models(rows),
         *(note for figure, what in _UNSEEN.items() for note in _counted(groups, rows, figure, what)),
     ]
@@ -190,6 +191,12 @@ def _worst(groups: Sequence[Group]) -> list[str]:
         texts = [f"{defense}: {value:.3f} under {attack}" for defense, (attack, value) in worst_attacks(groups, figure).items()]
         found += [f"Worst attack by mean {FIGURES[figure]}: {'; '.join(texts)}."] if texts else []
     return found
+
+
+def _stopped(rows: Sequence[Row]) -> list[str]:
+    """Runs with fewer rounds than the others, by name."""
+    texts = [f"{row['cell']} after {row['rounds_done']} of {row['rounds']} rounds" for row in rows if row["status"] == "stopped"]
+    return [f"Stopped before the last round: {'; '.join(texts)}."] if texts else []
 
 
 def _cost(groups: Sequence[Group]) -> list[str]:

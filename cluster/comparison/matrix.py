@@ -15,7 +15,7 @@ from cluster.comparison.figures import cell_answers, cell_rows, group_rows, heat
 from cluster.comparison.files import brief_texts, has_several_seeds, notes, write_tables
 from cluster.comparison.room import most_at_once
 from cluster.comparison.running import Outcome, run_one_by_one, run_side_by_side, stored_outcome
-from cluster.comparison.stored import drop_surplus, find_stages
+from cluster.comparison.stored import drop_surplus, find_stages, is_finished
 from cluster.nodes import living_nodes
 from cluster.reporting.closing_table import group_table, outcome_table, spread_table
 from cluster.reporting.pictures import draw_comparison, draw_curves
@@ -64,7 +64,7 @@ def run_comparison(
     since = time.perf_counter()
     for num_run, outcome in enumerate(_run(missing, folder, console, progress, parallel), start=1):
         outcomes[outcome.cell.name] = outcome
-        if lean and outcome.summary is not None:
+        if lean and outcome.summary is not None and is_finished(outcome.summary):
             drop_surplus(outcome.path)
         write_tables(folder, _in_order(cells, outcomes))
         elapsed_s, num_left = time.perf_counter() - since, len(missing) - num_run
@@ -148,6 +148,11 @@ def _print_closing(console: Console, folder: Path, outcomes: Sequence[Outcome]) 
         if outcome.error is not None:
             console.print(f"failed: {outcome.cell.label}: {outcome.error}", style="red", markup=False, soft_wrap=True)
     console.print(f"Results: {folder} (a directory per run, comparison.md, .csv, .parquet, .png)", soft_wrap=True)
+    unfinished = sum(not is_finished(result.summary) for _, result in good)
+    if unfinished:
+        console.print(
+            f"{unfinished} of {len(outcomes)} cells were stopped; the same command with --output {folder} goes on with them"
+        )
     failed = len(outcomes) - len(good)
     if failed:
         console.print(f"{failed} of {len(outcomes)} cells failed; the same command with --output {folder} runs only these")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cluster.comparison.axes import Cell, tell_faults
 from cluster.comparison.fingerprints import differences
@@ -48,12 +49,29 @@ def find_stage(folder: Path, config: RunConfig) -> Stage:
         raise ConfigError(f"{folder} holds a run that cannot be read ({error}); name another --output, or remove it") from error
     if changed := differences(stored, config):
         raise ConfigError(f"{folder} was run with {'; '.join(changed)}; name another --output, or remove it")
-    return "finished" if (folder / "summary.json").is_file() else "unfinished"
+    return "finished" if _has_finished(folder) else "unfinished"
+
+
+def is_finished(summary: Mapping[str, Any]) -> bool:
+    """Whether the run of this summary has no more rounds: all are done, or safety fell under `evaluation.stop_below`.
+
+    One that somebody stopped has a summary too, and goes on.
+    """
+    return summary["rounds_done"] == summary["rounds"] or summary.get("stopped_below") is not None
+
+
+def _has_finished(folder: Path) -> bool:
+    path = folder / "summary.json"
+    return path.is_file() and is_finished(json.loads(path.read_text()))
 
 
 def drop_surplus(folder: Path) -> None:
-    """Remove what nobody needs of a finished run: its checkpoints, the data that it generated and the versions of its probe."""
-    if not (folder / "summary.json").is_file():
+    """Remove what nobody needs of a finished run: its checkpoints, the data that it generated and the versions of its probe.
+
+    Raises:
+        ValueError: the run is not finished.
+    """
+    if not _has_finished(folder):
         raise ValueError(f"{folder} is not finished; what it needs to go on stays")
     for path in (folder / name for name in _SURPLUS):
         if path.is_dir():

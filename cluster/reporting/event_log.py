@@ -80,10 +80,14 @@ class EventLog(Progress):
     def evaluated(self, report: EvaluationReport) -> None:
         """`round` is the last one that the adapter has been through, null for the initial adapter; realignment counts as one."""
         figures = _without_outcomes(asdict(report))
-        self._write("evaluation", round=report.rounds_done - 1 if report.rounds_done else None, **figures)
+        self._write("evaluation", round=_last_round(report), **figures)
 
     def realigned(self, num_steps: int, seconds: float) -> None:
         self._write("realigned", steps=num_steps, seconds=seconds)
+
+    def safety_fell(self, report: EvaluationReport, bound: float) -> None:
+        """`round` as in an evaluation."""
+        self._write("safety_fell", round=_last_round(report), rule_score=report.rule_score.value, stop_below=bound)
 
     def _write(self, event: str, **fields: Any) -> None:
         self._append([(event, fields)])
@@ -93,6 +97,10 @@ class EventLog(Progress):
         lines = [_plain({"time": now, "event": event, "run": self._run, **fields}) for event, fields in events]
         with self._path.open("a", encoding="ascii") as file:
             file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+
+
+def _last_round(report: EvaluationReport) -> int | None:
+    return report.rounds_done - 1 if report.rounds_done else None
 
 
 def _without_outcomes(figures: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,9 @@ class Progress:
     def realigned(self, num_steps: int, seconds: float) -> None:
         """The server has fine-tuned the final adapter."""
 
+    def safety_fell(self, report: EvaluationReport, bound: float) -> None:
+        """Safety is under `evaluation.stop_below`, here `bound`: the run ends with the adapter of this evaluation."""
+
     def close(self) -> None:
         """The run ended, well or not."""
 
@@ -135,6 +138,9 @@ class PlainProgress(Progress):
 
     def realigned(self, num_steps: int, seconds: float) -> None:
         self._line(realignment_news(num_steps, seconds))
+
+    def safety_fell(self, report: EvaluationReport, bound: float) -> None:
+        self._line(fall_news(report, bound))
 
     def _line(self, text: str) -> None:
         self._write(f"[{time.perf_counter() - self._since:6.1f} s] {self._label}{text}")
@@ -211,6 +217,9 @@ class LiveProgress(Progress):
     def realigned(self, num_steps: int, seconds: float) -> None:
         self._print(realignment_news(num_steps, seconds))
 
+    def safety_fell(self, report: EvaluationReport, bound: float) -> None:
+        self._print(fall_news(report, bound))
+
     def close(self) -> None:
         self._bars.stop()
 
@@ -233,6 +242,11 @@ def describe(config: RunConfig) -> str:
 def realignment_news(num_steps: int, seconds: float) -> str:
     """What the server did after the last round."""
     return f"the server realigned the final adapter: {num_steps} steps, {seconds:.1f} s"
+
+
+def fall_news(report: EvaluationReport, bound: float) -> str:
+    """Why the run ends by itself."""
+    return f"safety {_share(report.rule_score)} is under evaluation.stop_below={bound:g} after {report.rounds_done} rounds"
 
 
 def waiting_news(round_index: int, client_ids: Sequence[str]) -> str:

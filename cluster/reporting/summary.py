@@ -12,6 +12,7 @@ from actors.messages import ClientRound, EvaluationReport, ProbeRound, Proportio
 from cluster.config import RunConfig
 from cluster.reporting.tables import SCHEMA_VERSION
 from cluster.run_state import Change
+from cluster.stopping import find_fall
 
 _SHARES = ("rule_score", "compliance", "attack_success", "over_refusal")
 
@@ -31,9 +32,11 @@ def summarise(
 ) -> dict[str, Any]:
     """The run in figures. Means of weights are over admitted client-rounds, skipped rounds included; null if none.
 
+    `stopped_below` is the bound under which safety fell, after which the run has no more rounds; null where it did not.
     The measures are those of the adapter that the run ends with; where it was realigned, `before_realignment` has the others.
     """
     first, last = evaluations[0], evaluations[-1]
+    fell = find_fall(config, evaluations) is not None
     rows = [row for report in reports for row in report.clients]
     outcomes = [report.outcome for report in reports]
     return {
@@ -46,6 +49,7 @@ def summarise(
         "attack": config.clients.attack if config.clients.malicious else None,
         "rounds": config.rounds,
         "rounds_done": len(reports),
+        "stopped_below": config.evaluation.stop_below if fell else None,
         "changes": [asdict(change) for change in changes],
         **_measures(last),
         "base": _measures(first),

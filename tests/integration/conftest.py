@@ -1,5 +1,6 @@
 """Builders for runs on the embedded world that are small enough for a test."""
 
+import shutil
 from pathlib import Path
 
 from pytest import fixture
@@ -20,6 +21,12 @@ SMALL = (
 )
 MEASURED = ("evaluation.max_restricted=60", "evaluation.max_benign=60")
 """For tests that look at what the model answers; the others load no model for it."""
+
+
+def forget_round(run: Path, rounds_done: int) -> None:
+    """Remove the checkpoints of a round: the run is as if killed before it was committed."""
+    for folder in run.glob(f"checkpoints/round-{rounds_done:05d}*"):
+        shutil.rmtree(folder)
 
 
 @fixture(scope="session")

@@ -1,15 +1,23 @@
 """Comparisons on a real local Ray: cells side by side, cells that fail, and what a repeated command runs."""
 
+import io
 import json
 import shutil
+from contextlib import nullcontext
 
 import pyarrow.parquet as pq
 from pytest import fixture
+from rich.console import Console
 from typer.testing import CliRunner
 
 from actors.world.store import probe_folder, world_folder
+from cluster import Federation
 from cluster.cli import app
-from tests.integration.conftest import MEASURED, SMALL
+from cluster.comparison.axes import plan_cells
+from cluster.comparison.matrix import run_comparison
+from cluster.loading import EMBEDDED, read_mapping, with_overrides
+from cluster.reporting.progress import Progress
+from tests.integration.conftest import MEASURED, SMALL, forget_round
 
 
 @fixture
@@ -66,7 +74,7 @@ def test_cells_side_by_side_and_cells_resumed_end_in_the_bits_of_a_single_run(co
     assert rows["seed-0"]["config_hash"] == rows["seed-1"]["config_hash"]
 
     (folder / "seed-1" / "summary.json").unlink()  # as if killed in the second round
-    shutil.rmtree(folder / "seed-1" / "checkpoints" / "round-00002")
+    forget_round(folder / "seed-1", 2)
     code, output = compare("seeds=0,1", "cluster.client_actors=2")
     assert code == 0
     assert "1 of 2 cells are finished already, 1 unfinished" in output
@@ -94,3 +102,29 @@ def test_a_baseline_beside_clean_runs_leaves_results_only(compare, tmp_path):
     left = {path.name for cell in folder.iterdir() if cell.is_dir() for path in cell.iterdir()}
     assert left.isdisjoint({"checkpoints", "data", "probes"})
     assert {"adapter", "evaluation.parquet", "rounds.parquet", "summary.json"} <= left
+
+
+class Stopper(Progress):
+    """Gives the order to stop in the first round."""
+
+    def round_started(self, round_index, client_ids):
+        Federation.attach().stop()
+
+
+def test_a_cell_that_somebody_stopped_keeps_what_it_needs_and_is_gone_on_with(small_run, tmp_path):
+    cells = plan_cells(with_overrides(read_mapping(EMBEDDED), [*SMALL, *MEASURED]), {"seeds": ["0"]})
+    folder, said = tmp_path / "matrix", io.StringIO()
+
+    def run(progress):
+        show = lambda console, label: nullcontext(progress)  # noqa: E731
+        (outcome,) = run_comparison(cells, folder, Console(file=said, width=200), show, parallel=1, lean=True)
+        return outcome.summary
+
+    assert run(Stopper())["rounds_done"] == 1
+    assert "1 of 1 cells were stopped; the same command with --output" in said.getvalue()
+    assert "Stopped before the last round: seed-0 after 1 of 2 rounds." in (folder / "comparison.md").read_text()
+    assert (folder / "seed-0" / "checkpoints").is_dir()
+
+    assert run(Progress())["adapter_sha256"] == small_run.summary["adapter_sha256"]
+    assert "0 of 1 cells are finished already, 1 unfinished" in said.getvalue()
+    assert not (folder / "seed-0" / "checkpoints").exists()

@@ -1,12 +1,11 @@
 """Baselines of a comparison in real runs: the server repairs the final adapter, and attackers that never take part."""
 
 import json
-import shutil
 
 import pyarrow.parquet as pq
 
 from cluster import Federation
-from tests.integration.conftest import MEASURED
+from tests.integration.conftest import MEASURED, forget_round
 
 SETTINGS = ("rounds=1", "defense.level=none", "clients.malicious=1")
 
@@ -27,7 +26,7 @@ def test_a_run_resumed_in_the_last_round_or_after_it_ends_in_the_same_realigned_
     assert Federation.resume(path).run().summary["adapter_sha256"] == adapter
     assert result.evaluation.to_pylist() == measured
 
-    shutil.rmtree(path / "checkpoints" / "round-00002")
+    forget_round(path, 2)
     assert Federation.resume(path).run().summary["adapter_sha256"] == adapter
     assert result.evaluation.to_pylist() == measured
     events = [json.loads(line)["event"] for line in (path / "events.jsonl").read_text().splitlines()]

@@ -1,6 +1,7 @@
 """Checkpoints on a real file system: complete or absent, only the newest kept, damage told by file."""
 
 import json
+import resource
 
 import pytest
 
@@ -100,3 +101,76 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
 def test_the_options_of_a_uri_stay_behind_the_runs_name():
     assert below("s3://bucket/runs/?region=eu-west-1&scheme=http", "mine") == "s3://bucket/runs/mine?region=eu-west-1&scheme=http"
     assert below("/shared/really?/", "mine") == "/shared/really?/mine"
+
+
+def folders(tmp_path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "run").iterdir())
+
+
+def test_a_round_that_is_saved_again_takes_the_place_of_the_one_before(checkpoints, tmp_path):
+    for content in (b"1", b"2", b"3"):
+        checkpoints.save(7, {"a": content})
+        assert checkpoints.load() == (7, {"a": content})
+        assert len(folders(tmp_path)) == 1
+    assert checkpoints.complete() == [7]
+
+
+@pytest.fixture
+def small_disk():
+    """Files of at most 4 kB until the test is over: the rest of a larger one cannot be written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_no_checkpoint_that_was_there(tmp_path, small_disk):
+    checkpoints = Checkpoints(str(tmp_path / "run"), keep=1)
+    checkpoints.save(7, {"a": b"1"})
+    with pytest.raises(OSError, match="too large"):
+        checkpoints.save(7, {"a": b"2", "b": bytes(10_000)})
+    assert checkpoints.load() == (7, {"a": b"1"})
+    checkpoints.save(7, {"a": b"3"})
+    assert checkpoints.load() == (7, {"a": b"3"})
+    assert len(folders(tmp_path)) == 1
+
+
+def test_of_two_complete_ones_of_a_round_the_newest_is_loaded_and_the_other_goes(checkpoints, tmp_path):
+    checkpoints.save(7, {"a": b"1"})
+    (tmp_path / "run/round-00007").rename(tmp_path / "kept")
+    checkpoints.save(7, {"a": b"2"})
+    (tmp_path / "run/round-00007").rename(tmp_path / "run/round-00007.10")
+    (tmp_path / "kept").rename(tmp_path / "run/round-00007.9")  # as if killed before it was removed
+    assert checkpoints.load() == (7, {"a": b"2"})
+    checkpoints.save(8, {})
+    assert folders(tmp_path) == ["round-00007.10", "round-00008"]
+
+
+def test_a_new_run_does_not_take_what_lies_there_for_its_own(checkpoints, tmp_path):
+    checkpoints.check_unused()
+    checkpoints.save(2, {})
+    with pytest.raises(
+        ConfigError, match=r"checkpoint.path: .*/run holds checkpoints of another run \(after rounds \[2\]\); name"
+    ):
+        Checkpoints(str(tmp_path / "run"), keep=2).check_unused()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"checkpoint.path: .*/file cannot be read"):
+        Checkpoints(str(tmp_path / "file"), keep=2).check_unused()
+
+
+def test_another_runs_checkpoints_are_neither_loaded_nor_removed(tmp_path):
+    mine, other = (Checkpoints(str(tmp_path / "run"), keep=1, run=run) for run in ("mine", "other"))
+    mine.save(1, {"a": b"1"})
+    for use in (other.load, lambda: other.save(1, {}), lambda: other.save(2, {})):
+        with pytest.raises(
+            CheckpointError, match=r"round-00001 was written by another run \(mine, this one is other\); give each"
+        ):
+            use()
+    mine.save(2, {"a": b"2"})
+    assert mine.load() == (2, {"a": b"2"})
+    assert folders(tmp_path) == ["round-00002"]
+
+
+def test_those_of_an_earlier_release_do_not_say_whose_they_are(checkpoints, tmp_path):
+    checkpoints.save(1, {"a": b"1"})
+    assert Checkpoints(str(tmp_path / "run"), keep=2, run="mine").load() == (1, {"a": b"1"})

@@ -1,5 +1,6 @@
 """The run directory: refuses to mix runs, replaces files whole, cleans up after a run that never began."""
 
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.config import RunConfig
@@ -33,7 +34,12 @@ def test_no_temporary_files_stay(tmp_path):
     directory = RunDirectory.create(tmp_path / "run", RunConfig())
     directory.write_ground_truth(["a", "b"], {"b"})
     directory.write_summary({"x": 1})
-    assert sorted(path.name for path in directory.path.iterdir()) == ["config.yaml", "ground_truth.parquet", "summary.json"]
+    assert sorted(path.name for path in directory.path.iterdir()) == [
+        "config.yaml",
+        "ground_truth.parquet",
+        "run-id",
+        "summary.json",
+    ]
 
 
 def test_every_version_of_the_probe_has_a_folder(tmp_path):
@@ -51,3 +57,26 @@ def test_a_run_is_reopened_and_nothing_else(tmp_path):
     assert (tmp_path / "run/config.yaml").exists()
     with pytest.raises(ConfigError, match=r"other holds no run"):
         RunDirectory.reopen(tmp_path / "other")
+
+
+def test_the_ground_truth_says_its_schema_version(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
+    directory.write_ground_truth(["a", "b"], {"b"})
+    table = pq.read_table(directory.path / "ground_truth.parquet")
+    assert table.schema.metadata[b"schema_version"] == b"1"
+    assert table.to_pylist() == [{"client_id": "a", "malicious": False}, {"client_id": "b", "malicious": True}]
+
+
+def test_a_run_keeps_its_id_and_no_two_have_the_same(tmp_path):
+    one, other = (RunDirectory.create(tmp_path / name, RunConfig()) for name in ("one", "other"))
+    assert RunDirectory.reopen(one.path).run_id == one.run_id != other.run_id
+    (other.path / "run-id").unlink()  # as in a run of an earlier release
+    assert RunDirectory.reopen(other.path).run_id is None
+
+
+def test_the_outcome_of_an_earlier_end_can_be_removed(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
+    directory.write_summary({"x": 1})
+    directory.remove_summary()
+    directory.remove_summary()
+    assert not (directory.path / "summary.json").exists()

@@ -1,5 +1,7 @@
 """What an earlier command left: decides whether a cell begins, goes on, is done, or is another run."""
 
+import json
+
 import pytest
 
 from cluster.comparison.fingerprints import config_hash, differences
@@ -9,11 +11,12 @@ from cluster.loading import dump_config, load_config
 from tests.unit.cluster.comparison.builders import plan
 
 
-def write_run(folder, config, *, finished=False):
+def write_run(folder, config, *, finished=False, **summary):
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(dump_config(config))
-    if finished:
-        (folder / "summary.json").write_text("{}")
+    if finished or summary:
+        ended = {"rounds": config.rounds, "rounds_done": config.rounds, "stopped_below": None, **summary}
+        (folder / "summary.json").write_text(json.dumps(ended))
 
 
 def test_stages_of_a_cell(tmp_path):
@@ -25,6 +28,23 @@ def test_stages_of_a_cell(tmp_path):
     assert find_stage(tmp_path / "begun", config) == "unfinished"
     write_run(tmp_path / "done", config, finished=True)
     assert find_stage(tmp_path / "done", config) == "finished"
+
+
+def test_a_run_that_somebody_stopped_is_unfinished_and_keeps_what_it_needs(tmp_path):
+    config = load_config(None, ["rounds=3"])
+    write_run(tmp_path / "run", config, rounds_done=2)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    assert find_stage(tmp_path / "run", config) == "unfinished"
+    with pytest.raises(ValueError, match="run is not finished"):
+        drop_surplus(tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+def test_a_run_whose_safety_fell_under_its_bound_is_finished(tmp_path):
+    config = load_config(None, ["rounds=3", "evaluation.stop_below=0.9"])
+    write_run(tmp_path / "run", config, rounds_done=2, stopped_below=0.9)
+    assert find_stage(tmp_path / "run", config) == "finished"
+    drop_surplus(tmp_path / "run")
 
 
 def test_another_configuration_is_an_error_that_names_the_key(tmp_path):

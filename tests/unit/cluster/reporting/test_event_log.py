@@ -151,3 +151,9 @@ def test_an_evaluation_is_told_without_what_came_of_each_prompt(log, path):
 def test_a_realignment_is_told(log, path):
     log.realigned(15, 2.5)
     only(path, event="realigned", steps=15, seconds=2.5)
+
+
+@pytest.mark.parametrize(("rounds_done", "round_index"), [(0, None), (3, 2)])
+def test_a_fall_under_the_bound_is_told(log, path, rounds_done, round_index):
+    log.safety_fell(evaluation_report(rounds_done, 0.25), 0.9)
+    only(path, event="safety_fell", round=round_index, rule_score=0.25, stop_below=0.9)

@@ -97,3 +97,12 @@ def test_a_realignment_is_told_and_so_is_what_it_changed():
         "the server realigned the final adapter: 15 steps",
         "after realignment: safety 0.750",
     ]
+
+
+def test_a_fall_under_the_bound_is_told_in_a_pipe_and_in_a_terminal():
+    lines, stream = [], io.StringIO()
+    for progress in (PlainProgress(lines.append), LiveProgress(Console(file=stream, force_terminal=True, width=160))):
+        progress.safety_fell(evaluation_report(4, 0.25), 0.9)
+    news = "safety 0.250 is under evaluation.stop_below=0.9 after 4 rounds"
+    assert lines[0].endswith(news)
+    assert news in stream.getvalue()

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from actors.config import EvaluationConfig
 from actors.messages import Proportion
 from cluster.config import ClientsConfig, RunConfig
 from cluster.reporting.summary import summarise
@@ -25,11 +26,9 @@ PROBE = [
 ]
 
 
-def summary(malicious=frozenset({"c"}), probe=PROBE):
+def summary(malicious=frozenset({"c"}), probe=PROBE, config=RunConfig()):  # noqa: B008 - it never changes
     evaluations = [evaluation_report(0, 0.9), evaluation_report(3, 0.4)]
-    return summarise(
-        RunConfig(), ROUNDS, probe, evaluations, malicious, adapter=b"bytes", changes=(), wall_s=1.234, peak_rss_mb=10.06
-    )
+    return summarise(config, ROUNDS, probe, evaluations, malicious, adapter=b"bytes", changes=(), wall_s=1.234, peak_rss_mb=10.06)
 
 
 def test_verdicts_are_counted_against_the_truth_overall_and_by_round():
@@ -153,3 +152,9 @@ def test_what_came_of_each_prompt_is_in_the_table_and_not_in_the_summary():
     figures = {"adapter": b"", "changes": (), "wall_s": 1.0, "peak_rss_mb": 1.0}
     made = summarise(RunConfig(), ROUNDS, [], [report], (), **figures)
     assert made["intervals"]["rule_score"] == {"value": 0.5, "low": 0.1, "high": 0.9, "count": 2}
+
+
+@pytest.mark.parametrize(("bound", "said"), [(None, None), (0.4, None), (0.5, 0.5)])
+def test_the_bound_is_there_when_safety_fell_under_it(bound, said):
+    config = RunConfig(rounds=3, evaluation=EvaluationConfig(stop_below=bound))  # measured in round 3: 0.4
+    assert summary(config=config)["stopped_below"] == said

@@ -1,0 +1,65 @@
+"""Evaluations on real actors that raise, hang or die: the actor is replaced, and what cannot be measured says why."""
+
+import os
+import time
+
+import pytest
+import ray
+
+from actors.errors import DataError
+from cluster.errors import ClusterError
+from cluster.evaluations import Evaluations
+from cluster.run_state import PendingEvaluation
+from tests.unit.cluster.reports import evaluation_report
+
+
+class Troubled:
+    """Measures, once the trouble is over; every actor takes one from the folder of troubles."""
+
+    def __init__(self, troubles) -> None:
+        self._left = sorted(troubles.iterdir())
+
+    def evaluate(self, rounds_done, adapter_version, adapter):
+        if self._left:
+            self._left[0].unlink()
+            trouble = self._left[0].name.partition("-")[2]
+            if trouble == "raises":
+                raise DataError("row 3 is no text\nand more")
+            if trouble == "hangs":
+                time.sleep(600)
+            os._exit(1)
+        return evaluation_report(rounds_done, 0.75)
+
+
+@pytest.fixture
+def evaluations(local_ray, tmp_path):
+    """Evaluations whose actors meet these troubles, one each: `evaluations("raises", "dies")`."""
+    made = []
+
+    def make(*troubles):
+        for number, trouble in enumerate(troubles):
+            (tmp_path / f"{number}-{trouble}").touch()
+        actors = ray.remote(Troubled).options(num_cpus=0)
+        made.append(Evaluations(lambda: actors.remote(tmp_path), timeout_s=20))
+        for rounds_done in (0, 5):
+            made[-1].submit(rounds_done, PendingEvaluation(adapter_version=rounds_done, adapter=b"weights"))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_an_evaluation_that_raises_or_hangs_is_done_again_like_one_whose_actor_died(evaluations):
+    measuring = evaluations("raises", "hangs", "dies")
+    assert [report.rounds_done for report in measuring.collect(block=True)] == [0, 5]
+    assert measuring.pending == {}
+
+
+def test_one_that_fails_again_and_again_ends_with_its_cause_and_stays_pending(evaluations):
+    measuring = evaluations(*["raises"] * 5)
+    with pytest.raises(
+        ClusterError, match=r"evaluation after 0 rounds failed 5 times in a row, last: DataError: row 3 is no text$"
+    ):
+        measuring.collect(block=True)
+    assert list(measuring.pending) == [0, 5]
