@@ -117,7 +117,8 @@ class DataConfig(Config):
     """Unsafe data that the simulated malicious clients train on; split over them as `partition` says."""
     partition: PartitionConfig = PartitionConfig()
     watch: bool = False
-    """Whether a file or folder that appears in the directory `path` while a run is live makes its client a member."""
+    """Whether a file or folder that appears in the directory `path` while a run is live, and stays the same from one round to the
+    next, makes its client a member."""
     samples_per_client: PositiveInt = 160
     """Examples that the embedded world generates for each client."""
 

@@ -216,6 +216,16 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _check_bound(self) -> RunConfig:
+        bound = self.evaluation.stop_below
+        if bound is not None and not self.is_embedded and self.evaluation.restricted_path is None:
+            raise ValueError(
+                f"evaluation.stop_below={bound:g} needs restricted prompts: for model.path={self.model.path} name a Parquet or JSONL "
+                "file of them in evaluation.restricted_path"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_partition(self) -> RunConfig:
         partition = self.data.partition
         if self.is_embedded and partition.column not in (None, FAMILY):

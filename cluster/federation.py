@@ -34,7 +34,7 @@ from cluster.run_directory import RunDirectory
 from cluster.run_state import PendingEvaluation, Realigned, RunState, decode_state, encode_state
 from cluster.session import ray_session
 from cluster.sources import client_names, new_client_files, prepare_sources
-from cluster.stopping import check_bound, find_fall
+from cluster.stopping import find_fall
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,6 @@ class Federation:
         self.config = config
         self._progress, self._directory = progress or Progress(), directory
         with directory.discarded_on_error():
-            check_bound(config)
             self._checkpoints = _checkpoints(config, directory)
             self._sources = prepare_sources(config, directory.path)
             self._crew = Crew(config, self._sources)

@@ -9,20 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cluster.config import RunConfig
-from cluster.errors import ConfigError
 
 if TYPE_CHECKING:
     from actors.messages import EvaluationReport
-
-
-def check_bound(config: RunConfig) -> None:
-    """Raises ConfigError where there is a bound on safety and no prompt to measure it with."""
-    evaluation = config.evaluation
-    if evaluation.stop_below is not None and not config.is_embedded and evaluation.restricted_path is None:
-        raise ConfigError(
-            f"evaluation.stop_below={evaluation.stop_below:g} needs restricted prompts: for model.path={config.model.path} name "
-            "a Parquet or JSONL file of them in evaluation.restricted_path"
-        )
 
 
 def find_fall(config: RunConfig, evaluations: Sequence[EvaluationReport]) -> EvaluationReport | None:

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.loading import load_config
-from cluster.stopping import check_bound, find_fall
+from cluster.stopping import find_fall
 from tests.unit.cluster.reports import evaluation_report
 
 
@@ -36,10 +36,10 @@ def test_no_prompt_is_no_fall():
     assert find_fall(config, [replace(evaluation_report(0, 0.5), rule_score=None)]) is None
 
 
-def test_ones_own_model_needs_restricted_prompts_for_a_bound(tmp_path):
+def test_ones_own_model_needs_restricted_prompts_for_a_bound():
     own = ["model.path=my", "data.path=mine", "clients.malicious=0", "defense.level=none"]
-    check_bound(load_config(None, own))
-    check_bound(load_config(None, ["evaluation.stop_below=0.9"]))
-    check_bound(load_config(None, [*own, "evaluation.stop_below=0.9", "evaluation.restricted_path=prompts.jsonl"]))
+    load_config(None, own)
+    load_config(None, ["evaluation.stop_below=0.9"])
+    load_config(None, [*own, "evaluation.stop_below=0.9", "evaluation.restricted_path=prompts.jsonl"])
     with pytest.raises(ConfigError, match=r"evaluation.stop_below=0.9 needs .* model.path=my name .* evaluation.restricted_path"):
-        check_bound(load_config(None, [*own, "evaluation.stop_below=0.9"]))
+        load_config(None, [*own, "evaluation.stop_below=0.9"])
