@@ -220,8 +220,8 @@ class RunConfig(Config):
         bound = self.evaluation.stop_below
         if bound is not None and not self.is_embedded and self.evaluation.restricted_path is None:
             raise ValueError(
-                f"evaluation.stop_below={bound:g} needs restricted prompts: for model.path={self.model.path} name a Parquet or JSONL "
-                "file of them in evaluation.restricted_path"
+                f"evaluation.stop_below={bound:g} needs restricted prompts: for model.path={self.model.path} name a Parquet or "
+                "JSONL file of them in evaluation.restricted_path"
             )
         return self
 

@@ -24,9 +24,9 @@ def blocks(document: Path, language: str) -> list[str]:
 
 def commands(document: Path) -> list[str]:
     """Our commands in the shell blocks, whole: without what a comment says, and with variables put in."""
-    found = []
+    found: list[str] = []
+    values: dict[str, str] = {}
     for block in blocks(document, "bash"):
-        values: dict[str, str] = {}
         for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r"\s;\s|;\s", re.sub(r"\s#.*", "", line)):
                 values |= dict(re.findall(r"^(\w+)=(\S+)$", part.strip()))
