@@ -69,12 +69,14 @@ def test_a_base_model_under_the_bound_trains_nobody(local_ray, tmp_path):
 
 def test_an_evaluation_that_cannot_be_done_costs_no_round_and_no_adapter(local_ray, tmp_path):
     prompts, run = tmp_path / "prompts.jsonl", tmp_path / "run"
-    prompts.write_text('{"instruction": "hello", "answer_pattern": "("}\n')
+    prompts.write_text('{"instruction": "hello"}\n')
     keys = ["defense.level=none", "rounds=1", "evaluation.max_restricted=1", f"evaluation.restricted_path={prompts}"]
+    federation = Federation(load_config(None, [*SMALL, *keys]), run)
+    prompts.write_text('{"instruction": "hello", "answer_pattern": "("}\n')  # changed since it was checked
     with pytest.raises(
         ClusterError, match=r"failed 5 times in a row, last: DataError: .*answer_pattern.*; remove .* --resume .*/run$"
     ):
-        Federation(load_config(None, [*SMALL, *keys]), run).run()
+        federation.run()
     assert Checkpoints(str(run / "checkpoints"), keep=2).complete() == [1]
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
     assert not (run / "summary.json").exists()
