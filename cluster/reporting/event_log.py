@@ -2,7 +2,8 @@
 
 Every line has `time` (UTC), `event` and `run`, then what the event is about: `round` counts from 0 as in rounds.parquet and
 is not the number that a person is shown, `client_id` is there where one client is meant, and figures are named as in the
-tables. A round that was begun again, or gone back to, is told again. Who is malicious is told nowhere.
+tables. A round that was begun again, or gone back to, is told again. Who is malicious is told nowhere, unless a simulated
+attacker's training raises: then its traceback names its code.
 """
 
 from __future__ import annotations
