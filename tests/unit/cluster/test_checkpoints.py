@@ -2,6 +2,7 @@
 
 import json
 import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -115,19 +116,21 @@ def test_a_round_that_is_saved_again_takes_the_place_of_the_one_before(checkpoin
     assert checkpoints.complete() == [7]
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
-    """Files of at most 4 kB until the test is over: the rest of a larger one cannot be written."""
+    """Files of at most 4 kB: the rest of a larger one cannot be written. Only for a block, since pytest's own log is a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_costs_no_checkpoint_that_was_there(tmp_path, small_disk):
+def test_a_full_disk_costs_no_checkpoint_that_was_there(tmp_path):
     checkpoints = Checkpoints(str(tmp_path / "run"), keep=1)
     checkpoints.save(7, {"a": b"1"})
-    with pytest.raises(OSError, match="too large"):
+    with small_disk(), pytest.raises(OSError, match="too large"):
         checkpoints.save(7, {"a": b"2", "b": bytes(10_000)})
     assert checkpoints.load() == (7, {"a": b"1"})
     checkpoints.save(7, {"a": b"3"})
