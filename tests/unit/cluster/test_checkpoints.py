@@ -118,7 +118,7 @@ def test_a_round_that_is_saved_again_takes_the_place_of_the_one_before(checkpoin
 
 @contextmanager
 def small_disk():
-    """Files of at most 4 kB: the rest of a larger one cannot be written. Only for a block, since pytest's own log is a file too."""
+    """Files of at most 4 kB: the rest of a larger one cannot be written. For a block only: the log of the tests may be a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
