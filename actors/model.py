@@ -114,7 +114,7 @@ def load_base(config: ModelConfig) -> tuple[Any, Any]:
             path, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
         )
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"model.path={path} does not load as a causal language model: {str(error).splitlines()[0]}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -56,21 +56,21 @@ class RunResult:
 
 
 class Federation:
-    """One run. `Federation(load_config(None, ["rounds=2"]), Path("runs/mine")).run()` does it all."""
+    """One run. `Federation(load_config(None, ["rounds=2"]), "runs/mine").run()` does it all."""
 
-    def __init__(self, config: RunConfig, output: Path, progress: Progress | None = None) -> None:
+    def __init__(self, config: RunConfig, output: Path | str, progress: Progress | None = None) -> None:
         """Check the inputs and create the run directory; nothing is started yet.
 
         Raises:
             ConfigError, DataError: something is missing or does not fit, or checkpoint.path holds another run's checkpoints.
         """
-        directory = RunDirectory.create(output, config)
+        directory = RunDirectory.create(Path(output), config)
         with directory.discarded_on_error():
             _checkpoints(config, directory).check_unused()
         self._begin(config, directory, progress, committed=None)
 
     @classmethod
-    def resume(cls, path: Path, progress: Progress | None = None, *, from_round: int | None = None) -> Federation:
+    def resume(cls, path: Path | str, progress: Progress | None = None, *, from_round: int | None = None) -> Federation:
         """A run that was killed, from its last committed round; it ends in the bits of one that never was.
 
         Args:
@@ -80,7 +80,7 @@ class Federation:
         Raises:
             ConfigError: no run lies there. CheckpointError: its checkpoint cannot be used.
         """
-        directory = RunDirectory.reopen(path)
+        directory = RunDirectory.reopen(Path(path))
         config = load_config(directory.path / "config.yaml")
         found = _checkpoints(config, directory).load(from_round)
         federation = cls.__new__(cls)

@@ -16,7 +16,7 @@ from cluster.errors import ConfigError
 EMBEDDED = Path(__file__).parent / "configs" / "embedded.yaml"
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration; without a path the shipped `embedded.yaml`.
 
     Relative paths inside a file are relative to the working directory.
@@ -24,7 +24,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or inconsistent values.
     """
-    return validate(with_overrides(read_mapping(path or EMBEDDED), overrides))
+    return validate(with_overrides(read_mapping(Path(path or EMBEDDED)), overrides))
 
 
 def with_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,18 @@ from actors.model import AdaptedModel
 from actors.world.generator import World
 from actors.world.store import base_folder, world_folder
 
+_VISIBLE_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the suite is the same everywhere: placements and bits are those of CPUs
 torch.set_num_threads(1)
+
+
+@fixture
+def visible_gpus(monkeypatch):
+    """The machine's GPUs, visible again to the processes that a test starts."""
+    if _VISIBLE_GPUS is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", _VISIBLE_GPUS)
 
 
 @fixture(scope="session")

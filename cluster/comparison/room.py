@@ -38,7 +38,8 @@ def actors_of_cell(config: RunConfig, nodes: Sequence[Node], at_once: int) -> in
     """
     actors = _room(config, nodes, at_once) // at_once
     if actors == 0:
-        raise ClusterError(f"--parallel {at_once}: the cluster has no room for a client actor of every cell; lower it")
+        fix = "lower it" if total(nodes, "GPU") < 1 else "lower it, or cluster.gpus_per_client"
+        raise ClusterError(f"--parallel {at_once}: the cluster has no room for a client actor of every cell; {fix}")
     actors = min(actors, config.cluster.client_actors or actors)
     part = [Node({**node.resources, **_memory(node, at_once)}, node.labels) for node in nodes]
     try:

@@ -179,7 +179,7 @@ def test_the_job_begins_or_resumes_a_run_on_the_shared_volume_with_the_mounted_c
     (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "config"]
     (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "config"]
     assert volume["configMap"]["name"] == config_map["metadata"]["name"]
-    assert params["arguments"] == [f"{mount['mountPath']}/{name}" for name in config_map["data"]]
+    assert list(params["arguments"]) == [f"{mount['mountPath']}/{name}" for name in config_map["data"]]
     assert params["go_on"]
     assert params["output"].is_relative_to(SHARED)
     assert spec["backoffLimit"] > 0

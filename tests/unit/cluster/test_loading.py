@@ -57,7 +57,7 @@ def test_every_key_is_listed_with_its_default():
 def test_overrides_are_typed_and_win_over_the_file(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("rounds: 3\nclients: {count: 4}\n")
-    config = load_config(path, ["rounds=5", "training.learning_rate=3e-4", "probe.threshold=null", "defense.level=step"])
+    config = load_config(str(path), ["rounds=5", "training.learning_rate=3e-4", "probe.threshold=null", "defense.level=step"])
     assert (config.rounds, config.clients.count, config.training.learning_rate) == (5, 4, 3e-4)
     assert config.probe.threshold is None
     assert config.defense.level == "step"
