@@ -29,8 +29,9 @@ OWN_DATA = ["defense.level=none", "clients.count=2", "clients.malicious=0", "mod
 
 
 def environment(home: Path, token: str | None) -> dict[str, str]:
-    """Of a machine that is nobody's: no Ray settings, a new home, and the token if there is one."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "PYTHONPATH"}
+    """Of a machine that is nobody's: no settings of Ray's or CUDA's, a new home, and the token if there is one."""
+    ours = ("RAY_", "CUDA_", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {"HOME": str(home)} | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {})
 
 

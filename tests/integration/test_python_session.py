@@ -22,7 +22,8 @@ def test_the_readme_has_both_examples():
 @pytest.mark.parametrize("index", [0, 1])
 def test_readme_example_runs(index, local_ray, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    code = python_blocks()[index].replace("ray.init()", "").replace('"rounds=10"', '"rounds=1"')
+    few = '"rounds=1", "evaluation.max_restricted=60", "evaluation.max_benign=60"'
+    code = python_blocks()[index].replace("ray.init()", "").replace('"rounds=10"', few)
     names: dict = {}
     exec(compile(code, f"README example {index}", "exec"), names)
     if index == 0:
