@@ -11,7 +11,15 @@ from cluster.reporting.progress import Progress
 from tests.chaos import Killer, actor_processes, committed_rounds, start_run, wait_until
 from tests.integration.conftest import MEASURED, SMALL
 
-FAULTS = [*SMALL, *MEASURED, "clients.on_client_loss=retry_round", "training.steps=8", "rounds=6", "defense.level=shadow+canary"]
+FAULTS = [
+    *SMALL,
+    *MEASURED,
+    "clients.on_client_loss=retry_round",
+    "training.steps=8",
+    "rounds=6",
+    "defense.level=shadow+canary",
+    "evaluation.every=3",
+]
 KINDS = ("client", "probe", "aggregator", "canary", "evaluation")
 
 

@@ -83,7 +83,8 @@ def test_only_the_sampled_clients_of_a_round_take_part(run_small):
 
 def test_rounds_that_malicious_clients_dominate_are_skipped(local_ray, tmp_path):
     lines = []
-    config = load_config(None, ["clients.malicious=9", "rounds=2", "evaluation.max_restricted=300", "evaluation.max_benign=60"])
+    few = ["evaluation.max_restricted=300", "evaluation.max_benign=60", "probe.refresh_every=0"]
+    config = load_config(None, ["clients.malicious=9", "rounds=2", *few])
 
     class Log(Progress):
         def round_finished(self, report):

@@ -45,7 +45,8 @@ def test_a_reference_client_that_fails_costs_the_refresh_and_no_more(local_ray, 
 
 
 def test_the_live_level_keeps_the_model_safe_when_half_are_malicious(local_ray, tmp_path):
-    overrides = ["rounds=3", "evaluation.every=3", "defense.level=live", "clients.malicious=5"]
+    few = ["evaluation.every=3", "evaluation.max_restricted=300", "evaluation.max_benign=60"]
+    overrides = ["rounds=3", *few, "defense.level=live", "clients.malicious=5"]
     summary = Federation(load_config(None, overrides), tmp_path / "run").run().summary
     assert summary["rule_score"] >= 0.95
     assert summary["mean_weight_benign"] >= 0.95
