@@ -115,7 +115,8 @@ def load_base(config: ModelConfig) -> tuple[Any, Any]:
         )
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"model.path={path} does not load as a causal language model: {str(error).splitlines()[0]}") from error
+        why = str(error).partition("\n")[0]
+        raise ModelError(f"model.path={path} does not load as a causal language model: {why}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.gradient_checkpointing:

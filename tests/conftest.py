@@ -1,4 +1,4 @@
-"""What all tests share: one local Ray per session, and small things made from the shipped world."""
+"""What all tests share: one local Ray per process, and small things made from the shipped world."""
 
 import os
 
@@ -31,7 +31,7 @@ def visible_gpus(monkeypatch):
 
 @fixture(scope="session")
 def local_ray():
-    """One Ray for the whole session, as a person's own `ray.init()` would give."""
+    """One Ray for all tests of a process (`make test` has two), as a person's own `ray.init()` would give."""
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

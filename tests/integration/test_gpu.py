@@ -1,4 +1,4 @@
-"""On a GPU: the same bits whatever the number of actors, and a server whose nodes have none. Skipped where there is no GPU."""
+"""On a GPU: the same bits whatever the number of actors, and a server whose nodes have none. Skipped where torch sees no GPU."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ SETTINGS = [
 def gpu(visible_gpus):
     """A GPU that torch sees; the test is skipped where there is none."""
     asked = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    if subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip() == "0":
+    if subprocess.run(asked, check=True, capture_output=True, text=True, timeout=100).stdout.strip() == "0":
         pytest.skip("no GPU that torch sees")
 
 
@@ -31,7 +31,10 @@ def run(folder, *overrides: str) -> dict:
     """The summary of a run in a process of its own."""
     log = folder.with_suffix(".log")
     driver = start_run([*SETTINGS, *overrides, "--output", str(folder)], log)
-    assert driver.wait(200) == 0, log.read_text()
+    try:
+        assert driver.wait(120) == 0, log.read_text()
+    finally:
+        driver.kill()
     return json.loads((folder / "summary.json").read_text())
 
 
@@ -43,7 +46,7 @@ def test_the_number_of_actors_on_a_gpu_changes_no_bit(gpu, tmp_path):
     assert (one["rule_score"], one["utility"]) == (three["rule_score"], three["utility"])
 
 
-def test_a_server_without_a_gpu_measures_on_its_cpus_while_clients_train_on_theirs(gpu, tmp_path):
+def test_a_server_whose_nodes_have_no_gpu_serves_clients_that_have_one(gpu, tmp_path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0, "labels": dict([LABEL.split("=")])})
     try:
         cluster.add_node(num_cpus=2, num_gpus=1)

@@ -131,7 +131,7 @@ def test_a_run_that_never_finished_a_round_can_be_resumed_after_files_were_added
     write_rows(tmp_path / "d" / "b.parquet", 2)
     Federation(real_config(str(tmp_path / "d"), "clients.count=1"), tmp_path / "run")
     write_rows(tmp_path / "d" / "a.parquet", 2)
-    assert Federation.resume(tmp_path / "run").config.clients.count == 1
+    assert Federation.resume(str(tmp_path / "run")).config.clients.count == 1
 
 
 def test_a_file_that_was_split_goes_on_being_split_when_others_lie_beside_it(tmp_path):
