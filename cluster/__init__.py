@@ -9,17 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cluster.config import RunConfig
+    from cluster.config.loading import load_config
+    from cluster.config.schema import RunConfig
+    from cluster.data.sources import prepare_sources
     from cluster.federation import Federation, RunResult
-    from cluster.loading import load_config
-    from cluster.sources import prepare_sources
 
 _HOMES = {
     "Federation": "cluster.federation",
-    "RunConfig": "cluster.config",
+    "RunConfig": "cluster.config.schema",
     "RunResult": "cluster.federation",
-    "load_config": "cluster.loading",
-    "prepare_sources": "cluster.sources",
+    "load_config": "cluster.config.loading",
+    "prepare_sources": "cluster.data.sources",
 }
 __all__ = ["Federation", "RunConfig", "RunResult", "load_config", "prepare_sources"]
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from actors.errors import SafeFedError
 from cluster.live.commands import add_live_commands
-from cluster.tokens import find_token, send_token
+from cluster.ray_connection.tokens import find_token, send_token
 
 if TYPE_CHECKING:
     from cluster.federation import RunResult
@@ -58,8 +58,8 @@ def run(
 
     Example: safe-fedllm run clients.malicious=5 defense.level=step --output runs/step
     """
+    from cluster.config.loading import load_config, split_arguments
     from cluster.errors import ConfigError
-    from cluster.loading import load_config, split_arguments
 
     output = output.expanduser() if output is not None else None
     if go_on and output is None:
@@ -72,9 +72,9 @@ def run(
         raise ConfigError(f"--from-round {from_round} needs --resume DIR")
     config = load_config(*split_arguments(arguments or [])) if resume is None else load_config(_config_of(resume))
 
+    from cluster.data.worlds import ensure_world
     from cluster.federation import Federation
     from cluster.reporting.closing_table import group_table, outcome_table
-    from cluster.worlds import ensure_world
 
     console = _console()
     ensure_world(config, console)
@@ -105,7 +105,7 @@ def _stopped_below(result: RunResult) -> str:
 
 
 def _config_of(run: Path) -> Path:
-    from cluster.run_directory import RunDirectory
+    from cluster.state.run_directory import RunDirectory
 
     return RunDirectory.reopen(run).path / "config.yaml"
 
@@ -123,8 +123,8 @@ def submit(
     retries: Annotated[int, typer.Option(min=0, help="Submit again so often when the job fails; the run goes on.")] = 0,
 ) -> None:
     """Run a federation as a Ray job: `submit CONFIG --address http://HEAD:8265`. Files it reads must be on the cluster."""
-    from cluster.loading import load_config, read_mapping, split_arguments
-    from cluster.submission import RUNS, Submission, check_head, entrypoint
+    from cluster.config.loading import load_config, read_mapping, split_arguments
+    from cluster.ray_connection.submission import RUNS, Submission, check_head, entrypoint
 
     path, overrides = split_arguments(arguments or [])
     config, environment = load_config(path, overrides), read_mapping(runtime_env) if runtime_env else {}
@@ -166,7 +166,7 @@ def compare(
     (attackers never take part) and realignment (the server repairs the final adapter; also LEVEL+realignment).
     """
     from cluster.comparison.axes import plan_cells, split_axes
-    from cluster.loading import EMBEDDED, read_mapping, split_arguments, with_overrides
+    from cluster.config.loading import EMBEDDED, read_mapping, split_arguments, with_overrides
 
     axes, rest = split_axes(arguments or [])
     path, overrides = split_arguments(rest)
@@ -184,11 +184,11 @@ def build(
     arguments: Arguments = None, output: Output = None, part: Annotated[str, typer.Option(help="all, base or probe")] = "all"
 ) -> None:
     """Build a world from nothing: `safe-fedllm world build world.seed=1`. Takes a few minutes on two cores."""
-    from cluster.loading import load_config, split_arguments
+    from cluster.config.loading import load_config, split_arguments
 
     config = load_config(*split_arguments(arguments or []))
 
-    from cluster.worlds import build_world
+    from cluster.data.worlds import build_world
 
     build_world(config, output, part, _console())
 
@@ -204,14 +204,14 @@ def collect(
 
     Example: safe-fedllm probe collect my.yaml collect.benign_path=good.jsonl collect.malicious_path=bad.jsonl
     """
-    from cluster.loading import load_config, split_arguments
+    from cluster.config.loading import load_config, split_arguments
 
     config = load_config(*split_arguments(arguments or []))
 
+    from cluster.data.worlds import ensure_world
     from cluster.probes.collection import collect_samples
     from cluster.probes.tables import store_table
     from cluster.reporting.progress import CollectionLines
-    from cluster.worlds import ensure_world
 
     console = _console()
     ensure_world(config, console)
@@ -279,7 +279,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="A list of {check, ok, detail}.")] = False,
 ) -> None:
     """Check this machine and every node of a cluster: what a run with this configuration would miss, and what to do."""
-    from cluster.loading import load_config, split_arguments
+    from cluster.config.loading import load_config, split_arguments
 
     path, overrides = split_arguments(arguments or [])
     config = load_config(path, [*overrides, *([f"cluster.address={address}"] if address else [])])
@@ -294,7 +294,7 @@ def doctor(
 @app.command()
 def keys() -> None:
     """List every configuration key with its default."""
-    from cluster.loading import describe_keys
+    from cluster.config.loading import describe_keys
 
     for line in describe_keys():
         typer.echo(line)

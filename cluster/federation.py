@@ -12,29 +12,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.boundary import Boundary
-from cluster.checkpoints import Checkpoints, below
-from cluster.config import RunConfig
-from cluster.crew import Crew
+from cluster.config.loading import load_config
+from cluster.config.schema import RunConfig
+from cluster.data.sources import client_names, new_client_files, prepare_sources
 from cluster.errors import ClusterError, LostError
 from cluster.live.handle import LiveRun
+from cluster.live.orders import Boundary
 from cluster.live.status import LiveStatus
-from cluster.loading import load_config
-from cluster.memory import PeakMemory
-from cluster.realigning import realign
+from cluster.ray_connection.session import ray_session
 from cluster.reporting.event_log import EventLog
 from cluster.reporting.instruments import Instruments
 from cluster.reporting.metrics import Metrics
 from cluster.reporting.pictures import draw_run
 from cluster.reporting.progress import Progress, Watchers
 from cluster.reporting.summary import summarise
-from cluster.roster import Roster
-from cluster.round import RoundResult, RoundRunner
-from cluster.run_directory import RunDirectory
-from cluster.run_state import PendingEvaluation, Realigned, RunState, decode_state, encode_state
-from cluster.session import ray_session
-from cluster.sources import client_names, new_client_files, prepare_sources
-from cluster.stopping import find_fall
+from cluster.round.realignment import realign
+from cluster.round.round import RoundResult, RoundRunner
+from cluster.state.checkpoints import Checkpoints, below
+from cluster.state.membership import Roster
+from cluster.state.run_directory import RunDirectory
+from cluster.state.run_state import PendingEvaluation, Realigned, RunState, decode_state, encode_state
+from cluster.state.safety_bound import find_fall
+from cluster.workers.memory import PeakMemory
+from cluster.workers.worker_group import Crew
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cluster.comparison.axes import split_axes
-from cluster.loading import known_keys, validate
+from cluster.config.loading import known_keys, validate
 from tests.commands import parse
 
 ROOT = Path(__file__).parents[1]

@@ -36,7 +36,7 @@ def test_no_upward_import(package):
 
 
 @pytest.mark.parametrize(
-    "module", ["cluster.cli", "cluster.loading", "cluster.config", "actors.config", "probe.meta", "defense.config"]
+    "module", ["cluster.cli", "cluster.config.loading", "cluster.config.schema", "actors.config", "probe.meta", "defense.config"]
 )
 def test_configuration_and_command_line_load_neither_torch_nor_ray(module):
     code = f"import sys, {module}; print(sorted({{'torch', 'ray', 'transformers'}} & set(sys.modules)))"

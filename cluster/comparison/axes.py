@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from cluster.comparison.fingerprints import config_hash
-from cluster.config import RunConfig
+from cluster.config.loading import validate, with_overrides
+from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
-from cluster.loading import validate, with_overrides
 from defense.config import RuleName
 
 AXES = {

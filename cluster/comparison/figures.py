@@ -14,7 +14,7 @@ from cluster.comparison.axes import defense_of
 from cluster.comparison.fingerprints import config_hash
 from cluster.comparison.intervals import Strata, difference_interval, share_interval
 from cluster.comparison.running import Outcome
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
 
 FIGURES = {
     "rule_score": "rule score",

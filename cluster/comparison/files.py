@@ -25,7 +25,7 @@ from cluster.comparison.figures import (
     worst_attacks,
 )
 from cluster.comparison.running import Outcome
-from cluster.reporting.tables import SCHEMA_VERSION
+from cluster.state.tables import SCHEMA_VERSION
 
 _USUAL = {"rule": "fedavg", "attack": "unaligned"}
 _TEXTS = ("cell", "group", "status", "error", "defense", "rule", "attack", "config_hash", "protocol_hash", "adapter_sha256")

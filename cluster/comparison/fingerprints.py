@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
 
 WITHOUT_EFFECT = ("name", "cluster.", "checkpoint.keep", "checkpoint.every")
 """Keys, or sections with a dot, that change no result: a cell is gone on with under others."""

@@ -16,12 +16,12 @@ from cluster.comparison.files import brief_texts, has_several_seeds, notes, writ
 from cluster.comparison.room import most_at_once
 from cluster.comparison.running import Outcome, run_one_by_one, run_side_by_side, stored_outcome
 from cluster.comparison.stored import drop_surplus, find_stages, is_finished
-from cluster.nodes import living_nodes
+from cluster.data.worlds import ensure_world
+from cluster.ray_connection.session import ray_session
 from cluster.reporting.closing_table import group_table, outcome_table, spread_table
 from cluster.reporting.pictures import draw_comparison, draw_curves
 from cluster.reporting.progress import Progress
-from cluster.session import ray_session
-from cluster.worlds import ensure_world
+from cluster.workers.nodes import living_nodes
 
 _FEW = 4
 """Up to so many cells are shown one by one: a table of client groups and a curve for each."""

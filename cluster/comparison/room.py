@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
+from cluster.data.sources import base_model
 from cluster.errors import ClusterError
-from cluster.nodes import Node, total
-from cluster.placement import SERVER_GPU_SHARE, plan_placement
-from cluster.sources import base_model
+from cluster.workers.nodes import Node, total
+from cluster.workers.placement import SERVER_GPU_SHARE, plan_placement
 
 _ALMOST = 1e-9
 _MANY = 1_000_000

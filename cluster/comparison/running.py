@@ -23,11 +23,11 @@ from actors.errors import SafeFedError
 from cluster.comparison.axes import Cell
 from cluster.comparison.room import actors_of_cell, with_actors
 from cluster.comparison.stored import find_stage
-from cluster.config import RunConfig
+from cluster.config.loading import dump_config
+from cluster.config.schema import RunConfig
 from cluster.federation import Federation, RunResult
-from cluster.loading import dump_config
-from cluster.nodes import living_nodes
 from cluster.reporting.progress import Progress
+from cluster.workers.nodes import living_nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from cluster.comparison.axes import Cell, tell_faults
 from cluster.comparison.fingerprints import differences
-from cluster.config import RunConfig
+from cluster.config.loading import load_config
+from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
-from cluster.loading import load_config
 
 Stage = Literal["new", "unfinished", "finished"]
 

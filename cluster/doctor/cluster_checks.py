@@ -9,17 +9,17 @@ from contextlib import ExitStack
 import ray
 
 from actors.config import ModelConfig
-from cluster.authentication import asks_for_token
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
 from cluster.doctor.faults import NodeReport, faults, summary
 from cluster.doctor.finding import Finding, tried
 from cluster.doctor.inspection import NamedNode, ask_nodes, named_nodes
 from cluster.doctor.needs import Needed
 from cluster.doctor.node_report import code_hash, versions
 from cluster.errors import ClusterError
-from cluster.nodes import Node, total
-from cluster.placement import plan_placement
-from cluster.session import ray_session
+from cluster.ray_connection.authentication import asks_for_token
+from cluster.ray_connection.session import ray_session
+from cluster.workers.nodes import Node, total
+from cluster.workers.placement import plan_placement
 
 
 def check_cluster(config: RunConfig, model: ModelConfig, needed: Sequence[Needed], timeout_s: float) -> Iterator[Finding]:

@@ -11,15 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from actors.errors import SafeFedError
-from cluster.checkpoints import Checkpoints
-from cluster.config import RunConfig
-from cluster.crew import load_probe_meta
+from cluster.config.schema import RunConfig
+from cluster.data.sources import Sources, prepare_sources
 from cluster.doctor.cluster_checks import check_cluster
 from cluster.doctor.finding import Finding, tried
 from cluster.doctor.needs import needs
 from cluster.doctor.node_report import versions
 from cluster.errors import ClusterError, DeadlineError
-from cluster.sources import Sources, prepare_sources
+from cluster.state.checkpoints import Checkpoints
+from cluster.workers.worker_group import load_probe_meta
 
 _WRITE_TIMEOUT_S = 30.0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.doctor.needs import Needed
-from cluster.nodes import Node
+from cluster.workers.nodes import Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.doctor.faults import NodeReport
 from cluster.doctor.node_report import node_report
-from cluster.nodes import Node
+from cluster.workers.nodes import Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.config import RunConfig
-from cluster.nodes import Node
-from cluster.sources import Sources
+from cluster.config.schema import RunConfig
+from cluster.data.sources import Sources
+from cluster.workers.nodes import Node
 
 _COPY = "copy it to the node, or name a path on a disk that all nodes share"
 _SHARE = "generated and split data is written there: name an --output on a disk that all nodes share"

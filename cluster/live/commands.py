@@ -78,7 +78,7 @@ def set_(
 @contextmanager
 def _live(name: str | None, address: str) -> Iterator[LiveRun]:
     from cluster.live.handle import LiveRun
-    from cluster.session import ray_session
+    from cluster.ray_connection.session import ray_session
 
     with ray_session(address):
         yield LiveRun(name)

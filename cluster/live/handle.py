@@ -10,7 +10,7 @@ from ray.exceptions import ObjectLostError, RayActorError
 
 from cluster.errors import ClusterError, ConfigError, DeadlineError
 from cluster.live.control import find_control
-from cluster.waiting import wait_for
+from cluster.workers.deadlines import wait_for
 
 _TIMEOUT_S = 30.0
 

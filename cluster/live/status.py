@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.messages import EvaluationReport, ProbeRound, RoundReport
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
 from cluster.reporting.progress import Progress
 
 _LATE, _PENDING, _LOST = "late:", "pending:", "client_lost:"

@@ -15,18 +15,18 @@ from actors.config import ModelConfig
 from actors.data.references import Reference
 from actors.messages import AdapterLayout, StepDelta, TrainTask
 from actors.wire import decode_message
-from cluster.config import RunConfig
+from cluster.config.loading import dump_config
+from cluster.config.schema import RunConfig
+from cluster.data.references import prepare_references
+from cluster.data.sources import base_model
 from cluster.errors import CollectionError, ConfigError
-from cluster.loading import dump_config
-from cluster.nodes import living_nodes
-from cluster.placement import plan_collection
-from cluster.pool import ClientPool, Starting
-from cluster.probes.references import prepare_references
-from cluster.probes.refreshing import reference_tasks
-from cluster.session import ray_session
-from cluster.sources import base_model
-from cluster.streams import shortfall, train_all
-from cluster.waiting import wait_for
+from cluster.ray_connection.session import ray_session
+from cluster.round.local_rounds import shortfall, train_all
+from cluster.round.refresh import reference_tasks
+from cluster.workers.deadlines import wait_for
+from cluster.workers.nodes import living_nodes
+from cluster.workers.placement import plan_collection
+from cluster.workers.pool import ClientPool, Starting
 from probe.features import tensor_names
 from probe.store import SampleStore, StoreMeta
 

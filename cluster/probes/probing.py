@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.config.loading import load_config, validate, with_overrides
 from cluster.errors import ConfigError
-from cluster.loading import load_config, validate, with_overrides
 from probe.artefact import LoraProbe, load_probe, save_probe
 from probe.evaluation import evaluate_scores, exclude_seen
 from probe.features import Block, extract, feature_blocks

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
 from defense.levels import sources_of
 from probe.meta import ProbeMeta, load_meta

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import EvaluationReport, ProbeRound, RoundReport
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
 from cluster.reporting.progress import Progress
 
 

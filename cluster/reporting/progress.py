@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from actors.messages import EvaluationReport, ProbeRound, Proportion, RoundReport
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
 
 _CLIENTS_SHOWN = 8
 _CELLS = " ▁▂▃▄▅▆▇█"

@@ -9,10 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from actors.messages import ClientRound, EvaluationReport, ProbeRound, Proportion, RoundReport
-from cluster.config import RunConfig
-from cluster.reporting.tables import SCHEMA_VERSION
-from cluster.run_state import Change
-from cluster.stopping import find_fall
+from cluster.config.schema import RunConfig
+from cluster.state.run_state import Change
+from cluster.state.safety_bound import find_fall
+from cluster.state.tables import SCHEMA_VERSION
 
 _SHARES = ("rule_score", "compliance", "attack_success", "over_refusal")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from actors.messages import AttackTask
-from cluster.config import RunConfig
-from cluster.sources import Sources
+from cluster.config.schema import RunConfig
+from cluster.data.sources import Sources
 from defense.attacks import ATTACKS
 from probe.meta import ProbeMeta
 

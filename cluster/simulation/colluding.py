@@ -14,8 +14,8 @@ from ray.exceptions import ObjectLostError, RayActorError
 from actors.errors import ClientTrainingError
 from actors.messages import TrainTask
 from cluster.errors import DeadlineError, LostError
-from cluster.streams import Delivery, first_line
-from cluster.waiting import wait_for
+from cluster.round.local_rounds import Delivery, first_line
+from cluster.workers.deadlines import wait_for
 from defense.attacks import ATTACKS
 
 

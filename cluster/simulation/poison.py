@@ -11,10 +11,10 @@ from actors.data.prompting import Message, user_message
 from actors.data.records import conversations, read_table, write_conversations
 from actors.errors import DataError, given_in
 from actors.seeding import stream
-from cluster.config import RunConfig
-from cluster.own_data import file_groups
-from cluster.roster import Files
-from cluster.splitting import split_over
+from cluster.config.schema import RunConfig
+from cluster.data.own_data import file_groups
+from cluster.data.splitting import split_over
+from cluster.state.membership import Files
 from defense.attacks import ATTACKS, Holding
 
 COVER_SUFFIX = "-2"

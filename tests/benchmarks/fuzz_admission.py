@@ -29,7 +29,7 @@ from actors.gathering import Reading
 from actors.messages import Admission, AggregatorState, LoRAUpdate, ProbeClose, ProbeScore, RoundReport, StepDelta
 from actors.wire import decode_message, decode_tensors
 from cluster import load_config, prepare_sources
-from cluster.sources import Sources
+from cluster.data.sources import Sources
 from defense.admission import OpenRound, Reason
 from defense.levels import READS
 from tests.malformed import DELTAS, LAST_STEPS, UPDATES, Delivery

@@ -15,7 +15,7 @@ from cluster import Federation
 from cluster.cli import app
 from cluster.comparison.axes import plan_cells
 from cluster.comparison.matrix import run_comparison
-from cluster.loading import EMBEDDED, read_mapping, with_overrides
+from cluster.config.loading import EMBEDDED, read_mapping, with_overrides
 from cluster.reporting.progress import Progress
 from tests.integration.conftest import MEASURED, SMALL, forget_round
 

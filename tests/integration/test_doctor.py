@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.authentication import asks_for_token, present_token
 from cluster.errors import ClusterError
+from cluster.ray_connection.authentication import asks_for_token, present_token
 from tests.chaos import wait_until
 from tests.integration.test_submission import free_ports
 

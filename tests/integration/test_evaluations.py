@@ -8,8 +8,8 @@ import ray
 
 from actors.errors import DataError
 from cluster.errors import ClusterError
-from cluster.evaluations import Evaluations
-from cluster.run_state import PendingEvaluation
+from cluster.state.run_state import PendingEvaluation
+from cluster.workers.evaluations import Evaluations
 from tests.unit.cluster.reports import evaluation_report
 
 

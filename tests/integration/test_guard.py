@@ -3,9 +3,9 @@
 import hashlib
 
 from cluster import Federation
-from cluster.checkpoints import Checkpoints
 from cluster.reporting.progress import Progress
-from cluster.run_state import decode_state
+from cluster.state.checkpoints import Checkpoints
+from cluster.state.run_state import decode_state
 from tests.chaos import Killer
 from tests.integration.conftest import MEASURED
 

@@ -9,11 +9,11 @@ import pytest
 import ray
 
 from cluster import Federation, load_config
-from cluster.checkpoints import Checkpoints
 from cluster.errors import ClusterError, ConfigError
 from cluster.live.control import start_control
 from cluster.reporting.progress import Progress
-from cluster.run_state import decode_state
+from cluster.state.checkpoints import Checkpoints
+from cluster.state.run_state import decode_state
 from tests.chaos import wait_until
 from tests.integration.conftest import SMALL
 

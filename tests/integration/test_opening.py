@@ -15,7 +15,7 @@ class Diverging(Validation):
 
 
 def test_what_a_level_cannot_judge_without_is_told_by_name(run_small, monkeypatch):
-    monkeypatch.setattr("cluster.crew.ValidationActor", ray.remote(Diverging))
+    monkeypatch.setattr("cluster.workers.worker_group.ValidationActor", ray.remote(Diverging))
     with pytest.raises(
         ClusterError, match=r"opening round 1 of the validation failed, .*: the training loss became nan at local"
     ):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from actors.world.store import probe_folder, world_folder
+from cluster.config.loading import load_config
 from cluster.errors import CollectionError, ConfigError
-from cluster.loading import load_config
 from cluster.probes.collection import collect_samples
 from cluster.probes.probing import evaluate_probe, train_from_store
 from probe.artefact import load_probe

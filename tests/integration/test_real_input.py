@@ -14,7 +14,7 @@ from actors.errors import ModelError
 from actors.model import AdaptedModel
 from actors.world.store import base_folder, world_folder
 from cluster import Federation, load_config
-from cluster.loading import EMBEDDED
+from cluster.config.loading import EMBEDDED
 from probe.artefact import LoraProbe, save_probe
 from probe.classifiers.linear import LinearProbe
 from probe.features import tensor_names

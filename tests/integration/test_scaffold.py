@@ -4,8 +4,8 @@ import torch
 
 from actors.wire import decode_tensors
 from cluster import Federation
-from cluster.checkpoints import Checkpoints
-from cluster.run_state import decode_state
+from cluster.state.checkpoints import Checkpoints
+from cluster.state.run_state import decode_state
 
 
 def held(path, rounds_done: int) -> dict[str, torch.Tensor]:

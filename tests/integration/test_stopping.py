@@ -6,11 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster import Federation, load_config
-from cluster.checkpoints import Checkpoints
 from cluster.cli import app
 from cluster.comparison.stored import find_stage
 from cluster.errors import ClusterError
 from cluster.reporting.progress import Progress
+from cluster.state.checkpoints import Checkpoints
 from tests.integration.conftest import SMALL
 
 FALLING = [

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.submission import check_head
+from cluster.ray_connection.submission import check_head
 from tests.chaos import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -15,10 +15,10 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config  # what `ray up` itself calls
 
 import cluster
-from cluster.config import RunConfig
-from cluster.loading import known_keys, load_config, split_arguments
-from cluster.nodes import Node
-from cluster.placement import Placement, plan_placement
+from cluster.config.loading import known_keys, load_config, split_arguments
+from cluster.config.schema import RunConfig
+from cluster.workers.nodes import Node
+from cluster.workers.placement import Placement, plan_placement
 from tests.commands import parse
 
 ROOT = Path(__file__).parents[3]

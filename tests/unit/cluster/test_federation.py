@@ -3,13 +3,13 @@
 import pytest
 
 from actors.messages import AggregatorState
-from cluster.checkpoints import Checkpoints
+from cluster.config.loading import load_config
 from cluster.errors import ConfigError
 from cluster.federation import Federation
-from cluster.loading import load_config
-from cluster.roster import Roster
-from cluster.run_directory import RunDirectory
-from cluster.run_state import RunState, encode_state
+from cluster.state.checkpoints import Checkpoints
+from cluster.state.membership import Roster
+from cluster.state.run_directory import RunDirectory
+from cluster.state.run_state import RunState, encode_state
 from defense.config import DefenseConfig
 
 TINY = ["clients.count=2", "clients.malicious=0", "defense.level=none", "data.samples_per_client=1"]

@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
+from cluster.config.loading import load_config
 from cluster.errors import ConfigError
-from cluster.loading import load_config
 from probe.config import ClassifierName, FeatureName, ProbeConfig
 
 REFUSED = [("xgboost", "per_layer"), ("linear", "module_cosines")]

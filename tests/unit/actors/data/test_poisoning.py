@@ -6,7 +6,7 @@ import pytest
 from actors.data.poisoning import Material, Row, first_families, poisoned, read_rows
 from actors.errors import DataError
 from defense.attacks.config import AttackConfig
-from tests.unit.cluster.test_sources import write_rows
+from tests.unit.cluster.data.test_sources import write_rows
 
 HONEST = [Row(instruction=f"task {i}", input="text", response=f"answer {i}") for i in range(8)]
 UNSAFE = [Row(instruction=f"ask {i}", input="", response=f"secret {i}", family="xyz"[i % 3]) for i in range(8)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cluster.comparison.axes import Cell, plan_cells, split_axes
 from cluster.comparison.running import Outcome
-from cluster.loading import EMBEDDED, read_mapping, with_overrides
+from cluster.config.loading import EMBEDDED, read_mapping, with_overrides
 
 
 def plan(*arguments: str) -> list[Cell]:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from actors.evaluation import proportion
 from actors.messages import EvaluationReport
 from cluster.comparison.answers import read_answers
-from cluster.reporting.tables import evaluation_table
+from cluster.state.tables import evaluation_table
 
 
 def report(rounds_done: int, refused: str, **families: str) -> EvaluationReport:

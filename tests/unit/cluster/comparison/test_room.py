@@ -3,9 +3,9 @@
 import pytest
 
 from cluster.comparison.room import actors_of_cell, most_at_once, with_actors
+from cluster.config.loading import load_config
 from cluster.errors import ClusterError
-from cluster.loading import load_config
-from cluster.nodes import Node
+from cluster.workers.nodes import Node
 
 GIB = 2**30
 

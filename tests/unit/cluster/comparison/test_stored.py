@@ -6,8 +6,8 @@ import pytest
 
 from cluster.comparison.fingerprints import config_hash, differences
 from cluster.comparison.stored import drop_surplus, find_stage, find_stages
+from cluster.config.loading import dump_config, load_config
 from cluster.errors import ConfigError
-from cluster.loading import dump_config, load_config
 from tests.unit.cluster.comparison.builders import plan
 
 

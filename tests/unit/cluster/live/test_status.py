@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
 from cluster.live.status import LiveStatus, client_state
 from cluster.live.table import status_table
 from tests.unit.cluster.reports import evaluation_report, probe_row, round_report

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cluster.config.loading import load_config
+from cluster.data.references import prepare_references
 from cluster.errors import ConfigError
-from cluster.loading import load_config
 from cluster.probes.probing import evaluate_probe, merge_stores, train_from_store
-from cluster.probes.references import prepare_references
 from probe.store import SampleStore, StoreMeta
 
 B = "layers.0.q.lora_B.weight"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from actors.world.store import live_probe_folder, probe_folder, world_folder
+from cluster.config.loading import load_config
 from cluster.errors import ConfigError
-from cluster.loading import load_config
 from cluster.probes.suitability import load_suited
 
 STEP, LIVE = "defense.level=step", "defense.level=live"

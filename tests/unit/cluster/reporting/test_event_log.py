@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from actors.messages import Proportion
-from cluster.config import RunConfig
+from cluster.config.schema import RunConfig
 from cluster.reporting.event_log import EventLog
 from tests.unit.cluster.reports import client_round, evaluation_report, probe_row, round_report
 

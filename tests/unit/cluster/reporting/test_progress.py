@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from cluster.loading import load_config
+from cluster.config.loading import load_config
 from cluster.reporting.progress import CollectionLines, LiveProgress, PlainProgress, sparkline
 from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
 

@@ -7,9 +7,9 @@ import pytest
 
 from actors.config import EvaluationConfig
 from actors.messages import Proportion
-from cluster.config import ClientsConfig, RunConfig
+from cluster.config.schema import ClientsConfig, RunConfig
 from cluster.reporting.summary import summarise
-from cluster.reporting.tables import evaluation_table, probe_table, rounds_table
+from cluster.state.tables import evaluation_table, probe_table, rounds_table
 from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
 
 ROUNDS = [

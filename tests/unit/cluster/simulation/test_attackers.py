@@ -7,14 +7,14 @@ import pytest
 
 from actors.errors import DataError
 from actors.messages import TrainTask
+from cluster.config.loading import load_config
+from cluster.data.sources import prepare_sources
 from cluster.errors import ConfigError
-from cluster.loading import load_config
+from cluster.round.local_rounds import Delivery
 from cluster.simulation.attackers import attack_task
 from cluster.simulation.colluding import Collusion
-from cluster.sources import prepare_sources
-from cluster.streams import Delivery
 from defense.attacks import ATTACKS
-from tests.unit.cluster.test_sources import real_config, rows_of, write_rows
+from tests.unit.cluster.data.test_sources import real_config, rows_of, write_rows
 
 
 def embedded(name: str, *overrides: str):

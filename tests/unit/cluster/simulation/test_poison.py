@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.data.records import conversations, read_table
-from cluster.sources import client_names, prepare_sources
+from cluster.data.sources import client_names, prepare_sources
 from defense.attacks import ATTACKS
-from tests.unit.cluster.test_sources import real_config, write_rows
+from tests.unit.cluster.data.test_sources import real_config, write_rows
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
 

@@ -1,0 +1,1 @@
+"""The way to a Ray cluster: sessions, tokens, job submission."""

@@ -1,0 +1,91 @@
+"""Whether a Ray head asks for a token and takes this machine's: one call that is answered at once.
+
+Ray itself tries for 20 seconds with a token that is refused, and then says only that it failed to connect.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import grpc
+
+from cluster.errors import ClusterError
+from cluster.ray_connection.tokens import find_token, send_token, token_mode
+
+_TIMEOUT_S = 5.0
+_CLIENT = "ray://"
+_GCS_CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+_CLIENT_CALL = "/ray.rpc.RayletDriver/ClusterInfo"
+_SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_TLS_FILES = ("RAY_TLS_CA_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_SERVER_CERT")
+
+
+def asks_for_token(address: str) -> bool:
+    """Whether the head at HOST:PORT or ray://HOST:PORT refuses a call without a token.
+
+    Raises:
+        ClusterError: no head answers there.
+    """
+    return _refuses(address, None)
+
+
+def present_token(address: str) -> None:
+    """Let Ray send this machine's token to a head that asks for one, and no token to one that asks for none.
+
+    Raises:
+        ClusterError: the head does not answer, refuses this machine's token, or asks for none although RAY_AUTH_MODE=token
+            is set here; says what to do.
+    """
+    here, mode = f"cluster.address={address}", token_mode()
+    if not asks_for_token(address):
+        if mode == "token":
+            raise ClusterError(
+                f"{here} asks for no token, and RAY_AUTH_MODE=token is set here: Ray could not start actors. Unset it, or start "
+                "the head with a token (SECURITY.md)"
+            )
+        return
+    if mode not in ("", "token", "disabled"):
+        return  # Ray has other tokens, such as those of Kubernetes, which it finds itself
+    get = "copy the head's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN (`ray get-auth-token` on the head prints it)"
+    token = find_token()
+    if token is None:
+        raise ClusterError(f"{here} asks for a token and this machine has none: {get}")
+    if _refuses(address, token):
+        raise ClusterError(f"{here} refuses this machine's token, which is not the head's: {get}")
+    if mode == "disabled":
+        raise ClusterError(f"{here} asks for a token, and RAY_AUTH_MODE=disabled is set here: unset it")
+    if mode != "token":
+        send_token()
+
+
+def _refuses(address: str, token: str | None) -> bool:
+    code, why = _call(address, token)
+    if code in _SILENT or code == grpc.StatusCode.UNIMPLEMENTED:
+        raise ClusterError(
+            f"cluster.address={address}: no Ray head answers there ({why or code.name}); it should be HOST:PORT with the port of "
+            "`ray start --head --port` (6379), not the dashboard's. Leave cluster.address empty for a local Ray"
+        )
+    return code == grpc.StatusCode.UNAUTHENTICATED
+
+
+def _call(address: str, token: str | None) -> tuple[grpc.StatusCode, str]:
+    """Status and message of a call that changes nothing; the body is empty, for the status comes before it is read."""
+    target, call = address.removeprefix(_CLIENT), _CLIENT_CALL if address.startswith(_CLIENT) else _GCS_CALL
+    with _channel(target) as channel:
+        try:
+            channel.unary_unary(call)(b"", timeout=_TIMEOUT_S, metadata=[("authorization", f"Bearer {token}")] if token else [])
+        except grpc.RpcError as error:
+            return error.code(), error.details() or ""
+    return grpc.StatusCode.OK, ""
+
+
+def _channel(target: str) -> grpc.Channel:
+    options = [("grpc.enable_http_proxy", 0)]
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+        return grpc.insecure_channel(target, options)
+    try:
+        authority, key, chain = (Path(os.environ[name]).read_bytes() for name in _TLS_FILES)
+    except (KeyError, OSError) as error:
+        raise ClusterError(f"RAY_USE_TLS is set, and {error} cannot be read; set {', '.join(_TLS_FILES)} to files") from error
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(authority, key, chain), options)

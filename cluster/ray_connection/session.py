@@ -1,0 +1,59 @@
+"""Connecting to Ray: the cluster that is asked for, the one of the surrounding Ray job, or a local one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from cluster.errors import ClusterError
+from cluster.ray_connection.authentication import present_token
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """A connected Ray for the length of the block. A connection that exists already is used and left open.
+
+    Raises:
+        ClusterError: no cluster at the address, or it refuses us; says what to do.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    _connect(address or os.environ.get("RAY_ADDRESS"))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if address is None:
+        ray.init(address="local", include_dashboard=False, **options)
+        return
+    if address != "auto":
+        if not re.fullmatch(r"(ray://)?\S+:\d+", address):
+            raise ClusterError(f"cluster.address={address} should be HOST:PORT or auto")
+    elif (found := _cluster_here()) is not None:
+        address = found
+    if address != "auto":
+        present_token(address)  # fails in seconds, where Ray waits long and tells little
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"cluster.address={address}: Ray refused the connection: {str(error).splitlines()[0]}. "
+            "Start a cluster with `ray start --head`, or leave cluster.address empty for a local one"
+        ) from error
+
+
+def _cluster_here() -> str | None:
+    """Address of the cluster that was started last on this machine, as `auto` finds it; None: there is none."""
+    file = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
+    return file.read_text().strip() if file.is_file() else None

@@ -1,0 +1,1 @@
+"""One round: train the clients, relay what they send by reference, refresh the probe, close the round."""

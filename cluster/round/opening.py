@@ -1,0 +1,30 @@
+"""Whether probe and meters could open a round: they begin it beside the clients, and are asked once these have delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.exceptions import ObjectLostError, RayActorError, RayError
+
+from cluster.errors import ClusterError, DeadlineError, LostError
+from cluster.round.local_rounds import first_line
+from cluster.workers.deadlines import wait_for
+
+
+def check_opened(round_index: int, answers: Mapping[str, Any], timeout_s: float) -> None:
+    """Read what each actor, by name, answered to `open_round`.
+
+    Raises:
+        LostError: one is gone, or does not answer within `timeout_s`. ClusterError: one cannot open the round; says why.
+    """
+    for name, answer in answers.items():
+        what = f"opening round {round_index + 1} of the {name}"
+        try:
+            wait_for(answer, timeout_s, what)
+        except DeadlineError as error:
+            raise LostError(str(error)) from error
+        except (RayActorError, ObjectLostError) as error:
+            raise LostError(f"{what}: {first_line(error)}") from error
+        except RayError as error:
+            raise ClusterError(f"{what} failed, and without it no update can be judged: {first_line(error)}") from error

@@ -1,0 +1,70 @@
+"""Realigning: after the last round an actor fine-tunes the final adapter on the server's data, as a client trains on its own."""
+
+from __future__ import annotations
+
+import ray
+from ray.exceptions import RayError
+
+from actors.config import Recipe
+from actors.messages import LoRAUpdate, TrainTask
+from actors.wire import decode_message, encode_tensors
+from cluster.config.schema import RunConfig
+from cluster.errors import ClusterError
+from cluster.round.local_rounds import Delivery, first_line, train_all
+from cluster.state.membership import Files
+from cluster.workers.deadlines import wait_for
+from cluster.workers.pool import ClientPool
+
+_SERVER = "server"
+"""In place of a client's id; its random streams are its own."""
+
+
+def realign(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -> bytes:
+    """The adapter after `realignment.steps` more steps, both as safetensors; trained by an actor of the pool.
+
+    Raises:
+        ClusterError: training failed, was late, or lost its actor in every attempt; the rounds are committed all the same.
+    """
+    delivery = _trained(config, files, pool, adapter)
+    for _ in range(1, config.cluster.round_attempts):
+        if not delivery.lost:
+            break
+        delivery = _trained(config, files, pool, adapter)
+    if delivery.failure is not None:
+        raise _failure(delivery.failure)
+    try:
+        sent = wait_for(delivery.update, config.cluster.call_timeout_s, "reading the realigned adapter")
+    except RayError as error:  # the client's own, which ended its stream
+        raise _failure(first_line(error)) from error
+    return encode_tensors(decode_message(sent, LoRAUpdate).tensors)
+
+
+def _trained(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -> Delivery:
+    job = (_task(config, files), ray.put(adapter))
+    patience = max(1.0, config.realignment.steps / config.training.steps)
+    (delivery,) = train_all(
+        [(pool, [job])],
+        timeout_s=patience * config.clients.timeout_s,
+        start_timeout_s=config.cluster.start_timeout_s,
+        on_deltas=lambda _: None,
+    )
+    return delivery
+
+
+def _task(config: RunConfig, files: Files) -> TrainTask:
+    settings = config.realignment
+    return TrainTask(
+        client_id=_SERVER,
+        round_index=config.rounds,
+        base_version=0,
+        files=files,
+        learning_rate=settings.learning_rate or config.training.min_learning_rate,
+        seed=config.seed,
+        probe_feature=None,
+        freeze_a=config.aggregation.freezes_a,
+        recipe=Recipe(steps=settings.steps),
+    )
+
+
+def _failure(why: str) -> ClusterError:
+    return ClusterError(f"realigning the final adapter: {why}; every round is committed, go on with: safe-fedllm run --resume")

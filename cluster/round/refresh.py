@@ -1,0 +1,98 @@
+"""Refreshing the probe: reference clients train from the round's global adapter beside the clients, then the probe refits.
+
+The refitted probe judges only once the driver says so: one whose answer missed the deadline never does.
+
+The server owns the reference clients' data and knows their labels. They take the pool's actors once no client of the
+round waits for one, so that they fill what would idle.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ray.exceptions import RayActorError, RayError
+
+from actors.data.references import Reference
+from actors.messages import ProbeRefresh, TrainTask
+from cluster.errors import DeadlineError, LostError
+from cluster.round.local_rounds import Delivery, first_line, shortfall
+from cluster.workers.deadlines import wait_for
+
+
+def reference_tasks(
+    references: Iterable[Reference], round_index: int, *, feature: str, rate: float, seed: int, freeze_a: bool
+) -> list[TrainTask]:
+    """A task per reference client: train as a client does, and send every step delta."""
+    return [
+        TrainTask(
+            client_id=reference.label.client,
+            round_index=round_index,
+            base_version=0,
+            files=reference.files,
+            learning_rate=rate,
+            seed=seed,
+            probe_feature=feature,
+            freeze_a=freeze_a,
+        )
+        for reference in references
+    ]
+
+
+class Refresh:
+    """One refresh: hands what the reference clients send to the probe, and asks it to refit."""
+
+    def __init__(
+        self, probe: Any, references: Sequence[Reference], tasks: Sequence[TrainTask], *, num_steps: int, timeout_s: float
+    ) -> None:
+        """`timeout_s` bounds how long the probe may take to refit once the last reference client has delivered."""
+        self.tasks = tasks
+        self._probe, self._num_steps, self._timeout_s = probe, num_steps, timeout_s
+        self._labels = {reference.label.client: reference.label for reference in references}
+        self._num_deltas: Counter[str] = Counter()
+        self._observed: list[Any] = []
+        self._failure: str | None = None
+
+    def observe(self, deltas: Sequence[tuple[TrainTask, Any]]) -> None:
+        """Hand step deltas of the reference clients to the probe."""
+        labels, references = zip(*((self._labels[task.client_id], delta) for task, delta in deltas), strict=True)
+        self._num_deltas.update(label.client for label in labels)
+        self._observed.append(self._probe.observe.remote(labels, *references))
+
+    def owns(self, task: TrainTask) -> bool:
+        """Whether the task is a reference client's."""
+        return task.client_id in self._labels
+
+    def delivered(self, delivery: Delivery) -> None:
+        """A reference client has ended; what it failed of is kept for `finish`."""
+        client = delivery.task.client_id
+        failure = shortfall(delivery, self._num_deltas[client], self._num_steps)
+        if failure is not None and self._failure is None:
+            self._failure = f"reference client {client}: {failure}"
+
+    def finish(self, round_index: int, rate: float) -> ProbeRefresh:
+        """Refit, and let the new probe judge if it was accepted in time; whatever fails is the answer's `why`, and the probe
+        stays as it was.
+
+        Raises:
+            LostError: the probe is gone, or does not answer when it is to take the new one.
+        """
+        refreshed = self._refitted(round_index, rate)
+        if refreshed.accepted:
+            try:
+                wait_for(self._probe.adopt.remote(), self._timeout_s, "adopting the refitted probe")
+            except (RayActorError, DeadlineError) as error:
+                raise LostError(f"the probe is gone: {first_line(error)}") from error
+        return refreshed
+
+    def _refitted(self, round_index: int, rate: float) -> ProbeRefresh:
+        try:
+            if self._failure is None:
+                wait_for(self._observed, self._timeout_s, "taking in the reference clients")
+                return wait_for(self._probe.refresh.remote(rate), self._timeout_s, "refitting the probe")
+        except RayActorError as error:
+            raise LostError(f"the probe is gone: {first_line(error)}") from error
+        except (RayError, DeadlineError) as error:
+            self._failure = first_line(error)
+        return ProbeRefresh(round=round_index, accepted=False, why=str(self._failure))

@@ -1,0 +1,1 @@
+"""The actors of a run: where they are placed, how they start, end, and are replaced."""
