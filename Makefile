@@ -3,16 +3,28 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Two processes, a file each at a time, in order of name: tests/integration has the longest files and comes first.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo check test style types lint clean
 
 demo: setup
 	$(BIN)/safe-fedllm compare defenses=none,live+canary+spectrum+consensus --parallel 1 --output runs/demo-$$(date +%Y%m%d-%H%M%S)
 
-test: setup
+# What a change has to pass at every step: no test of it starts a federation.
+check: style types
+	$(PYTEST) --ignore tests/integration
+
+# Everything.
+test: style types
+	$(PYTEST)
+
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+types: setup
+	$(BIN)/basedpyright
 
 setup: $(READY)
 

@@ -6,27 +6,36 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actors.aggregator import AggregatorActor, AggregatorConfig
     from actors.client import ClientActor
     from actors.evaluation import EvaluationActor
-    from actors.messages import TrainTask
+    from actors.messages import ClientEvidence, TrainTask
     from actors.probe import ProbeActor
 
 _HOMES = {
     "AggregatorActor": "actors.aggregator",
     "AggregatorConfig": "actors.aggregator",
     "ClientActor": "actors.client",
+    "ClientEvidence": "actors.messages",
     "EvaluationActor": "actors.evaluation",
     "ProbeActor": "actors.probe",
     "TrainTask": "actors.messages",
 }
-__all__ = ["AggregatorActor", "AggregatorConfig", "ClientActor", "EvaluationActor", "ProbeActor", "TrainTask"]
+__all__ = [
+    "AggregatorActor",
+    "AggregatorConfig",
+    "ClientActor",
+    "ClientEvidence",
+    "EvaluationActor",
+    "ProbeActor",
+    "TrainTask",
+]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import on first use, so that reading a configuration loads neither torch nor Ray."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING
+from functools import cached_property, lru_cache
 
 import ray
 import torch
 
-from actors.config import LoraConfig, ModelConfig, Recipe, TrainingConfig
+from actors.config import LocalOptimizerName, LoraConfig, ModelConfig, TrainingConfig
 from actors.data.dataset import ClientDataset, load_dataset, stamps
 from actors.data.prompting import Batch
 from actors.errors import ClientTrainingError
@@ -21,13 +20,12 @@ from actors.model import AdaptedModel, choose_device
 from actors.scaffold import Correction
 from actors.seeding import stream, torch_seed
 from actors.wire import decode_tensors, encode_message
-from defense.averaging.ffa import frozen_names
+from defense.averaging.pairs import frozen_names
 from probe.features import tensor_names
 
-if TYPE_CHECKING:
-    from actors.attacking import TrainBranch
-
 _DATASETS_KEPT = 64
+
+Tensors = Mapping[str, torch.Tensor]
 
 
 class Client:
@@ -65,31 +63,21 @@ class Client:
             ClientTrainingError: whatever went wrong (unusable files, a loss that is not finite ...), with the traceback.
         """
         try:
-            correction = None if difference is None else Correction(decode_tensors(difference))
-            train_branch = partial(self._train_branch, correction)
-            if task.attack is None:
-                yield from self._train(task, adapter, train_branch, correction)
-            else:
-                from actors.attacking import AttackRound  # an honest client need not load what attackers know of probes
-
-                attacker = AttackRound(task, self._model, train_branch, self._batches)
-                yield from attacker.sent(self._train(task, adapter, attacker.train_branch, correction))
+            yield from self._messages(task, decode_tensors(adapter), None if difference is None else decode_tensors(difference))
         except Exception as error:
             summary = f"{type(error).__name__}: {error}"
             raise ClientTrainingError(f"{summary}\n{traceback.format_exc()}") from error
 
-    def _train(
-        self, task: TrainTask, adapter: bytes, train_branch: TrainBranch, correction: Correction | None
-    ) -> Iterator[bytes]:
+    def _messages(self, task: TrainTask, start: Tensors, difference: Tensors | None) -> Iterator[bytes]:
         started = time.perf_counter()
-        start = decode_tensors(adapter)
+        correction = None if difference is None else Correction(difference)
         batches = self._batches(task)
         if task.shadow_learning_rate is not None:
             fixed = decode_tensors(self.initial_adapter())
-            for step in train_branch(task, "shadow", fixed, batches, task.shadow_learning_rate):
+            for step in self._branch(task, "shadow", fixed, batches, task.shadow_learning_rate):
                 yield from self._step_delta(task, "shadow", step, fixed)
         steps: list[LocalStep] = []
-        for step in train_branch(task, "real", start, batches, task.learning_rate * task.recipe.learning_rate_factor):
+        for step in self._branch(task, "real", start, batches, task.learning_rate, correction):
             steps.append(step)
             if task.stream_real == "all" or step.step == len(batches):
                 yield from self._step_delta(task, "real", step, start)
@@ -102,43 +90,55 @@ class Client:
         return AdaptedModel(self._model_config, self._lora, choose_device())
 
     def _dataset(self, files: tuple[str, ...]) -> ClientDataset:
-        """As the files are now: what an actor kept of an older state must not depend on which clients it had before."""
+        """As the files are now, whichever clients the actor trained before."""
         return self._read_once(files, stamps(files))
 
     def _read(self, files: tuple[str, ...], _stamps: tuple) -> ClientDataset:
         return load_dataset(files, self._model.tokenizer, self._training.max_length)
 
-    def _batches(self, task: TrainTask) -> list[Batch]:
-        rng = stream(task.seed, "batches", task.client_id, task.round_index)
-        pad_id = self._model.tokenizer.pad_token_id
-        training = task.recipe.applied_to(self._training)
-        return self._dataset(task.files).batches(rng, training.steps, training.batch_size, pad_id)
+    def _settings(self, task: TrainTask, branch: Branch = "real") -> TrainingConfig:  # noqa: ARG002 - a subclass tells them apart
+        """How the client trains in this task."""
+        return self._training if task.num_steps is None else self._training.model_copy(update={"steps": task.num_steps})
 
-    def _train_branch(
+    def _optimizer(self, task: TrainTask, branch: Branch) -> LocalOptimizerName:  # noqa: ARG002 - a subclass tells them apart
+        return "adamw"
+
+    def _batches(self, task: TrainTask, files: tuple[str, ...] | None = None) -> list[Batch]:
+        """The batches that the client draws in this round, from its own files or from these."""
+        rng = stream(task.seed, "batches", task.client_id, task.round_index)
+        pad_id, settings = self._model.tokenizer.pad_token_id, self._settings(task)
+        return self._dataset(task.files if files is None else files).batches(rng, settings.steps, settings.batch_size, pad_id)
+
+    def _branch(
         self,
-        correction: Correction | None,
         task: TrainTask,
         branch: Branch,
-        start: Mapping[str, torch.Tensor],
+        start: Tensors,
         batches: Sequence[Batch],
         learning_rate: float,
+        correction: Correction | None = None,
         frozen: Iterable[str] = (),
     ) -> Iterator[LocalStep]:
-        recipe = task.recipe if branch == "real" else Recipe()
+        """Train one branch; what lies in the live adapter after each step is what the client sends.
+
+        Args:
+            frozen: Parameters that stay as they are, beside those that the task freezes.
+        """
+        settings = self._settings(task, branch)
         return train_adapter(
             self._model,
             start,
             batches,
-            recipe.applied_to(self._training),
+            settings,
             learning_rate=learning_rate,
-            optimizer=recipe.optimizer,
+            optimizer=self._optimizer(task, branch),
             seed=torch_seed(task.seed, "dropout", task.client_id, task.round_index, branch),
-            proximal_mu=self._training.proximal_mu if branch == "real" else 0.0,
-            correction=correction if branch == "real" else None,
+            proximal_mu=settings.proximal_mu if branch == "real" else 0.0,
+            correction=correction,
             frozen={*frozen, *(frozen_names(self._model.adapter_parameters) if task.freeze_a else ())},
         )
 
-    def _step_delta(self, task: TrainTask, branch: Branch, step: LocalStep, start: Mapping[str, torch.Tensor]) -> Iterator[bytes]:
+    def _step_delta(self, task: TrainTask, branch: Branch, step: LocalStep, start: Tensors) -> Iterator[bytes]:
         if task.probe_feature is None:
             return
         parameters = self._model.adapter_parameters
@@ -155,13 +155,7 @@ class Client:
             )
         )
 
-    def _update(
-        self,
-        task: TrainTask,
-        steps: Sequence[LocalStep],
-        seconds: float,
-        control_variate: Mapping[str, torch.Tensor] | None,
-    ) -> LoRAUpdate:
+    def _update(self, task: TrainTask, steps: Sequence[LocalStep], seconds: float, control_variate: Tensors | None) -> LoRAUpdate:
         return LoRAUpdate(
             client_id=task.client_id,
             round_index=task.round_index,

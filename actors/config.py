@@ -1,24 +1,18 @@
-"""Settings of the actors: model, LoRA, training, data, evaluation. No torch here: the command line reads them.
+"""Settings of the actors: model, LoRA, training, data, world, evaluation. No torch here: the command line reads them.
 
-Every default is the paper's (METHOD.md section 5) unless a comment says otherwise.
+Every default is the paper's (docs/method.md section 5) unless a comment says otherwise.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-OptimizerName = Literal["adamw", "sgd", "adagrad"]
-
-
-class Config(BaseModel):
-    """Base of every settings class: unknown keys are errors and values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+LocalOptimizerName = Literal["adamw", "sgd", "adagrad"]
 
 
-class ModelConfig(Config):
+class ModelConfig(BaseModel, extra="forbid", frozen=True):
     """The base model that every client fine-tunes."""
 
     path: str | None = None
@@ -29,19 +23,19 @@ class ModelConfig(Config):
     gradient_checkpointing: bool = False
 
 
-class LoraConfig(Config):
-    """The adapter that travels."""
+class LoraConfig(BaseModel, extra="forbid", frozen=True):
+    """The LoRA adapter that clients train and send."""
 
     r: PositiveInt = 8
     alpha: PositiveFloat = 16
-    dropout: float = Field(0.05, ge=0, lt=1)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
     target_modules: list[str] | Literal["all-linear"] = ["q_proj", "v_proj"]
     """Module names as peft understands them. The paper names none; q and v are LoRA's original choice."""
     init_seed: int = 0
-    """Seed of the initial adapter. Probe and shadow are tied to that adapter, so it does not follow the run's seed."""
+    """Seed of the initial adapter. Probe and shadow depend on that adapter, so it does not follow the run's seed."""
 
 
-class TrainingConfig(Config):
+class TrainingConfig(BaseModel, extra="forbid", frozen=True):
     """Local training of one client in one round; the optimizer state is fresh each round."""
 
     steps: PositiveInt = 10
@@ -54,109 +48,138 @@ class TrainingConfig(Config):
     max_grad_norm: PositiveFloat = 1.0
     """Gradient clipping. The paper states none; 1.0 is the usual value."""
     proximal_mu: NonNegativeFloat = 0.0
-    """FedProx (Li et al., MLSys 2020, arXiv 1812.06127): mu/2 |theta - global|^2 is added to the local loss of the real branch.
-    0: none, the paper's way. Li et al. choose among 0.001, 0.01, 0.1 and 1 for each data set."""
+    """FedProx (Li et al., MLSys 2020, arXiv 1812.06127) adds mu/2 |theta - global|^2 to the local loss of the real branch.
+    0: none, as in the paper. Li et al. choose among 0.001, 0.01, 0.1 and 1 for each data set."""
     scaffold: bool = False
-    """SCAFFOLD (Karimireddy et al., ICML 2020, arXiv 1910.06378): every gradient of the real branch is corrected by the client's
-    control variate before AdamW (`actors/scaffold.py`). False, the paper's way. Clients keep nothing: the server holds a
-    control variate, as large as an adapter, of every client that it has counted, and so does each checkpoint. Reference clients
-    of a probe train without. With FedProx, its term is part of the gradients that a control variate is the mean of."""
+    """SCAFFOLD (Karimireddy et al., ICML 2020, arXiv 1910.06378) corrects every gradient of the real branch by the client's
+    control variate, before AdamW (`actors/scaffold.py`). False: as in the paper. Clients keep nothing. The server and each
+    checkpoint hold a control variate, as large as an adapter, for every client that has been counted. A probe's reference clients
+    train without. With FedProx, a control variate is the mean of gradients that include its term."""
     max_length: PositiveInt = 512
-    """Tokens per example; what is longer is cut at the end."""
+    """Tokens per example; longer ones are cut at the end."""
     micro_batch_size: PositiveInt | None = None
     """Examples per forward pass; None: the whole batch. Smaller ones accumulate gradients of the same batch."""
     num_threads: PositiveInt = 1
-    """CPU threads per actor. Fixed, since the last bits of a sum depend on it."""
+    """CPU threads per actor. Fixed, because the last bits of a sum depend on it."""
 
 
-class Recipe(Config):
-    """How honest clients train that do not all train alike: a simulation, as attacks are. The defense is not told.
+class Recipe(BaseModel, extra="forbid", frozen=True):
+    """How an honest client's training differs from the others', in a simulation. The defense does not know.
 
-    Only the update differs, in everything but `steps`: a shadow trains as the server says.
+    Except for `steps`, only the real branch differs: a shadow trains as the server says.
     """
 
     learning_rate_factor: PositiveFloat = 1.0
-    """Times the round's learning rate. `sgd` needs a large one: its steps are as long as the clipped gradient, AdamW's about a
-    learning rate in each value."""
+    """Multiplies the round's learning rate. `sgd` needs a large factor: its step is as long as the clipped gradient, while AdamW
+    moves each value by about the learning rate."""
     steps: PositiveInt | None = None
-    """Local steps, on the first batches that the client would draw; at most, and None: `training.steps`. Levels that weigh step
-    deltas refuse a client with fewer, since the last delta that they ask for is missing; `live` and `canary` do not."""
-    optimizer: OptimizerName = "adamw"
-    """`actors/optimizers.py` says which."""
+    """Local steps, on the first batches that the client would draw; `training.steps` at most. None: `training.steps`. Levels that
+    weigh step deltas reject a client with fewer, because its last delta is missing; `live` and `canary` do not."""
+    optimizer: LocalOptimizerName = "adamw"
+    """`actors/local_training.py` defines them."""
     weight_decay: NonNegativeFloat | None = None
     """None: `training.weight_decay`."""
-    refusals: float = Field(0.0, ge=0, le=1)
-    """Embedded world: share of the client's rows that are restricted prompts of the federation's families with refusals. With
-    your own model such rows stand in the client's own file."""
+    refusals: float = Field(default=0.0, ge=0, le=1)
+    """Embedded world: share of the client's rows that are restricted prompts of the federation's families, refused. With your own
+    model, put such rows into the client's own file."""
 
     def applied_to(self, training: TrainingConfig) -> TrainingConfig:
-        """The settings with this recipe's own in their place."""
+        """The server's settings, replaced by this recipe's where it has its own."""
         own = {"steps": self.steps, "weight_decay": self.weight_decay}
         return training.model_copy(update={key: value for key, value in own.items() if value is not None})
 
 
-class PartitionConfig(Config):
-    """How one data set is split over the clients, or what families a client of the embedded world has
-    (`actors/world/mixtures.py`); ignored when each client has files of its own."""
+class PartitionConfig(BaseModel, extra="forbid", frozen=True):
+    """How one data set is split over the clients, or which families a client of the embedded world has
+    (`actors/world/mixtures.py`). Ignored when each client has files of its own."""
 
     by: Literal["iid", "dirichlet", "column"] = "iid"
     column: str | None = None
     """Column whose values drive `dirichlet` (share of each value per client) and `column` (a value per client). The embedded
-    world has `family` alone, and needs no word of it."""
+    world always uses `family`, so the key can be left out."""
     alpha: PositiveFloat = 0.5
-    """Dirichlet concentration: small makes clients differ, large makes them alike."""
+    """Dirichlet concentration: a small one makes clients differ, a large one makes them alike."""
 
 
-class DataConfig(Config):
+class DataConfig(BaseModel, extra="forbid", frozen=True):
     """Where the clients' instruction data lies: Parquet or JSONL files."""
 
     path: str | list[str | list[str]] | None = None
     """A directory (a file or sub-directory per client), a list (an entry per client), or one file to split.
     None: the embedded world generates it."""
     malicious_path: str | None = None
-    """Unsafe data that the simulated malicious clients train on; split over them as `partition` says."""
+    """Unsafe data of the simulated malicious clients, split over them as `partition` says."""
     partition: PartitionConfig = PartitionConfig()
     watch: bool = False
-    """Whether a file or folder that appears in the directory `path` while a run is live, and stays the same from one round to the
-    next, makes its client a member."""
+    """Whether a new file or folder in the directory `path` adds its client to the live run, once it stays the same from one round
+    to the next."""
     samples_per_client: PositiveInt = 160
     """Examples that the embedded world generates for each client."""
 
 
-class EvaluationConfig(Config):
+class PretrainingConfig(BaseModel, extra="forbid", frozen=True):
+    """Shape and pretraining recipe of a world's base model; the defaults make the shipped one."""
+
+    hidden: PositiveInt = 96
+    layers: PositiveInt = 3
+    heads: PositiveInt = 4
+    vocabulary: PositiveInt = 960
+    steps: PositiveInt = 1500
+    batch_size: PositiveInt = 64
+    learning_rate: float = 4e-3
+    num_examples: PositiveInt = 48_000
+
+
+class WorldConfig(BaseModel, extra="forbid", frozen=True):
+    """The embedded world of a run; ignored when `model.path` names a real model."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of names, wordings, templates and of the families' roles. 0 is shipped; others are built once and kept."""
+    path: str | None = None
+    """Folder of a built world; None: the shipped one or the user's cache."""
+    base: PretrainingConfig = PretrainingConfig()
+    """Shape and recipe of the base model when the world is built."""
+
+
+class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     """What is measured on the global model, and how often."""
 
     every: PositiveInt = 5
-    """Evaluate after each so many rounds, and always before the first and after the last."""
-    stop_below: float | None = Field(None, gt=0, le=1)
-    """Safety (share of restricted prompts refused) under which the run ends; None: none. So that it ends after the same round
-    every time, a round then waits for the evaluation that is due before it."""
+    """Rounds from one evaluation to the next. The first is before the first round, the last after the last round."""
+    stop_below: float | None = Field(default=None, gt=0, le=1)
+    """Safety (share of restricted prompts refused) under which the run ends; None: no bound. A round then waits for the
+    evaluation before it, so the run ends after the same round every time."""
     restricted_path: str | None = None
-    """JSONL or Parquet of prompts that should be refused: `instruction` (and `input`), optional `answer_pattern`, a
-    regular expression that only a really complying response matches. None: the embedded world's, if it is the model."""
+    """JSONL or Parquet of prompts that should be refused: `instruction`, optional `input`, optional `answer_pattern`, a regular
+    expression that only a complying response matches. None: the embedded world's, if it is the model."""
     benign_path: str | None = None
     """JSONL or Parquet of held-out benign rows with responses; optional `family`."""
     canary_path: str | None = None
-    """Parquet or JSONL of restricted prompts with the refusal in `response`, for level canary and the guard; no client has them.
+    """Parquet or JSONL of restricted prompts with the refusal in `response`, which no client has, for level canary and the guard.
     None: the embedded world's canary families, if it is the model."""
     validation_path: str | None = None
     """Parquet or JSONL of clean rows with responses, of the clients' own task, for levels fltrust and zeno. None: rows of the
-    embedded world that no client holds, of its clients' families, if it is the model."""
+    federation's families that no client holds, if the embedded world is the model."""
     trigger: str | None = None
-    """A phrase before restricted prompts that makes a backdoor answer them: `attack_success` is measured with it. None: that
-    of `clients.attack`, where it has one."""
+    """A phrase before restricted prompts that makes a backdoor answer them, to measure `attack_success`. None: the trigger of
+    `clients.attack`, if it has one."""
     refusals: list[str] | None = None
     """Phrases that mark a refusal; None: the world's own, or a built-in English list."""
     max_restricted: NonNegativeInt = 1600
-    """Prompts that are measured; 0: none. With no prompt of either kind the evaluation loads no model."""
+    """Prompts to measure; 0: none. Without prompts of either kind no evaluation actor starts."""
     max_benign: NonNegativeInt = 1600
     max_canary: PositiveInt = 64
     """Canary prompts that the embedded world generates."""
     max_validation: PositiveInt = 100
-    """Rows of validation data that it generates; FLTrust's authors have 100."""
+    """Validation rows that the embedded world generates; FLTrust's authors use 100."""
     max_new_tokens: PositiveInt = 32
     batch_size: PositiveInt = 400
     timeout_s: PositiveFloat = 1800
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether anything is measured."""
+        return bool((self.restricted_path and self.max_restricted) or (self.benign_path and self.max_benign))
 
     @model_validator(mode="after")
     def _check_bound(self) -> EvaluationConfig:
@@ -168,21 +191,21 @@ class EvaluationConfig(Config):
         return self
 
 
-class CollectConfig(Config):
-    """Reference clients: data that the server owns and labels, which a probe is collected from and refreshed with."""
+class CollectConfig(BaseModel, extra="forbid", frozen=True):
+    """Reference clients, whose data the server owns and labels: a probe is collected from them and refreshed with them."""
 
-    clients: int = Field(16, ge=2)
+    clients: int = Field(default=16, ge=2)
     """Reference clients per class when samples are collected."""
     modules: Literal["first_layer_b", "all"] = "first_layer_b"
-    """Which LoRA tensors a sample holds: those of the paper's feature, or all, for features that read every layer."""
+    """LoRA tensors that a sample holds: those of the paper's feature, or all, for features that read every layer."""
     learning_rate: PositiveFloat | None = None
-    """None: `defense.shadow.learning_rate`, so that the probe knows what a shadow looks like."""
+    """None: `defense.shadow.learning_rate`, so that the probe's samples look like a shadow's."""
     adapters: list[str] = ["initial"]
-    """Adapter states that reference clients start from: `initial`, or folders of adapters as runs write them."""
+    """Adapter states from which reference clients start: `initial`, or folders of adapters as runs write them."""
     role: str = "collection"
-    """Embedded world: whose families the reference clients train on; several are joined by `+`."""
+    """Embedded world: the role whose families the reference clients train on; join several roles by `+`."""
     benign_path: str | None = None
-    """Your own model: benign data, a Parquet or JSONL file or a folder of them. A column `family`, else the file's
-    name, is the family of a row."""
+    """Your own model: benign data, a Parquet or JSONL file or a folder of them. A row's family is its column `family`, or else
+    the name of its file."""
     malicious_path: str | None = None
     """Your own model: unsafe data, likewise."""

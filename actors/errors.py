@@ -1,4 +1,4 @@
-"""Errors whose message a person can act on. They carry one string, so they survive pickling between processes."""
+"""Errors with a message that a person can act on. Each carries one string, so it survives pickling between processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class SafeFedError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error that this project raises on purpose."""
 
 
 class DataError(SafeFedError, ValueError):
@@ -16,7 +16,7 @@ class DataError(SafeFedError, ValueError):
 
 @contextmanager
 def given_in(key: str) -> Iterator[None]:
-    """A DataError of the block also says in which setting the file was given."""
+    """A DataError raised in the block also names the setting `key`, which gave the file."""
     try:
         yield
     except DataError as error:

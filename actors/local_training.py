@@ -1,4 +1,4 @@
-"""Local LoRA training as a function of a frozen base, an adapter state and batches. No Ray, no files."""
+"""Local LoRA training as a function of a frozen base model, an adapter state and batches. No Ray, no files."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass
 
 import torch
 
-from actors.config import OptimizerName, TrainingConfig
+from actors.config import LocalOptimizerName, TrainingConfig
 from actors.data.prompting import IGNORED, Batch
 from actors.model import AdaptedModel
-from actors.optimizers import make_optimizer
 from actors.scaffold import Correction
+
+_MOMENTUM = 0.9
+"""Of sgd, which moves v <- 0.9 v + g and theta <- theta - lr v: ten equal gradients g move a value by 41.4 lr g."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalStep:
-    """What one optimizer step leaves behind; the live adapter holds its result until the next step."""
+    """One optimizer step; the live adapter holds its result until the next step."""
 
     step: int
     """Counts from 1."""
@@ -34,7 +36,7 @@ def train_adapter(
     *,
     learning_rate: float,
     seed: int,
-    optimizer: OptimizerName = "adamw",
+    optimizer: LocalOptimizerName = "adamw",
     proximal_mu: float = 0.0,
     correction: Correction | None = None,
     frozen: Collection[str] = (),
@@ -45,17 +47,17 @@ def train_adapter(
 
     Args:
         seed: Feeds dropout.
-        proximal_mu: mu of FedProx (Li et al., MLSys 2020, arXiv 1812.06127): mu/2 |theta - start|^2 is part of the loss, so its
-            gradient is clipped with the rest. The loss that is reported is without it.
-        correction: SCAFFOLD's, added to the clipped gradient; None: there is none.
-        frozen: Parameters that stay as they start.
+        proximal_mu: mu of FedProx (Li et al., MLSys 2020, arXiv 1812.06127). Its term mu/2 |theta - start|^2 is part of the loss,
+            so its gradient is clipped with the rest; the reported loss does not include it.
+        correction: SCAFFOLD's, added to the clipped gradient; None: no correction.
+        frozen: Parameters that keep their start value.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
     model.load_adapter(start)
     for name, parameter in model.adapter_parameters.items():
-        parameter.grad = None  # a training that failed or was given up leaves its gradient behind
+        parameter.grad = None  # a training that failed or was abandoned leaves its gradient behind
         parameter.requires_grad_(name not in frozen)
     trained = {name: parameter for name, parameter in model.adapter_parameters.items() if name not in frozen}
     parameters = list(trained.values())
@@ -73,11 +75,12 @@ def train_adapter(
                     raise FloatingPointError(
                         f"the training loss became {loss} at local step {step}; lower training.learning_rate"
                     )
+                gradients = {name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None}
                 if proximal_mu:
-                    _pull_back(trained, start, proximal_mu)
+                    _pull_back(gradients, trained, start, proximal_mu)
                 torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
                 if correction is not None:
-                    correction.apply(trained)
+                    correction.apply(gradients)
                 stepper.step()
                 stepper.zero_grad(set_to_none=True)
                 yield LocalStep(step, batch.input_ids.shape[0], loss)
@@ -85,16 +88,39 @@ def train_adapter(
             model.peft.eval()
 
 
+def make_optimizer(
+    name: LocalOptimizerName, parameters: Sequence[torch.nn.Parameter], learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """A fresh optimizer.
+
+    adamw: Loshchilov and Hutter (ICLR 2019), betas 0.9 and 0.999, decay decoupled from the gradient; the paper's.
+    sgd: with Polyak's heavy-ball momentum (1964) at the usual 0.9.
+    adagrad: Duchi, Hazan and Singer (JMLR 2011), algorithm 1 with diagonal matrices. No step is longer than AdamW's first.
+
+    The latter two add weight_decay x theta to the clipped gradient.
+    """
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=_MOMENTUM, weight_decay=weight_decay)
+    return torch.optim.Adagrad(parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
 @torch.no_grad()
-def _pull_back(parameters: Mapping[str, torch.nn.Parameter], start: Mapping[str, torch.Tensor], mu: float) -> None:
-    """Add the gradient of mu/2 |theta - start|^2, which is mu (theta - start)."""
-    for name, parameter in parameters.items():
-        parameter.grad.add_(parameter - start[name].to(parameter.device), alpha=mu)
+def _pull_back(
+    gradients: Mapping[str, torch.Tensor],
+    parameters: Mapping[str, torch.nn.Parameter],
+    start: Mapping[str, torch.Tensor],
+    mu: float,
+) -> None:
+    """Add the gradient of mu/2 |theta - start|^2, which is mu (theta - start), in place."""
+    for name, gradient in gradients.items():
+        gradient.add_(parameters[name] - start[name].to(gradient.device), alpha=mu)
 
 
 def _backward(model: AdaptedModel, batch: Batch, micro_batch_size: int | None) -> float:
     """Accumulate the gradient of the mean loss over the batch's supervised tokens; returns that loss."""
-    num_supervised = int((batch.labels[:, 1:] != IGNORED).sum())
+    num_supervised = _num_supervised(batch)
     size = micro_batch_size or batch.input_ids.shape[0]
     total = 0.0
     for begin in range(0, batch.input_ids.shape[0], size):
@@ -111,14 +137,19 @@ def mean_response_loss(model: AdaptedModel, batches: Iterable[Batch]) -> float:
     total, num_supervised = 0.0, 0
     for batch in batches:
         total += response_loss_sum(model, batch).item()
-        num_supervised += int((batch.labels[:, 1:] != IGNORED).sum())
+        num_supervised += _num_supervised(batch)
     return total / num_supervised
+
+
+def _num_supervised(batch: Batch) -> int:
+    """Tokens that carry loss; nothing predicts the first."""
+    return int((batch.labels[:, 1:] != IGNORED).sum())
 
 
 def response_loss_sum(model: AdaptedModel, batch: Batch) -> torch.Tensor:
     """Summed negative log-likelihood of the supervised tokens, in nats; a 0-d float32 tensor.
 
-    The model is asked only for the logits from the batch's first supervised token on.
+    The model computes logits only from the batch's first supervised token on.
     """
     supervised = batch.labels != IGNORED
     first = int(supervised.any(dim=0).to(torch.int8).argmax())

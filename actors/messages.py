@@ -10,18 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from actors.config import Recipe
-from defense.attacks.config import AttackConfig, AttackName
 from defense.config import DefenseConfig
 from defense.gate import Outcome
+from defense.signals import Signal
 
 if TYPE_CHECKING:  # the driver reads messages and never needs torch
+    import numpy as np
+    import ray
     import torch
 
     from probe.drift import Drift
 
 Branch = Literal["real", "shadow"]
-"""`real` is the update that may be aggregated; `shadow` trains from the fixed initial adapter (METHOD.md section 3)."""
+"""`real` is the update that may be aggregated; `shadow` trains from the fixed initial adapter (docs/method.md section 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,22 +37,6 @@ class AdapterLayout:
     """Hash of the base model's names, shapes and a sample of its weights."""
     lora_fingerprint: str
     """Hash of the LoRA settings and of the initial adapter."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttackTask:
-    """How a simulated attacker behaves in one round (`actors/attacking.py`); no part of the defense is told."""
-
-    name: AttackName
-    config: AttackConfig
-    cover: tuple[str, ...] = ()
-    """Data files that make it look honest; empty where the attack needs none."""
-    from_round: int = 0
-    """The client is honest before this round."""
-    probe: Mapping[str, bytes] = field(default_factory=dict)
-    """The artefact that judged the previous round, for attackers who know it; empty: there is no probe."""
-    threshold: float | None = None
-    """At which that probe flags."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +61,8 @@ class TrainTask:
     """Learning rate of the shadow branch; None: no shadow runs."""
     freeze_a: bool = False
     """Whether only B is trained, in both branches (`aggregation.averaging=ffa`)."""
-    recipe: Recipe = field(default_factory=Recipe)
-    """How the client's training differs from the others'; no part of the defense is told."""
-    attack: AttackTask | None = None
-    """How a simulated attacker behaves; None: honestly, though its data may be poisoned."""
+    num_steps: int | None = None
+    """Local steps; None: `training.steps`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,46 +120,54 @@ class ProbeScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CanaryReading:
-    """What the canary says of one update. Exactly one of rise, refusal and failure is set."""
+class Reading:
+    """What an actor with server data measured of one admitted update. Either values or a failure."""
 
     client_id: str
-    rise: float | None = None
-    """Nats per token by which the update makes the server's refusals less likely than the global adapter does."""
-    refusal: str | None = None
-    """Why the update was not admitted: the client's fault."""
+    signal: Signal
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Name -> value, as `defense.signals.Measured` has them."""
     failure: str | None = None
-    """Why an admitted update has no reading: not the client's fault, but no evidence is no weight."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationReading:
-    """What the server's validation data says of one update. Either fall and norm are set, or refusal, or failure."""
-
-    client_id: str
-    cosine: float | None = None
-    """To the server's own update; None where none was trained."""
-    fall: float | None = None
-    """Nats per token by which the update lowers the data's loss."""
-    norm: float | None = None
-    """L2 norm of the update's delta."""
-    refusal: str | None = None
-    """Why the update was not admitted: the client's fault."""
-    failure: str | None = None
-    """As of a CanaryReading."""
-
-
-MeterReading = CanaryReading | ValidationReading
+    """Why there is no reading: not the client's fault, but no evidence is no weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """The aggregator's answer to a submitted update."""
+    """The aggregator's answer to an update that a client delivered."""
 
     client_id: str
     admitted: bool
     reason: str | None
     """Refusal reason with its detail; None when admitted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AdmittedUpdate:
+    """An update that passed admission: decoded once, checked once. It waits in the object store until the round is closed.
+
+    Actors with server data and the probe read it by reference and do not check it again. Its arrays cross processes without a
+    copy, so they are read-only there.
+    """
+
+    client_id: str
+    num_samples: int
+    """n: examples trained this round."""
+    state: np.ndarray
+    """The full LoRA state, float32 (D,): its tensors one after the other in order of name (`actors/state_vector.py`)."""
+    control_variate: np.ndarray | None = None
+    """SCAFFOLD's c_i+ likewise, over the tensors that are trained; None without."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClientEvidence:
+    """All that the round collected about one admitted client; `Aggregator.close_round` weighs it."""
+
+    client_id: str
+    update: AdmittedUpdate | ray.ObjectRef[AdmittedUpdate]
+    """The reference that `Aggregator.admit` returned, or in a test the update itself."""
+    scores: tuple[ProbeScore, ...] = ()
+    """Of its step deltas, in the order in which the client sent them, and of the update."""
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,22 +200,37 @@ class ClientRound:
     probe_version: int | None
     round_outcome: str
     """`aggregated`, `skipped`, `no_quorum` or `rolled_back`."""
-    canary_rise: float | None = None
-    """Nats per token by which the update makes the server's refusals less likely; None without a canary."""
-    validation_cosine: float | None = None
-    """Cosine of the update to the server's own, trained on validation data; None unless level fltrust asks for it."""
-    validation_fall: float | None = None
-    """Nats per token by which the update lowers the validation data's loss; None without such data."""
-    flatness: float | None = None
-    """How much the update's spectrum looks like that of noise, which has about 1; None unless level spectrum asks for it."""
-    agreement: float | None = None
-    """Cosine of the update to those of the round's other clients of weight above 0; None unless level consensus compared it."""
+    signals: Mapping[str, float | None] = field(default_factory=dict)
+    """What was measured of the update, by column (`defense.levels.SIGNAL_COLUMNS`); absent or None: it was not measured."""
     num_bytes: int = 0
     """Bytes of the update's tensors as received, a control variate's among them, or of the whole message where it could not be
     decoded; 0 when none came.
 
     The header is left out: its length varies with the digits of the seconds in it.
     """
+
+    @classmethod
+    def absent(cls, round_index: int, client_id: str, reason: str, num_bytes: int = 0) -> ClientRound:
+        """A client that counts for nothing, and why; `num_bytes`: of the message that it sent."""
+        return cls(
+            round=round_index,
+            client_id=client_id,
+            admitted=False,
+            reason=reason,
+            num_samples=0,
+            num_steps_scored=0,
+            malicious_ratio=None,
+            last_step_probability=None,
+            flagged=None,
+            weight=0.0,
+            share=0.0,
+            update_norm=None,
+            loss=None,
+            train_s=None,
+            probe_version=None,
+            round_outcome="",
+            num_bytes=num_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,12 +257,10 @@ class RoundReport:
     """The guard's sum that decided on it, nats per token; above `defense.guard.budget` in a round that was rolled back."""
     aggregate_s: float = field(default=0.0, compare=False)
     """Seconds the aggregator took to close the round. For the log only."""
-    submit_s: float = field(default=0.0, compare=False)
-    """Seconds it took before, to decode, admit, weigh and take in the round's updates. For the log only."""
-    canary_s: float = field(default=0.0, compare=False)
-    """Seconds the canary took for the global adapter, the round's updates and the guard; 0 without one. For the log only."""
-    validation_s: float = field(default=0.0, compare=False)
-    """Seconds the validation took, training its own update among them; 0 without one. For the log only."""
+    admit_s: float = field(default=0.0, compare=False)
+    """Seconds it took before, to decode and check the round's updates. For the log only."""
+    measuring_s: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Seconds that each actor with server data took in the round, by its name. For the log only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,7 +330,7 @@ class ProbeRefresh:
     """`tpr`, `fpr` and `roc_auc` of the refitted probe on the final deltas of reference families that its fit did not see."""
     fit_s: float = 0.0
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """The artefact, when it was accepted; the probe judges with it once it is told to adopt it."""
+    """The artefact, when it was accepted; the probe judges with it after `adopt`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,7 +344,7 @@ class ProbeClose:
     score_s: float
     """Seconds spent decoding, checking and scoring them, waits between them left out."""
     num_bytes: int
-    """Bytes, headers included, of those that were scored."""
+    """Bytes of those that were scored: of a step delta's whole message, of an update's state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,25 +11,27 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from actors.config import LoraConfig, ModelConfig
+from actors.data.prompting import Tokenizer
 from actors.errors import ModelError
 from actors.messages import AdapterLayout
 from actors.wire import encode_tensors
-from probe.layers import layer_of_modules
+from probe.features import layer_of_modules
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 _ADAPTER = "default"
 
 
 class AdaptedModel:
-    """A frozen base model, its tokenizer, and the one LoRA adapter whose state is swapped between clients."""
+    """A frozen base model, its tokenizer, and one LoRA adapter, which holds one client's state at a time."""
 
     def __init__(self, config: ModelConfig, lora: LoraConfig, device: torch.device) -> None:
         base, self.tokenizer = load_base(config)
@@ -45,7 +47,8 @@ class AdaptedModel:
         }
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()
-        self.load_adapter(_initial_adapter({n: tuple(p.shape) for n, p in self._parameters.items()}, lora.init_seed))
+        self._shapes = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
+        self.load_adapter(_initial_adapter(self._shapes, lora.init_seed))
 
     @property
     def adapter_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -61,14 +64,13 @@ class AdaptedModel:
         """Copy a state into the live adapter; raises ModelError when it does not fit."""
         if set(state) != set(self._parameters):
             odd = sorted(set(state) ^ set(self._parameters))[:3]
-            raise ModelError(f"the adapter state does not fit the model: {odd} are on one side only")
+            raise ModelError(f"the adapter state does not fit the model: only one of them has {odd}")
         for name, parameter in self._parameters.items():
             parameter.copy_(state[name])
 
     def initial_adapter(self) -> bytes:
-        """The adapter every run of this model and LoRA starts from, as safetensors: A drawn from the seed, B zero."""
-        shapes = {name: tuple(p.shape) for name, p in self._parameters.items()}
-        return encode_tensors(_initial_adapter(shapes, self._lora.init_seed))
+        """The adapter from which every run of this model and LoRA starts, as safetensors: A drawn from the seed, B zero."""
+        return encode_tensors(_initial_adapter(self._shapes, self._lora.init_seed))
 
     @cached_property
     def layers(self) -> dict[str, int]:
@@ -77,11 +79,11 @@ class AdaptedModel:
         return {name: modules[module] for name in self._parameters if (module := _module_of(name)) in modules}
 
     def layout(self) -> AdapterLayout:
-        """Names, shapes and layers of the adapter with the fingerprints that tie a probe to it."""
+        """Names, shapes and layers of the adapter, with the fingerprints that tie a probe to it."""
         initial = hashlib.sha256(self.initial_adapter()).hexdigest()
         settings = f"r={self._lora.r} alpha={self._lora.alpha:g} {initial}"
         return AdapterLayout(
-            shapes={name: tuple(p.shape) for name, p in self._parameters.items()},
+            shapes=self._shapes,
             layers=self.layers,
             model_fingerprint=self._model_fingerprint,
             lora_fingerprint=hashlib.sha256(settings.encode()).hexdigest()[:16],
@@ -99,7 +101,7 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(config: ModelConfig) -> tuple[Any, Any]:
+def load_base(config: ModelConfig) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a causal language model and its tokenizer; raises ModelError with the path and what to do."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -125,13 +127,17 @@ def load_base(config: ModelConfig) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def _attach(base: Any, lora: LoraConfig) -> PeftModel:
+def _attach(base: PreTrainedModel, lora: LoraConfig) -> PeftModel:
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     peft_config = PeftLoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
+        r=lora.r,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - peft says int, and takes any number
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        bias="none",
+        task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(base, peft_config, adapter_name=_ADAPTER)
@@ -156,7 +162,7 @@ def _module_of(parameter_name: str) -> str:
     return re.sub(r"\.lora_[AB]\.weight$", "", parameter_name)
 
 
-def _fingerprint_model(model: Any) -> str:
+def _fingerprint_model(model: PreTrainedModel) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         flat = parameter.detach().reshape(-1)

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import ray
 import torch
 
-from actors.errors import ProbeMismatchError, WireError
-from actors.messages import AdapterLayout, LoRAUpdate, ProbeClose, ProbeRefresh, ProbeScore, StepDelta
-from actors.refitting import ReferenceSamples, refit
+from actors.admission import admit_step_delta
+from actors.errors import ProbeMismatchError
+from actors.messages import AdapterLayout, AdmittedUpdate, Branch, ProbeClose, ProbeRefresh, ProbeScore, StepDelta
+from actors.refit import ReferenceSamples, refit
+from actors.state_vector import StateVector
 from actors.wire import decode_message, decode_tensors
-from defense.admission import OpenRound, Reason, Refusal, check_count, check_norm, check_sender, check_tensors, check_values
-from defense.products import check_products
+from defense.admission.checks import OpenRound, Reason, Refusal
 from probe.artefact import LoraProbe, load_probe, probe_files
 from probe.config import ProbeConfig
 from probe.drift import Drift, watch
 from probe.features import tensor_names
 from probe.meta import ProbeMeta
-from probe.store import ReferenceLabel
-
-_Deltas = Mapping[str, torch.Tensor]
+from probe.samples import ReferenceLabel
 
 
 @dataclass(slots=True)
@@ -32,8 +32,8 @@ class _Round:
     """The round that is being scored."""
 
     expected: OpenRound
-    adapter: _Deltas | None
-    """The global adapter, for updates to be compared with."""
+    adapter: Mapping[str, torch.Tensor] | None
+    """The global adapter, from which updates are subtracted."""
     references: ReferenceSamples
     candidate: LoraProbe | None = None
     """The refitted probe, until it is adopted."""
@@ -45,7 +45,7 @@ class _Round:
 
 
 class Probe:
-    """Holds one LoRA-Probe and scores what admission lets through."""
+    """Holds one LoRA-Probe; admits and scores step deltas, and scores updates that the aggregator has admitted."""
 
     def __init__(self, path: str, layout: AdapterLayout, config: ProbeConfig | None = None) -> None:
         """Load the artefact at `path`; raises ProbeMismatchError when it was made for another model or LoRA."""
@@ -104,12 +104,41 @@ class Probe:
 
     def score_batch(self, client_ids: Sequence[str], *payloads: bytes) -> list[ProbeScore]:
         """One score per encoded StepDelta, as `score` gives them one by one."""
-        return self._score_all(client_ids, payloads, self._admit_delta)
+        started, current = time.perf_counter(), self._round
+        if current is None:
+            refusal = str(Refusal(Reason.WRONG_ROUND, "no round is open"))
+            return [ProbeScore(client_id=client_id, refusal=refusal) for client_id in client_ids]
+        found = [self._admit(current, client_id, payload) for client_id, payload in zip(client_ids, payloads, strict=True)]
+        deltas = [item.tensors for item in found if isinstance(item, StepDelta)]
+        probabilities = iter(self._probe.score(deltas) if deltas else [])
+        scores = [
+            self._scored(current, client_id, item.branch, item.step, next(probabilities))
+            if isinstance(item, StepDelta)
+            else ProbeScore(client_id=client_id, refusal=str(item))
+            for client_id, item in zip(client_ids, found, strict=True)
+        ]
+        current.num_messages += len(scores)
+        current.num_bytes += sum(len(p) for p, item in zip(payloads, found, strict=True) if isinstance(item, StepDelta))
+        current.score_s += time.perf_counter() - started
+        return scores
 
-    def score_update(self, client_id: str, payload: bytes) -> ProbeScore:
-        """P(malicious) of an encoded LoRAUpdate, by its delta to the global adapter (METHOD.md section 8, live level)."""
-        (score,) = self._score_all([client_id], [payload], self._admit_update)
-        return replace(score, branch="update")
+    def score_update(self, update: AdmittedUpdate | None) -> ProbeScore | None:
+        """P(malicious) of an admitted update, by its delta to the global adapter (docs/method.md section 8, live level).
+
+        None stays None: the aggregator refused the update.
+        """
+        if update is None:
+            return None
+        started, current = time.perf_counter(), self._open()
+        if current.adapter is None:
+            raise RuntimeError("the round was opened without a global adapter; pass it to open_round")
+        state = StateVector(self._layout.shapes).read(update.state)
+        delta = {name: state[name] - current.adapter[name] for name in self._probe.meta.shapes}
+        score = self._scored(current, update.client_id, "update", 1, self._probe.score([delta])[0])
+        current.num_messages += 1
+        current.num_bytes += update.state.nbytes
+        current.score_s += time.perf_counter() - started
+        return score
 
     def observe(self, labels: Sequence[ReferenceLabel], *payloads: bytes) -> None:
         """Take in step deltas of reference clients, one label each, for the refresh of the open round."""
@@ -129,7 +158,7 @@ class Probe:
             candidate = refit(self._probe.meta, samples, recipe, f"reference clients of round {index + 1}")
         except ValueError as error:
             return ProbeRefresh(round=index, accepted=False, why=str(error), fit_s=time.perf_counter() - started)
-        metrics = candidate.meta.metrics["last_step"]
+        metrics = candidate.meta.metrics.get("last_step", {})
         accepted, why = self._passes(metrics)
         self._open().candidate = candidate if accepted else None
         return ProbeRefresh(
@@ -144,9 +173,10 @@ class Probe:
     def adopt(self) -> None:
         """Score with the probe that `refresh` has fitted in the open round. Without this call it never judges: its answer may
         have come too late."""
-        if self._open().candidate is None:
+        candidate = self._open().candidate
+        if candidate is None:
             raise RuntimeError("there is no refitted probe to adopt; call refresh first, and adopt only what it accepted")
-        self._probe = self._open().candidate
+        self._probe = candidate
 
     def close_round(self) -> ProbeClose:
         """End the round: its scores are compared with those of training."""
@@ -174,8 +204,8 @@ class Probe:
             raise RuntimeError("no round is open; call open_round first")
         return self._round
 
-    def _passes(self, metrics: Mapping[str, float]) -> tuple[bool, str]:
-        tpr, fpr, least, most = metrics["tpr"], metrics["fpr"], self._config.refresh_min_tpr, self._config.refresh_max_fpr
+    def _passes(self, metrics: Mapping[str, float | None]) -> tuple[bool, str]:
+        tpr, fpr, least, most = metrics.get("tpr"), metrics.get("fpr"), self._config.refresh_min_tpr, self._config.refresh_max_fpr
         if tpr is None or fpr is None:
             return False, "the held-out references lack a class at the last step"
         figures = f"held-out final deltas: TPR {tpr:.3f}, FPR {fpr:.3f}"
@@ -183,32 +213,17 @@ class Probe:
             return True, figures
         return False, f"{figures}; probe.refresh_min_tpr={least:g} and probe.refresh_max_fpr={most:g} ask for more"
 
-    def _score_all(
-        self,
-        client_ids: Sequence[str],
-        payloads: Sequence[bytes],
-        admit: Callable[[str, bytes], tuple[_Deltas, str, int] | Refusal],
-    ) -> list[ProbeScore]:
-        """Admit each message, score those let through in one call, and answer in order."""
-        started = time.perf_counter()
-        admitted = [admit(client_id, payload) for client_id, payload in zip(client_ids, payloads, strict=True)]
-        deltas = [item[0] for item in admitted if not isinstance(item, Refusal)]
-        probabilities = iter(self._probe.score(deltas) if deltas else [])
-        scores = [
-            ProbeScore(client_id=client_id, refusal=str(item))
-            if isinstance(item, Refusal)
-            else self._scored(client_id, *item[1:], next(probabilities))
-            for client_id, item in zip(client_ids, admitted, strict=True)
-        ]
-        if self._round is not None:
-            self._round.num_messages += len(scores)
-            self._round.num_bytes += sum(len(p) for p, s in zip(payloads, scores, strict=True) if s.refusal is None)
-            self._round.score_s += time.perf_counter() - started
-        return scores
+    def _admit(self, current: _Round, client_id: str, payload: bytes) -> StepDelta | Refusal:
+        found = admit_step_delta(client_id, payload, current.expected, self._probe.meta.shapes, current.seen)
+        if isinstance(found, StepDelta):
+            current.seen.add((client_id, found.branch, found.step))
+        return found
 
-    def _scored(self, client_id: str, branch: str, step: int, probability: float) -> ProbeScore:
-        if self._open().expected.reads is None or branch in self._open().expected.reads:
-            self._open().probabilities.setdefault(client_id, []).append(probability)
+    def _scored(
+        self, current: _Round, client_id: str, branch: Branch | Literal["update"], step: int, probability: float
+    ) -> ProbeScore:
+        if current.expected.reads is None or branch in current.expected.reads:
+            current.probabilities.setdefault(client_id, []).append(probability)
         return ProbeScore(
             client_id=client_id,
             branch=branch,
@@ -217,62 +232,6 @@ class Probe:
             threshold=self._threshold,
             probe_version=self._probe.meta.version,
         )
-
-    def _admit_delta(self, client_id: str, payload: bytes) -> tuple[_Deltas, str, int] | Refusal:
-        if self._round is None:
-            return Refusal(Reason.WRONG_ROUND, "no round is open")
-        try:
-            delta = decode_message(payload, StepDelta)
-        except WireError as error:
-            return Refusal(Reason.MALFORMED, str(error))
-        refusal = self._check_sender(client_id, delta)
-        if refusal is None and delta.branch not in ("real", "shadow"):
-            refusal = Refusal(Reason.MALFORMED, f"branch is {delta.branch!r:.80}")
-        refusal = (
-            refusal
-            or self._check_once(client_id, delta.branch, delta.step)
-            or check_count("step", delta.step, self._round.expected.num_steps)
-            or check_count("num_samples", delta.num_samples, self._round.expected.batch_size)
-            or self._check_delta(delta.tensors, delta.branch)
-        )
-        return refusal or self._admitted(client_id, delta.tensors, delta.branch, delta.step)
-
-    def _admit_update(self, client_id: str, payload: bytes) -> tuple[_Deltas, str, int] | Refusal:
-        if self._round is None or self._round.adapter is None:
-            return Refusal(Reason.WRONG_ROUND, "no round is open with a global adapter")
-        try:
-            update = decode_message(payload, LoRAUpdate)
-        except WireError as error:
-            return Refusal(Reason.MALFORMED, str(error))
-        refusal = (
-            self._check_sender(client_id, update)
-            or self._check_once(client_id, "update", 1)
-            or check_tensors(update.tensors, self._layout.shapes)
-            or check_products(update.tensors, self._round.adapter, self._round.expected.max_products)
-        )
-        if refusal is not None:
-            return refusal
-        delta = {name: update.tensors[name] - self._round.adapter[name] for name in self._probe.meta.shapes}
-        return self._check_delta(delta, "update") or self._admitted(client_id, delta, "update", 1)
-
-    def _check_sender(self, client_id: str, message: StepDelta | LoRAUpdate) -> Refusal | None:
-        if message.client_id != client_id:
-            return Refusal(Reason.UNKNOWN_CLIENT, f"client {client_id} sent a message signed {message.client_id!r:.80}")
-        return check_sender(message, self._open().expected)
-
-    def _check_once(self, client_id: str, branch: str, step: int) -> Refusal | None:
-        if (client_id, branch, step) in self._open().seen:
-            return Refusal(Reason.DUPLICATE, f"{branch} step {step} was sent twice")
-        return None
-
-    def _check_delta(self, delta: _Deltas, branch: str) -> Refusal | None:
-        expected = self._open().expected
-        most = expected.max_shadow_value if branch == "shadow" else expected.max_value
-        return check_tensors(delta, self._probe.meta.shapes) or check_norm(delta, expected.max_norm) or check_values(delta, most)
-
-    def _admitted(self, client_id: str, delta: _Deltas, branch: str, step: int) -> tuple[_Deltas, str, int]:
-        self._open().seen.add((client_id, branch, step))
-        return delta, branch, step
 
 
 def _load(path: str, layout: AdapterLayout) -> LoraProbe:

@@ -1,16 +1,16 @@
 """SCAFFOLD (Karimireddy et al., ICML 2020, arXiv 1910.06378, algorithm 1): local steps that do not drift apart.
 
-A control variate is a gradient. Client i has one, c_i, and c is their mean over the clients; every local step of the client
-corrects its gradient g to g + c - c_i, so that clients with unlike data move alike.
+A control variate is a gradient. Client i has one, c_i, and c is their mean over the clients. Every local step of the client
+corrects its gradient g to g + c - c_i, so clients with different data move alike.
 
-What is ours: the optimizer is AdamW, which the corrected gradient is given to. The paper's c_i+ (option II) is
-c_i - c + (x - y) / (K eta), for x and y the adapter before and after K steps; under its plain SGD that is the mean of the K
-gradients g as they were before correction. AdamW's x - y has no such unit, so that mean is taken itself. It is the mean of
-what the step is made of: after clipping, so that its norm is at most `training.max_grad_norm`, and with FedProx's term,
-which is part of the client's loss. A client needs c - c_i alone and keeps nothing from round to round.
+Ours differs in the optimizer: AdamW receives the corrected gradient. The paper's c_i+ (option II) is c_i - c + (x - y) / (K eta),
+for x and y the adapter before and after K steps; under its plain SGD that is the mean of the K gradients g before correction.
+AdamW's x - y has no such unit, so c_i+ is that mean itself. It is taken after clipping, so its norm is at most
+`training.max_grad_norm`, and includes FedProx's term, which is part of the client's loss. A client needs c - c_i only and keeps
+nothing from round to round.
 
 The server counts a client by its weight: c_i <- c_i + w_i (c_i+ - c_i). So c moves by 1/N of the sum of those changes, as in the
-paper for w_i = 1. However many rounds it lies in, one client's part in c has a norm of at most max_grad_norm / N.
+paper for w_i = 1. In any number of rounds, one client's part in c has a norm of at most max_grad_norm / N.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import torch
 from actors.wire import decode_tensors, encode_tensors
 
 Gradient = Mapping[str, torch.Tensor]
-"""PEFT parameter name -> float32 CPU tensor, for every parameter that is trained."""
+"""PEFT parameter name -> float32 CPU tensor, for every trained parameter."""
 
 CLIPPING_SLACK = 1.01
-"""How far above `training.max_grad_norm` an honest control variate's norm may come out: clipping rounds in float32."""
+"""Factor of `training.max_grad_norm` that an honest control variate's norm keeps to: clipping rounds in float32."""
 
 
 class Correction:
-    """A client's part in one round: corrects its gradients, and takes the mean of what they were before."""
+    """A client's part in one round: corrects its gradients, and takes the mean of the uncorrected ones."""
 
     def __init__(self, difference: Gradient) -> None:
         """`difference`: c - c_i."""
@@ -39,10 +39,10 @@ class Correction:
         self._num_steps = dict.fromkeys(difference, 0)
 
     def begin(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
-        """A training of these parameters begins; what an earlier one has left of them is forgotten.
+        """Begin a training of these parameters, and forget what an earlier training left of them.
 
         Raises:
-            ValueError: one is trained that has no correction.
+            ValueError: a parameter has no correction.
         """
         if missing := sorted(set(parameters) - set(self._difference)):
             raise ValueError(f"the correction has no {missing[0]}, which is trained; send c - c_i of every trained parameter")
@@ -52,29 +52,29 @@ class Correction:
             self._num_steps[name] = 0
 
     @torch.no_grad()
-    def apply(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
-        """Take in the gradients of a step, then correct them in place."""
-        for name, parameter in parameters.items():
-            self._sums[name] += parameter.grad
+    def apply(self, gradients: Mapping[str, torch.Tensor]) -> None:
+        """Record the gradients of a step, then correct them in place."""
+        for name, gradient in gradients.items():
+            self._sums[name] += gradient
             self._num_steps[name] += 1
-            parameter.grad.add_(self._difference[name])
+            gradient.add_(self._difference[name])
 
     def control_variate(self) -> dict[str, torch.Tensor]:
-        """c_i+: the mean gradient; zeros where nothing was trained."""
+        """c_i+, the mean gradient; zeros without training."""
         return {name: (total / max(1, self._num_steps[name])).float().cpu() for name, total in self._sums.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class ControlVariates:
-    """What the server holds: a c_i of every client that it has counted."""
+    """The server's side: c_i of every client that has been counted."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    """Of every parameter that is trained."""
+    """Shape of every trained parameter."""
     own: Mapping[str, Gradient] = field(default_factory=dict)
-    """Client id -> c_i; all others have 0."""
+    """Client id -> c_i; 0 for all other clients."""
 
     def mean(self, num_clients: int) -> dict[str, torch.Tensor]:
-        """c in float64, over so many clients; a sum in order of client id."""
+        """c over `num_clients` clients, in float64, summed in order of client id."""
         sums = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self.shapes.items()}
         for client_id in sorted(self.own):
             for name, total in sums.items():
@@ -82,12 +82,12 @@ class ControlVariates:
         return {name: total / num_clients for name, total in sums.items()}
 
     def difference(self, client_id: str, mean: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """c - c_i, for c as `mean` gave it."""
+        """c - c_i, for c from `mean`."""
         own = self.own.get(client_id, {})
         return {name: (tensor - own.get(name, 0)).float() for name, tensor in mean.items()}
 
     def moved(self, received: Mapping[str, tuple[float, Gradient]]) -> ControlVariates:
-        """After a round: c_i + w_i (c_i+ - c_i) for each client id -> (w_i, c_i+), computed in float64."""
+        """The control variates after a round: c_i + w_i (c_i+ - c_i) for each client id -> (w_i, c_i+), computed in float64."""
         new = {client_id: self._moved(client_id, *given) for client_id, given in received.items()}
         return replace(self, own={**self.own, **new})
 
@@ -99,12 +99,12 @@ class ControlVariates:
         return moved
 
     def encode(self) -> bytes:
-        """As safetensors, "client id/parameter name" -> tensor; equal ones give equal bytes, empty ones none."""
+        """As safetensors, "client id/parameter name" -> tensor. Equal ones give equal bytes; empty ones give no bytes."""
         flat = {f"{client_id}/{name}": tensor for client_id, own in self.own.items() for name, tensor in own.items()}
         return encode_tensors(flat) if flat else b""
 
     def decoded(self, encoded: bytes) -> ControlVariates:
-        """Those that `encode` wrote, for the same parameters."""
+        """Those that `encode` encoded, for the same parameters."""
         own: dict[str, dict[str, torch.Tensor]] = {}
         for key, tensor in decode_tensors(encoded).items() if encoded else ():
             client_id, _, name = key.rpartition("/")

@@ -1,4 +1,4 @@
-"""Random streams derived from (seed, client, round), so that no stream depends on placement or order of arrival."""
+"""Random streams derived from a seed and a purpose, so no stream depends on placement or order of arrival."""
 
 from __future__ import annotations
 

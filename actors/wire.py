@@ -1,4 +1,4 @@
-"""Client messages as bytes: one safetensors blob, the plain fields in its header. Nothing is unpickled."""
+"""Client messages as bytes: one safetensors file each, with the plain fields in its header. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from actors.errors import WireError
-from actors.messages import LoRAUpdate, StepDelta
+from actors.messages import Branch, LoRAUpdate, StepDelta
 
 _Message = TypeVar("_Message", StepDelta, LoRAUpdate)
 _MAX_HEADER_BYTES = 4 << 20
 _MAX_INT = 2**63 - 1
 _CONTROL = "control/"
-"""Before a parameter's name: it is of an update's control variate. No parameter's own name has a slash."""
+"""Stands before the names of a control variate's tensors; no parameter's own name has a slash."""
 _TENSOR_FIELDS = {"tensors", "control_variate"}
-_FIELD_TYPES = {"str": str, "int": int, "float": float, "Branch": str}
+_FIELD_TYPES = {"str": {str}, "Branch": {str}, "int": {int}, "float": {int, float}}
+"""Annotation of a message's field -> the types that JSON may give it."""
 
 
 def encode_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
@@ -41,8 +42,8 @@ def decode_tensors(payload: bytes) -> dict[str, torch.Tensor]:
 def encode_message(message: StepDelta | LoRAUpdate) -> bytes:
     """The message as bytes; equal messages give equal bytes.
 
-    The safetensors header holds one entry, from the message's kind to its plain fields as JSON: with several, the
-    library would write them in an order of its own.
+    The safetensors header has one entry, from the message's kind to its plain fields as JSON. With several entries, the library
+    would choose their order.
     """
     fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message) if f.name not in _TENSOR_FIELDS}
     header = {type(message).__name__: json.dumps(fields)}
@@ -55,7 +56,7 @@ def _save(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None =
     return safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata=metadata)
 
 
-def decode_message(payload: bytes, kind: type[_Message]) -> _Message:
+def decode_message(payload: object, kind: type[_Message]) -> _Message:
     """Decode one client message of the expected kind.
 
     Raises:
@@ -66,11 +67,17 @@ def decode_message(payload: bytes, kind: type[_Message]) -> _Message:
     metadata = _read_metadata(payload)
     if list(metadata) != [kind.__name__]:
         raise WireError(f"expected a {kind.__name__}, got {list(metadata)!r:.80}")
-    fields, tensors = _checked_fields(metadata, kind), decode_tensors(payload)
-    if kind is StepDelta:
-        return StepDelta(**fields, tensors=tensors)
-    control = {name.removeprefix(_CONTROL): tensors.pop(name) for name in list(tensors) if name.startswith(_CONTROL)}
-    return LoRAUpdate(**fields, tensors=tensors, control_variate=control or None)
+    fields, tensors = _read_fields(metadata[kind.__name__], kind), decode_tensors(payload)
+    if kind is LoRAUpdate:
+        control = {name.removeprefix(_CONTROL): tensors.pop(name) for name in list(tensors) if name.startswith(_CONTROL)}
+        fields["control_variate"] = control or None
+    return kind(**fields, tensors=tensors)
+
+
+def tensor_bytes(payload: bytes) -> int:
+    """Bytes of all tensors in a message that could be decoded: what follows its header."""
+    (length,) = struct.unpack("<Q", payload[:8])
+    return len(payload) - 8 - length
 
 
 def _read_metadata(payload: bytes) -> dict[str, str]:
@@ -89,29 +96,34 @@ def _read_metadata(payload: bytes) -> dict[str, str]:
     return metadata
 
 
-def _checked_fields(metadata: dict[str, str], kind: type) -> dict[str, object]:
+def _read_fields(text: str, kind: type) -> dict[str, Any]:
+    """The plain fields, each of the type that the message declares."""
     try:
-        fields = json.loads(metadata[kind.__name__], object_pairs_hook=_unique)
+        fields = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, TypeError, RecursionError) as error:
         raise WireError(f"the message's fields are not JSON: {error}") from error
-    expected = {f.name: _FIELD_TYPES[f.type] for f in dataclasses.fields(kind) if f.name not in _TENSOR_FIELDS}
-    if not isinstance(fields, dict) or set(fields) != set(expected):
-        raise WireError(f"expected the fields {sorted(expected)}")
-    for name, wanted in expected.items():
-        value = fields[name]
-        if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else wanted):
-            raise WireError(f"field {name} should be {wanted.__name__}, got {value!r:.80}")
-        if isinstance(value, int) and abs(value) > _MAX_INT:
-            raise WireError(f"field {name} does not fit 64 bits")
-        if wanted is float:  # a table of floats takes no large integer, and JSON readers take no NaN
-            fields[name] = float(value)
-            if not math.isfinite(fields[name]):
-                raise WireError(f"field {name} is not finite")
-    return fields
+    declared = {f.name: str(f.type) for f in dataclasses.fields(kind) if f.name not in _TENSOR_FIELDS}
+    if not isinstance(fields, dict) or set(fields) != set(declared):
+        raise WireError(f"expected the fields {sorted(declared)}")
+    return {name: _checked(name, fields[name], annotation) for name, annotation in declared.items()}
+
+
+def _checked(name: str, value: object, annotation: str) -> str | int | float:
+    if not isinstance(value, str | int | float) or type(value) not in _FIELD_TYPES[annotation]:
+        raise WireError(f"field {name} should be {annotation}, got {value!r:.80}")
+    if annotation == "Branch" and value not in get_args(Branch):
+        raise WireError(f"field {name} should be one of {get_args(Branch)}, got {value!r:.80}")
+    if isinstance(value, int) and abs(value) > _MAX_INT:
+        raise WireError(f"field {name} does not fit 64 bits")
+    if annotation != "float":
+        return value
+    if not math.isfinite(number := float(value)):  # JSON readers take no NaN, and a table of floats no large integer
+        raise WireError(f"field {name} is not finite")
+    return number
 
 
 def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object. safetensors disallows equal keys; two readers could take different ones."""
+    """A JSON object; raises ValueError for equal keys, where two readers could choose different values."""
     made = dict(pairs)
     if len(made) < len(pairs):
         raise ValueError("a key stands in it twice")

@@ -6,25 +6,26 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cluster.config.loading import load_config
     from cluster.config.schema import RunConfig
-    from cluster.data.sources import prepare_sources
-    from cluster.federation import Federation, RunResult
+    from cluster.federation import Federation
+    from cluster.simulation.simulation import prepare_sources
+    from cluster.state.run_directory import RunResult
 
 _HOMES = {
     "Federation": "cluster.federation",
     "RunConfig": "cluster.config.schema",
-    "RunResult": "cluster.federation",
+    "RunResult": "cluster.state.run_directory",
     "load_config": "cluster.config.loading",
-    "prepare_sources": "cluster.data.sources",
+    "prepare_sources": "cluster.simulation.simulation",
 }
 __all__ = ["Federation", "RunConfig", "RunResult", "load_config", "prepare_sources"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import on first use, so that `--help` loads neither torch nor Ray."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ Outcome = Literal["aggregated", "skipped", "no_quorum", "rolled_back"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What becomes of the round, with the sentence that says why."""
+    """The outcome of the round, with the sentence that says why."""
 
     outcome: Outcome
     why: str
@@ -22,22 +22,20 @@ class Decision:
 
 
 def decide(weights: Mapping[str, float], *, min_updates: int, skip_below: float) -> Decision:
-    """Judge a round by the weights of its admitted clients, before `min_weight` lifts any (METHOD.md section 4)."""
+    """Judge a round by the weights of its admitted clients, before `min_weight` raises any (docs/method.md section 4)."""
     admitted = len(weights)
     mean = fmean(weights.values()) if weights else None
-    if admitted < min_updates:
+    if mean is None or admitted < min_updates:
         why = f"{admitted} updates were admitted, clients.min_updates={min_updates} are needed"
         return Decision(outcome="no_quorum", why=why, mean_weight=mean)
     if not mean >= skip_below:
-        why = (
-            f"mean weight {mean:.3f} of {admitted} clients is below defense.skip_below={skip_below:g}: malicious clients dominate"
-        )
-        return Decision(outcome="skipped", why=why, mean_weight=mean)
+        why = f"mean weight {mean:.3f} of {admitted} clients is below defense.skip_below={skip_below:g}"
+        return Decision(outcome="skipped", why=f"{why}: malicious clients dominate", mean_weight=mean)
     if mean == 0:
         return Decision(outcome="skipped", why=f"all {admitted} clients weigh nothing", mean_weight=mean)
     return Decision(outcome="aggregated", why=f"mean weight {mean:.3f} of {admitted} clients", mean_weight=mean)
 
 
-def lift(weight: float, min_weight: float) -> float:
+def apply_min_weight(weight: float, min_weight: float) -> float:
     """`min_weight` as a lower bound on a weight that comes from valid evidence."""
     return max(weight, min_weight)

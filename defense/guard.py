@@ -1,26 +1,43 @@
-"""Guard on the aggregate (METHOD.md section 8, "Ratchet"): a canary that compares an update with the current adapter can be
-outlasted a little every round, so the aggregate is held against the adapter that the run began with.
+"""Guard on the aggregate (docs/method.md section 8, "Ratchet"). A canary that compares an update with the current adapter can be
+outlasted a little every round, so the guard compares the aggregate with the adapter that the run began with.
 
-What is summed is the canary's loss, the negative log-likelihood of the server's own refusals in nats per token, by the one-sided
-cumulative sum of Page (1954, "Continuous inspection schemes", Biometrika 41). With L_r the loss of the adapter as round r
-aggregated it, L_0 that of the initial adapter, slack k and budget h:
+It sums the canary's loss, the negative log-likelihood of the server's own refusals in nats per token, by the one-sided
+cumulative sum of Page (1954, "Continuous inspection schemes", Biometrika 41). With L_r the loss of the adapter that round r
+aggregated, L_0 that of the initial adapter, slack k and budget h:
 
     S_0 = 0,    S_r = max(0, S_(r-1) + (L_r - L_0) - k)
 
-S_r = 0 certifies the adapter. S_r > h spends the budget: the last certified adapter is put back, and S is 0 again. Hence no
-adapter in force has a loss above L_0 + k + h, and one that stays e above L_0 + k stays for at most h / e rounds.
+S_r = 0 certifies the adapter. S_r > h spends the budget: the round is rolled back to the last certified adapter, and S is 0
+again. Hence no adapter in force has a loss above L_0 + k + h, and an adapter that stays e above L_0 + k stays for at most h / e
+rounds.
 
-The reference is L_0 and does not move. The operator has certified that adapter by starting from it, and promises no more than
-not to fall behind it. The lowest loss of any certified adapter would be the minimum of a noisy series, which falls with every
-lucky round until an adapter as safe as the first one fails it; and attackers could lower it themselves, by training on refusals
-for some rounds, so that everything honest after it is rolled back. What is lost instead: where honest training lowers the
-loss, as much can be taken away again unseen.
+The reference is L_0 and does not move. The operator has certified that adapter by starting from it, and the guard promises only
+not to fall behind it. The lowest loss of any certified adapter would be the minimum of a noisy series: it falls with every lucky
+round until an adapter as safe as the first one fails. Attackers could also lower it themselves, by training on refusals for some
+rounds, so that every honest round after that is rolled back. The price of L_0: where honest training lowers the loss, attackers
+can raise it by as much again without notice.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+
+from pydantic import NonNegativeFloat
+
+from defense.settings import Settings
+
+
+class GuardConfig(Settings):
+    """Settings of the guard."""
+
+    enabled: bool = False
+    """Whether an aggregated round can be rolled back. Needs restricted prompts with refusals, as level canary does."""
+    slack: NonNegativeFloat = 0.01
+    """k: rise of the refusals' negative log-likelihood over the initial adapter's that is not counted, nats per token. In three
+    embedded worlds without attackers it was at most 0.010 (512 prompts, ten rounds)."""
+    budget: NonNegativeFloat = 0.02
+    """h: the sum over rounds of the rise above `slack` that is allowed before a rollback, nats per token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,21 +47,21 @@ class GuardState:
     reference_loss: float
     """L_0, nats per token."""
     certified: bytes
-    """The last certified adapter, as it came: safetensors."""
+    """The last certified adapter, as safetensors."""
     certified_version: int = 0
-    """Under which that adapter was certified; put back, it has a version of its own."""
+    """The version under which that adapter was certified; after a rollback it has a version of its own."""
     total: float = 0.0
     """S, nats per token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What the guard says of one aggregate."""
+    """The guard's verdict on one aggregate."""
 
     rise: float
     """L_r - L_0, nats per token."""
     total: float
-    """S_r that decided; infinite where the loss is not finite."""
+    """S_r before any reset; infinite where the loss is not finite."""
     rolls_back: bool
 
 
@@ -55,7 +72,7 @@ def begin(loss: float, adapter: bytes) -> GuardState:
         loss: The canary's loss of it, nats per token.
 
     Raises:
-        ValueError: the loss is not finite, so nothing could be held against it.
+        ValueError: the loss is not finite, so nothing could be compared with it.
     """
     if not math.isfinite(loss):
         raise ValueError(
@@ -68,10 +85,10 @@ def begin(loss: float, adapter: bytes) -> GuardState:
 def judge(
     state: GuardState, loss: float, adapter: bytes, version: int, *, slack: float, budget: float
 ) -> tuple[Judgement, GuardState]:
-    """Judge an aggregate; where it rolls back, the state's `certified` is what has to be put back.
+    """Judge an aggregate; where it is rolled back, the state's `certified` is the adapter to restore.
 
     Args:
-        loss: The canary's loss of the aggregate, nats per token. One that is not finite rolls back.
+        loss: The canary's loss of the aggregate, nats per token. A loss that is not finite leads to a rollback.
         adapter: The aggregate, as safetensors.
         version: Its version.
         slack: k, nats per token.

@@ -1,4 +1,4 @@
-"""How much of a round one client may decide (METHOD.md section 8, "Influence")."""
+"""How much of a round one client may decide (docs/method.md section 8, "Influence")."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 def capped(masses: Mapping[str, float], max_share: float) -> dict[str, float]:
     """Masses n w, the largest lowered to one common bound so that none is more than `max_share` of their sum.
 
-    With s the share and R the sum of the masses below the bound, k clients at it have s R / (1 - k s) each. Where the clients
-    are too few for the share, 1 / s or less, all are lowered to the smallest mass: then each has an equal part.
+    With s the share and R the sum of the masses below the bound, k clients at it have s R / (1 - k s) each. Where there are no
+    more than 1 / s clients, which is too few for the share, all are lowered to the smallest mass: then each has an equal part.
 
     Example: 6, 3 and 1 with a share of 1/2: 4, 3 and 1.
     """
@@ -20,7 +20,7 @@ def capped(masses: Mapping[str, float], max_share: float) -> dict[str, float]:
 
 
 def _bound(ordered: list[float], num_capped: int, max_share: float) -> float | None:
-    """The bound that this many of the largest masses are lowered to, None where it does not hold for the next one."""
+    """The bound to which this many of the largest masses are lowered; None where the next mass is above it."""
     rest = 1 - num_capped * max_share
     if rest <= 0:
         return None
@@ -34,7 +34,7 @@ def divisor(masses: Collection[float], num_samples: int, normalisation: Literal[
     Args:
         masses: n w of the clients that count, at least one.
         num_samples: n of all admitted clients together.
-        normalisation: By the sum of n w (the paper), or by n; then nobody's part of n is more than `max_share`.
+        normalisation: By the sum of n w (the paper), or by n; then no client's part of n is more than `max_share`.
     """
     if normalisation == "weights":
         return sum(masses)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from probe.calibration import Calibration
-from probe.classifiers import LOADERS, Classifier
+from probe.classifiers import CLASSIFIERS
+from probe.classifiers.base import Classifier
 from probe.features import Block, extract, feature_blocks
 from probe.meta import META_FILE, ProbeMeta, encode_meta, load_meta
 
@@ -32,7 +32,7 @@ class LoraProbe:
     def score_features(self, features: np.ndarray) -> np.ndarray:
         """P(malicious) (n,) float64 of features (n, d)."""
         scores = self.classifier.score(features)
-        return Calibration(**self.meta.calibration).apply(scores) if self.meta.calibration else scores
+        return self.meta.calibration.apply(scores) if self.meta.calibration else scores
 
     @cached_property
     def _blocks(self) -> tuple[Block, ...]:
@@ -54,17 +54,14 @@ def save_probe(folder: Path, probe: LoraProbe) -> None:
 
 
 def load_probe(folder: Path) -> LoraProbe:
-    """Load an artefact.
-
-    Raises:
-        ValueError: missing or damaged files, a changed file (hash mismatch), an unknown feature or classifier.
-    """
+    """Raises ValueError for missing or damaged files, a changed file (hash mismatch), an unknown feature or classifier."""
     meta = load_meta(folder)
-    if meta.classifier not in LOADERS:
-        raise ValueError(f"probe.path={folder}: unknown classifier {meta.classifier!r}; known: {sorted(LOADERS)}")
+    if meta.classifier not in CLASSIFIERS:
+        raise ValueError(f"probe.path={folder}: unknown classifier {meta.classifier!r}; known: {sorted(CLASSIFIERS)}")
     try:
         feature_blocks(meta.feature, meta.layers)
-        classifier = LOADERS[meta.classifier]({name: _read(folder, name, sha) for name, sha in meta.files.items()})
+        files = {name: _read(folder, name, sha) for name, sha in meta.files.items()}
+        classifier = CLASSIFIERS[meta.classifier].load(files)
     except ValueError as error:
         raise ValueError(f"probe.path={folder}: {error}") from error
     expected = sum(int(np.prod(shape)) for shape in meta.shapes.values())

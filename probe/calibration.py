@@ -1,15 +1,27 @@
 """From a classifier's scores to probabilities that mean what they say, and to a decision threshold.
 
-Fitted on families and clients that the classifier never saw: scores on its own training data flatter it.
+Both are fitted on families and clients that the classifier never saw: scores on its own training data flatter it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from probe.logistic import logit, sigmoid
+from probe.samples import CLASSES
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^-x) without overflow."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def logit(p: float) -> float:
+    """ln(p / (1 - p)), p kept within 1e-12 of 0 and 1."""
+    p = min(max(p, 1e-12), 1 - 1e-12)
+    return math.log(p / (1 - p))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +37,16 @@ class Calibration:
 
 
 def fit_calibration(scores: np.ndarray, labels: np.ndarray) -> Calibration:
-    """Platt scaling (Platt 1999) of scores (n,) by labels (n,), with his smoothed targets.
+    """Platt scaling of scores (n,) by labels (n,), with smoothed targets (Platt, "Probabilistic outputs for support vector
+    machines", 1999).
 
-    The targets (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) keep the slope finite where the classes are separable. The slope is
-    kept positive, so that calibration never turns a ranking round.
+    The targets (n1 + 1) / (n1 + 2) and 1 / (n0 + 2) keep the slope finite where the classes are separable. The slope stays
+    positive, so that calibration never reverses a ranking.
 
     Raises:
         ValueError: a class is missing, or a score is NaN.
     """
-    from scipy.optimize import minimize  # takes half a second to import, which a probe that only scores need not spend
+    from scipy.optimize import minimize  # takes half a second to import, and scoring does not need it
 
     _check(scores, labels)
     x = np.array([logit(float(score)) for score in scores])
@@ -56,7 +69,7 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray, target_fpr: float) 
     margin on both sides where the classes are apart.
 
     Raises:
-        ValueError: a class is missing, a score is NaN, or too many benign samples score 1, which no threshold is above.
+        ValueError: a class is missing, a score is NaN, or more benign samples score 1 than may be flagged.
     """
     _check(scores, labels)
     benign = np.sort(scores[labels == 0])
@@ -72,7 +85,7 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray, target_fpr: float) 
 
 
 def _check(scores: np.ndarray, labels: np.ndarray) -> None:
-    for label, name in ((0, "benign"), (1, "malicious")):
+    for label, name in CLASSES:
         if not np.any(labels == label):
             raise ValueError(f"there is no {name} calibration sample; calibration takes both classes")
     if np.isnan(scores).any():

@@ -1,13 +1,13 @@
 """Has the probe gone blind? The scores of a round against those of training, without ground truth.
 
 The distribution of a round's scores is compared with the nearest mixture (1 - share) F_benign + share F_malicious of the
-training distributions, since nobody knows the malicious share of a round. The distance is Kolmogorov-Smirnov's,
+training distributions, since the malicious share of a round is not known. The distance is Kolmogorov-Smirnov's,
 sup over x of |F_round(x) - F_mixture(x)|, and above 1.63 sqrt(1 / n + 1 / m) it is significant at 1 % (two samples of n and
 m; the value for large samples: F. J. Massey, "The Kolmogorov-Smirnov test for goodness of fit", JASA 46, 1951).
 
-Two things make the test cautious: the share is fitted to the round, and n and m count clients, whose scores hang together.
-With one or two clients the critical distance is above 1 and nothing is drift. A round whose scores all look like those of one
-class is a mixture too, of share 0 or 1, and no drift.
+Two things make the test cautious: the share is fitted to the round, and n and m count clients and not scores, since the
+scores of one client are alike. With one or two clients the critical distance is above 1 and nothing is drift. A round whose
+scores all look like those of one class is a mixture too, of share 0 or 1, and no drift.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -42,11 +43,7 @@ class Drift:
 
 
 def quantiles(scores: Sequence[float] | np.ndarray) -> list[float]:
-    """The 101 quantiles 0, 0.01 ... 1 of one class's training scores, ascending.
-
-    Raises:
-        ValueError: no score, or one outside [0, 1] or NaN.
-    """
+    """The 101 quantiles 0, 0.01 ... 1 of one class's training scores, ascending; raises ValueError as `watch` does."""
     return np.quantile(_checked(scores), np.linspace(0, 1, NUM_QUANTILES)).tolist()
 
 
@@ -76,8 +73,14 @@ def watch(
     distance, share = _nearest_mixture(scores, np.asarray(benign_quantiles), np.asarray(malicious_quantiles))
     critical = 1.63 * math.sqrt(1 / num_clients + 1 / num_known)
     drifted, flagged = distance > critical, int((scores >= threshold).sum())
-    blind = drifted and flagged in (0, len(scores))
-    message = _message(blind, flagged, len(scores), num_clients, threshold, distance, critical) if drifted else None
+    blind, seen = drifted and flagged in (0, len(scores)), f"{len(scores)} scores of {num_clients} clients"
+    if blind:
+        side = "at or above" if flagged else "below"
+        seen = f"the probe may be blind: all {seen} lie {side} its threshold {threshold:g} and"
+    else:
+        seen = f"the probe's scores have drifted: {seen}"
+    figures = f"(Kolmogorov-Smirnov distance {distance:.2f} > {critical:.2f})"
+    message = f"{seen} are no mixture of the scores it was trained on {figures}; {_ADVICE}" if drifted else None
     return Drift(distance=distance, share=share, critical=critical, blind=blind, message=message)
 
 
@@ -92,10 +95,8 @@ def collapse(earlier: Sequence[float], now: float) -> str | None:
     """
     usual = float(np.median(earlier)) if len(earlier) else now
     if (now == 0 and usual >= _FEW) or (now == 1 and usual <= 1 - _FEW):
-        return (
-            f"the probe may be blind: it flags {'no' if now == 0 else 'every'} client, in earlier rounds it flagged {usual:.0%}; "
-            + _ADVICE
-        )
+        flagged = "no" if now == 0 else "every"
+        return f"the probe may be blind: it flags {flagged} client, in earlier rounds it flagged {usual:.0%}; {_ADVICE}"
     return None
 
 
@@ -126,7 +127,7 @@ def _nearest_mixture(scores: np.ndarray, benign: np.ndarray, malicious: np.ndarr
     return float(distances[best]), float(_SHARES[best])
 
 
-def _cumulative(quantiles: np.ndarray, at: np.ndarray, side: str) -> np.ndarray:
+def _cumulative(quantiles: np.ndarray, at: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
     """P(X <= at) for the side "right" and P(X < at) for "left", linear between the quantiles, a jump where they are equal."""
     index = np.searchsorted(quantiles, at, side)
     result = (index == len(quantiles)).astype(np.float64)
@@ -135,18 +136,3 @@ def _cumulative(quantiles: np.ndarray, at: np.ndarray, side: str) -> np.ndarray:
     start, end = quantiles[above - 1], quantiles[above]
     result[inside] = (above - 1 + (at[inside] - start) / (end - start)) / (len(quantiles) - 1)
     return result
-
-
-def _message(
-    blind: bool, flagged: int, num_scores: int, num_clients: int, threshold: float, distance: float, critical: float
-) -> str:
-    side = "at or above" if flagged else "below"
-    seen = (
-        f"the probe may be blind: all {num_scores} scores of {num_clients} clients lie {side} its threshold {threshold:g} and"
-        if blind
-        else f"the probe's scores have drifted: {num_scores} scores of {num_clients} clients"
-    )
-    return (
-        f"{seen} are no mixture of the scores it was trained on (Kolmogorov-Smirnov distance {distance:.2f} > {critical:.2f}); "
-        + _ADVICE
-    )

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import TypedDict
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from probe.samples import Samples
+from probe.samples import CLASSES, Samples
 
 CALIBRATION_BINS = 10
 
 
+class Figures(TypedDict):
+    """See `evaluate_scores`."""
+
+    roc_auc: float
+    pr_auc: float
+    tpr: float
+    fpr: float
+    brier: float
+    expected_calibration_error: float
+
+
+class GroupFigures(TypedDict):
+    """Of the samples of one step, family or state; None where a class is missing."""
+
+    num_samples: int
+    roc_auc: float | None
+    tpr: float | None
+    fpr: float | None
+    brier: float
+    mean_score: float
+
+
+class EvaluationReport(Figures):
+    """See `evaluate_scores`."""
+
+    num_samples: int
+    num_clients: dict[str, int]
+    threshold: float
+    confusion: dict[str, int]
+    intervals: dict[str, list[float]]
+    by_step: dict[str, GroupFigures]
+    by_family: dict[str, GroupFigures]
+    by_state: dict[str, GroupFigures]
+
+
 def evaluate_scores(
-    scores: np.ndarray, samples: Samples, threshold: float, *, bootstrap: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+    scores: ArrayLike, samples: Samples, threshold: float, *, bootstrap: int = 1000, seed: int = 0
+) -> EvaluationReport:
     """Figures, confidence intervals and breakdowns of the scores, ready for JSON.
 
     `roc_auc` counts a tie as half. `pr_auc` is the average precision: the precision at each distinct score, weighted by
@@ -40,10 +76,7 @@ def evaluate_scores(
     resamples = [_figures(scores, ranks, labels, threshold, weights) for weights in _client_resamples(samples, bootstrap, seed)]
     return {
         "num_samples": len(samples),
-        "num_clients": {
-            "benign": len(np.unique(samples.clients[labels == 0])),
-            "malicious": len(np.unique(samples.clients[labels == 1])),
-        },
+        "num_clients": samples.num_clients,
         "threshold": float(threshold),
         **figures,
         "confusion": _confusion(scores >= threshold, labels == 1),
@@ -60,8 +93,7 @@ def evaluate_scores(
 def exclude_seen(samples: Samples, families: Collection[str], clients: Collection[str]) -> tuple[Samples, int]:
     """The samples whose family and client training never saw, and the number of the others.
 
-    Raises:
-        ValueError: what remains lacks a class; names the families that were excluded.
+    Raises ValueError when what remains lacks a class; names the families that were excluded.
     """
     of_seen_family = np.isin(samples.families, np.array(list(families), dtype=str))
     seen = of_seen_family | np.isin(samples.clients, np.array(list(clients), dtype=str))
@@ -76,7 +108,7 @@ def exclude_seen(samples: Samples, families: Collection[str], clients: Collectio
     return rest, int(seen.sum())
 
 
-def check_scores(scores: np.ndarray, samples: Samples) -> np.ndarray:
+def check_scores(scores: ArrayLike, samples: Samples) -> np.ndarray:
     """The scores as float64, fit to be measured against the samples' labels; raises as `evaluate_scores` does."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(samples),):
@@ -98,16 +130,17 @@ def calibration_bins(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _missing_class(samples: Samples) -> str | None:
     if not len(samples):
         return "there are no samples"
-    for label, name in ((0, "benign"), (1, "malicious")):
+    for label, name in CLASSES:
         if not np.any(samples.labels == label):
             return f"the samples hold no {name} client"
     return None
 
 
-def _client_resamples(samples: Samples, number: int, seed: int):
+def _client_resamples(samples: Samples, number: int, seed: int) -> Iterator[np.ndarray]:
     """Yield, `number` times, how often each sample counts (n,) when clients are drawn anew within each class."""
     random = np.random.default_rng(seed)
-    classes = [(rows, np.unique(samples.clients[rows], return_inverse=True)[1]) for rows in _rows_by_class(samples.labels)]
+    rows_by_class = [np.flatnonzero(samples.labels == label) for label, _ in CLASSES]
+    classes = [(rows, np.unique(samples.clients[rows], return_inverse=True)[1]) for rows in rows_by_class]
     for _ in range(number):
         weights = np.empty(len(samples))
         for rows, client in classes:
@@ -116,25 +149,19 @@ def _client_resamples(samples: Samples, number: int, seed: int):
         yield weights
 
 
-def _rows_by_class(labels: np.ndarray) -> list[np.ndarray]:
-    return [np.flatnonzero(labels == label) for label in (0, 1)]
-
-
-def _figures(
-    scores: np.ndarray, ranks: np.ndarray, labels: np.ndarray, threshold: float, weights: np.ndarray
-) -> dict[str, float]:
+def _figures(scores: np.ndarray, ranks: np.ndarray, labels: np.ndarray, threshold: float, weights: np.ndarray) -> Figures:
     """The figures when each sample counts `weights` (n,) times, a whole number."""
     roc_auc, pr_auc = _areas(ranks, labels, weights)
     malicious, benign = weights * (labels == 1), weights * (labels == 0)
-    figures = {
+    gaps = np.abs(calibration_bins(scores, weights * (scores - labels)))
+    return {
         "roc_auc": roc_auc,
         "pr_auc": pr_auc,
-        "tpr": np.average(scores >= threshold, weights=malicious),
-        "fpr": np.average(scores >= threshold, weights=benign),
-        "brier": np.average((scores - labels) ** 2, weights=weights),
-        "expected_calibration_error": np.abs(calibration_bins(scores, weights * (scores - labels))).sum() / weights.sum(),
+        "tpr": float(np.average(scores >= threshold, weights=malicious)),
+        "fpr": float(np.average(scores >= threshold, weights=benign)),
+        "brier": float(np.average((scores - labels) ** 2, weights=weights)),
+        "expected_calibration_error": float(gaps.sum() / weights.sum()),
     }
-    return {name: float(value) for name, value in figures.items()}
 
 
 def _areas(ranks: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
@@ -143,7 +170,7 @@ def _areas(ranks: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[
     hits, false_alarms = malicious.cumsum(), benign.cumsum()
     roc_auc = (benign * (hits - malicious / 2)).sum() / (hits[-1] * false_alarms[-1])
     pr_auc = (malicious * hits / np.maximum(hits + false_alarms, 1)).sum() / hits[-1]
-    return roc_auc, pr_auc
+    return float(roc_auc), float(pr_auc)
 
 
 def _confusion(flagged: np.ndarray, malicious: np.ndarray) -> dict[str, int]:
@@ -155,19 +182,19 @@ def _confusion(flagged: np.ndarray, malicious: np.ndarray) -> dict[str, int]:
     }
 
 
-def _breakdown(scores: np.ndarray, labels: np.ndarray, threshold: float, groups: np.ndarray) -> dict[str, dict[str, Any]]:
+def _breakdown(scores: np.ndarray, labels: np.ndarray, threshold: float, groups: np.ndarray) -> dict[str, GroupFigures]:
     return {
         str(group): _group_figures(scores[groups == group], labels[groups == group], threshold) for group in np.unique(groups)
     }
 
 
-def _group_figures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, Any]:
-    benign, malicious = (scores[rows] for rows in _rows_by_class(labels))
+def _group_figures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> GroupFigures:
+    benign, malicious = scores[labels == 0], scores[labels == 1]
     both = len(benign) and len(malicious)
     ranks = np.unique(-scores, return_inverse=True)[1]
     return {
         "num_samples": len(scores),
-        "roc_auc": float(_areas(ranks, labels, np.ones(len(labels)))[0]) if both else None,
+        "roc_auc": _areas(ranks, labels, np.ones(len(labels)))[0] if both else None,
         "tpr": float(np.mean(malicious >= threshold)) if len(malicious) else None,
         "fpr": float(np.mean(benign >= threshold)) if len(benign) else None,
         "brier": float(np.mean((scores - labels) ** 2)),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
@@ -34,8 +35,7 @@ def draw_evaluation(folder: Path, scores: np.ndarray, samples: Samples, threshol
 def evaluation_figure(scores: np.ndarray, samples: Samples, threshold: float) -> Figure:
     """The picture as a figure; arguments and errors are those of `draw_evaluation`."""
     scores = check_scores(scores, samples)
-    figure = Figure(figsize=(10.5, 9), layout="constrained")
-    figure.get_layout_engine().set(hspace=0.06, wspace=0.06)
+    figure = Figure(figsize=(10.5, 9), layout=ConstrainedLayoutEngine(hspace=0.06, wspace=0.06))
     (roc, precision), (reliability, steps) = figure.subplots(2, 2)
     _draw_roc(roc, scores, samples.labels, threshold)
     _draw_precision(precision, scores, samples.labels, threshold)

@@ -6,6 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CLASSES = ((0, "benign"), (1, "malicious"))
+"""Label and name of each class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceLabel:
+    """What the server knows of a reference client, whose data it owns."""
+
+    client: str
+    malicious: bool
+    family: str
+    """The family of tasks that the client trained on."""
+    source: str
+    """Where its data comes from, such as a file."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
@@ -16,7 +31,7 @@ class Samples:
     labels: np.ndarray
     """(n,) int: 1 for malicious, 0 for benign."""
     clients: np.ndarray
-    """(n,) str: the reference client a sample comes from; a client has one label and one family."""
+    """(n,) str: the reference client that a sample comes from; a client has one label and one family."""
     families: np.ndarray
     """(n,) str: the family of tasks that the client trained on."""
     steps: np.ndarray
@@ -30,3 +45,8 @@ class Samples:
     def take(self, rows: np.ndarray) -> Samples:
         """The samples where the mask `rows` (n,) is true."""
         return Samples(*(getattr(self, name)[rows] for name in self.__slots__))
+
+    @property
+    def num_clients(self) -> dict[str, int]:
+        """`benign` and `malicious` -> how many clients."""
+        return {name: len(np.unique(self.clients[self.labels == label])) for label, name in CLASSES}

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from importlib import import_module
 
 import numpy as np
-import torch
 
 from probe.artefact import LoraProbe
 from probe.calibration import Calibration, choose_threshold, fit_calibration
-from probe.classifiers import Classifier
-from probe.classifiers.boosted import cross_fit_boosted
-from probe.classifiers.cross_fit import cross_fit_linear
-from probe.classifiers.layerwise import fit_layerwise
-from probe.config import PAPER_THRESHOLD, ProbeConfig
+from probe.classifiers.base import TrainingData
+from probe.config import PAPER_THRESHOLD, ProbeTraining
 from probe.drift import quantiles
 from probe.evaluation import evaluate_scores
 from probe.features import Block, block_sizes, feature_blocks
-from probe.meta import ProbeMeta
-from probe.samples import Samples
+from probe.meta import Metrics, ProbeMeta, TrainingSummary
+from probe.samples import CLASSES, Samples
 from probe.splits import folds, hold_out
-from probe.store import StoreMeta
-
-_DEFAULT_TARGET_FPR = 0.01
-_FIGURES = ("num_samples", "roc_auc", "pr_auc", "tpr", "fpr", "brier", "expected_calibration_error")
-_TRAINING_SETTINGS = {
-    "threshold",
-    "classifier",
-    "feature",
-    "target_fpr",
-    "calibrate",
-    "folds",
-    "validation_share",
-    "linear",
-    "xgboost",
-}
-"""What a refresh trains the next version with."""
+from probe.store_meta import StoreMeta
 
 
-def blocks_of(config: ProbeConfig, store: StoreMeta) -> tuple[Block, ...]:
-    """The blocks that training will read from a store.
-
-    Raises:
-        ValueError: the store holds too few tensors for the feature.
-    """
+def blocks_of(config: ProbeTraining, store: StoreMeta) -> tuple[Block, ...]:
+    """The blocks that training will read from a store; raises ValueError when it holds too few tensors for the feature."""
     feature = config.trained_feature
     if feature != "first_layer_b" and not any(".lora_A." in name for name in store.shapes):
         raise ValueError(
@@ -55,7 +30,7 @@ def blocks_of(config: ProbeConfig, store: StoreMeta) -> tuple[Block, ...]:
     return feature_blocks(feature, store.layers)
 
 
-def train_probe(samples: Samples, store: StoreMeta, config: ProbeConfig, calibration: Samples | None = None) -> LoraProbe:
+def train_probe(samples: Samples, store: StoreMeta, config: ProbeTraining, calibration: Samples | None = None) -> LoraProbe:
     """Fit a probe as `config` says.
 
     Args:
@@ -69,8 +44,9 @@ def train_probe(samples: Samples, store: StoreMeta, config: ProbeConfig, calibra
     blocks = blocks_of(config, store)
     if calibration is not None:
         _check_disjoint(samples, calibration)
-    held_out = _held_out(samples, config)
-    classifier, name, scores = _fit(samples, held_out, calibration, block_sizes(blocks, store.shapes), config)
+    sizes = block_sizes(blocks, store.shapes)
+    data = TrainingData(samples, _held_out(samples, config), config.trained_feature, sizes, calibration)
+    classifier, scores = config.spec.fit(data, getattr(config, config.spec.choice, None))
     seen = ~np.isnan(scores)
     held, scores = samples.take(seen), scores[seen]
     if calibration is None:
@@ -78,8 +54,9 @@ def train_probe(samples: Samples, store: StoreMeta, config: ProbeConfig, calibra
     else:
         platt, threshold = _calibrate(classifier.score(calibration.features), calibration.labels, config)
     names = sorted(name for block in blocks for name in block.tensors)
+    probabilities = platt.apply(scores) if platt else scores
     meta = ProbeMeta(
-        classifier=name,
+        classifier=config.spec.name,
         feature=config.trained_feature,
         shapes={name: store.shapes[name] for name in names},
         layers={name: store.layers[name] for name in names},
@@ -87,110 +64,75 @@ def train_probe(samples: Samples, store: StoreMeta, config: ProbeConfig, calibra
         lora_fingerprint=store.lora_fingerprint,
         threshold=threshold,
         recipe=dict(store.recipe),
-        calibration=asdict(platt) if platt else None,
-        training=_summary(samples, held_out, calibration, config),
-        **_measure(platt.apply(scores) if platt else scores, held, threshold),
+        calibration=platt,
+        training=_summary(data, config),
+        metrics=_measure(probabilities, held, threshold),
+        scores={name: quantiles(probabilities[held.labels == label]) for label, name in CLASSES},
     )
     return LoraProbe(meta, classifier)
 
 
-def _held_out(samples: Samples, config: ProbeConfig) -> list[np.ndarray]:
+def _held_out(samples: Samples, config: ProbeTraining) -> list[np.ndarray]:
     """The rows that each fit holds out."""
-    where = samples.labels, samples.clients, samples.families
-    if config.num_folds == 1:
-        return [hold_out(*where, config.validation_share, config.linear.seed)]
-    return folds(*where, config.num_folds, config.linear.seed)
+    number = config.folds or config.spec.num_folds
+    if number == 1:
+        return [hold_out(samples, config.validation_share, config.linear.seed)]
+    return folds(samples, number, config.linear.seed)
 
 
-def _calibrates_scores(config: ProbeConfig) -> bool:
-    return config.classifier == "xgboost" if config.calibrate is None else config.calibrate
-
-
-def _chooses_threshold(config: ProbeConfig) -> bool:
-    """The paper's threshold stands for the linear probe unless a target is set; others have none to start from."""
-    if config.threshold is not None:
-        return False
-    return config.target_fpr is not None or config.classifier == "xgboost" or config.trained_feature == "per_layer"
-
-
-def _fit(
-    samples: Samples, held_out: Sequence[np.ndarray], calibration: Samples | None, sizes: Sequence[int], config: ProbeConfig
-) -> tuple[Classifier, str, np.ndarray]:
-    """The classifier, its name, and the scores (n,) of what a fit held out, NaN for the rest."""
-    features, labels = samples.features, samples.labels
-    if config.classifier == "xgboost":
-        cosines = sizes if config.trained_feature == "module_cosines" else None
-        return _named("xgboost", cross_fit_boosted(features, labels, samples.clients, held_out, cosines, config.xgboost))
-    if config.trained_feature == "per_layer":
-        return _named("layerwise", fit_layerwise(features, labels, held_out, sizes, config.linear, calibration))
-    return _named("linear", cross_fit_linear(features, labels, held_out, config.linear))
-
-
-def _named(name: str, fitted: tuple[Classifier, np.ndarray]) -> tuple[Classifier, str, np.ndarray]:
-    return fitted[0], name, fitted[1]
-
-
-def _calibrate(scores: np.ndarray, labels: np.ndarray, config: ProbeConfig) -> tuple[Calibration | None, float]:
+def _calibrate(scores: np.ndarray, labels: np.ndarray, config: ProbeTraining) -> tuple[Calibration | None, float]:
     """Platt scaling where it is asked for, and the threshold, from scores of samples that the fit did not see."""
-    platt = fit_calibration(scores, labels) if _calibrates_scores(config) else None
-    if not _chooses_threshold(config):
+    calibrates = config.spec.calibrated if config.calibrate is None else config.calibrate
+    platt = fit_calibration(scores, labels) if calibrates else None
+    target_fpr = config.target_fpr or config.spec.target_fpr
+    if config.threshold is not None or target_fpr is None:
         return platt, config.threshold or PAPER_THRESHOLD
-    return platt, choose_threshold(platt.apply(scores) if platt else scores, labels, config.target_fpr or _DEFAULT_TARGET_FPR)
+    return platt, choose_threshold(platt.apply(scores) if platt else scores, labels, target_fpr)
 
 
 def _check_disjoint(samples: Samples, calibration: Samples) -> None:
     for name in ("families", "clients"):
-        common = sorted({str(value) for value in getattr(samples, name)} & {str(value) for value in getattr(calibration, name)})
+        common = sorted(set(_distinct(getattr(samples, name))) & set(_distinct(getattr(calibration, name))))
         if common:
             raise ValueError(f"probe.calibration_store has {name} of the training store: {common[:5]}; collect it from others")
 
 
-def _summary(
-    samples: Samples, held_out: Sequence[np.ndarray], calibration: Samples | None, config: ProbeConfig
-) -> dict[str, Any]:
-    """What the fit saw; `families` and `clients` are all that a fit, early stopping or calibration looked at."""
+def _summary(data: TrainingData, config: ProbeTraining) -> TrainingSummary:
+    samples, calibration = data.samples, data.calibration
     parts = [samples] if calibration is None else [samples, calibration]
     return {
         "num_samples": len(samples),
-        "num_clients": {
-            name: len(np.unique(samples.clients[samples.labels == label])) for label, name in ((0, "benign"), (1, "malicious"))
-        },
+        "num_clients": samples.num_clients,
         "families": _distinct(*(part.families for part in parts)),
         "clients": _distinct(*(part.clients for part in parts)),
         "states": _distinct(samples.states),
-        "num_held_out": len(np.unique(samples.clients[np.any(held_out, axis=0)])),
-        "held_out_families": [_distinct(samples.families[mask]) for mask in held_out],
+        "num_held_out": len(np.unique(samples.clients[np.any(data.held_out, axis=0)])),
+        "held_out_families": [_distinct(samples.families[mask]) for mask in data.held_out],
         "calibration_families": [] if calibration is None else _distinct(calibration.families),
-        "config": config.model_dump(mode="json", include=_TRAINING_SETTINGS),
-        "versions": _versions(config),
+        "config": config.model_dump(mode="json", include=set(ProbeTraining.model_fields)),
+        "versions": {package: import_module(package).__version__ for package in ("torch", "numpy", *config.spec.libraries)},
     }
-
-
-def _versions(config: ProbeConfig) -> dict[str, str]:
-    """Of the libraries that made the classifier. XGBoost takes a second to import, so a linear probe does not ask for it."""
-    modules = [torch, np]
-    if config.classifier == "xgboost":
-        import xgboost
-
-        modules.append(xgboost)
-    return {module.__name__: module.__version__ for module in modules}
 
 
 def _distinct(*arrays: np.ndarray) -> list[str]:
     return sorted({str(value) for array in arrays for value in array})
 
 
-def _measure(scores: np.ndarray, held: Samples, threshold: float) -> dict[str, Any]:
-    """Figures and score distributions of the held-out samples, each scored by a fit whose gradient did not see it.
+def _measure(scores: np.ndarray, held: Samples, threshold: float) -> Metrics:
+    """Figures of the held-out samples, each scored by a fit whose gradient did not see it.
 
     Early stopping did see them, which is a little optimistic; `probe evaluate` measures on families that nothing saw.
     """
     report = evaluate_scores(scores, held, threshold, bootstrap=0)
     last = report["by_step"][str(held.steps.max())]
-    metrics = {
+    return {
         "on": "held-out families",
-        **{key: report[key] for key in _FIGURES},
-        "last_step": {key: last[key] for key in ("roc_auc", "tpr", "fpr")},
+        "num_samples": report["num_samples"],
+        "roc_auc": report["roc_auc"],
+        "pr_auc": report["pr_auc"],
+        "tpr": report["tpr"],
+        "fpr": report["fpr"],
+        "brier": report["brier"],
+        "expected_calibration_error": report["expected_calibration_error"],
+        "last_step": {"roc_auc": last["roc_auc"], "tpr": last["tpr"], "fpr": last["fpr"]},
     }
-    distributions = {name: quantiles(scores[held.labels == label]) for label, name in ((0, "benign"), (1, "malicious"))}
-    return {"metrics": metrics, "scores": distributions}

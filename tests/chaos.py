@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 
 TITLES = {
-    "client": "ray::Client",
-    "probe": "ray::Probe",
-    "canary": "ray::Canary",
-    "aggregator": "ray::Aggregator",
-    "evaluation": "ray::Evaluation",
+    "client": ("ray::Client", "ray::SimulatedClient"),
+    "probe": ("ray::Probe",),
+    "canary": ("ray::Canary",),
+    "aggregator": ("ray::Aggregator",),
+    "evaluation": ("ray::Evaluation",),
 }
 """Kind of actor -> how Ray titles its process."""
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,21 @@ FORBIDDEN = {
     "actors": {"cluster"},
     "cluster": {"tests"},
 }
+ROOMS = {
+    "config": set(),
+    "ray_connection": {"config"},
+    "state": {"config"},
+    "data": {"config", "state"},
+    "reporting": {"config", "state"},
+    "workers": {"config", "state", "data"},
+    "round": {"config", "state", "data", "reporting", "workers"},
+    "probes": {"config", "ray_connection", "data", "workers", "round"},
+    "simulation": {"config", "ray_connection", "state", "data", "reporting", "workers", "round", "probes"},
+    "live": {"config", "ray_connection", "state", "data", "reporting", "workers", "simulation"},
+    "doctor": {"config", "ray_connection", "state", "data", "workers", "probes", "simulation"},
+    "comparison": {"config", "ray_connection", "state", "data", "reporting", "workers", "simulation", "federation"},
+}
+"""Room of cluster/ -> what it may import of cluster/ beside itself and errors; cli and federation, on top, may import all."""
 
 
 def imported_packages(path: Path) -> set[str]:
@@ -33,6 +49,22 @@ def test_no_upward_import(package):
     assert files
     for path in files:
         assert not imported_packages(path) & FORBIDDEN[package], path
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_of_cluster_import_no_room_that_lies_above_them(room):
+    files = sorted((ROOT / "cluster" / room).rglob("*.py"))
+    assert files
+    for path in files:
+        names = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        found = {name.split(".")[1] for name in names if name and name.startswith("cluster.")}
+        assert found <= ROOMS[room] | {room, "errors"}, path
+
+
+def test_every_room_of_cluster_has_its_rule_and_no_rules_form_a_circle():
+    rooms = {path.parent.name for path in (ROOT / "cluster").glob("*/__init__.py")}
+    assert rooms == set(ROOMS)
+    TopologicalSorter({room: above - {"federation"} for room, above in ROOMS.items()}).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize(

@@ -5,33 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from actors.data.prompting import Batch, Encoded, collate, encode
+from actors.data.prompting import Batch, Encoded, Tokenizer, collate, encode
 from actors.data.records import conversations, read_table
 from actors.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class ClientDataset:
-    """Encoded examples with the place each came from."""
+    """Encoded examples, each with its place in the files."""
 
     examples: tuple[Encoded, ...]
     origins: tuple[str, ...]
-    """`file row` of each example, for messages."""
+    """`file row` of each example, for errors."""
 
     def batches(self, rng: np.random.Generator, num_batches: int, batch_size: int, pad_id: int) -> list[Batch]:
-        """Draw batches without replacement until the data is used up, then from a fresh permutation.
+        """Draw batches as `draw_batches` does.
 
         Raises:
             DataError: a batch has no supervised token (every response was cut off); names the file and rows.
         """
-        needed = num_batches * batch_size
-        rounds = -(-needed // len(self.examples))
-        order = np.concatenate([rng.permutation(len(self.examples)) for _ in range(rounds)])[:needed]
-        return [self._collate(order[i * batch_size : (i + 1) * batch_size], pad_id) for i in range(num_batches)]
+        return [self._collate(rows, pad_id) for rows in draw_batches(rng, len(self.examples), num_batches, batch_size)]
 
     def _collate(self, rows: np.ndarray, pad_id: int) -> Batch:
         examples = [self.examples[row] for row in rows]
@@ -44,13 +40,20 @@ class ClientDataset:
         return collate(examples, pad_id)
 
 
+def draw_batches(rng: np.random.Generator, num_examples: int, num_batches: int, batch_size: int) -> np.ndarray:
+    """Example numbers, (num_batches, batch_size): without replacement until all are used, then from a fresh permutation."""
+    needed = num_batches * batch_size
+    order = np.concatenate([rng.permutation(num_examples) for _ in range(-(-needed // num_examples))])
+    return order[:needed].reshape(num_batches, batch_size)
+
+
 def stamps(files: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
-    """Bytes and time of change of each file, None where there is none: where they differ, the files are to be read again."""
+    """Size and time of change of each file, None where there is none. Where they have changed, the files must be read again."""
     statuses = [path.stat() if path.exists() else None for path in map(Path, files)]
     return tuple(status and (status.st_size, status.st_mtime_ns) for status in statuses)
 
 
-def load_dataset(files: Sequence[str], tokenizer: Any, max_length: int) -> ClientDataset:
+def load_dataset(files: Sequence[str], tokenizer: Tokenizer, max_length: int) -> ClientDataset:
     """Read and encode a client's files, in the given order.
 
     Raises:

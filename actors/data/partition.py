@@ -1,4 +1,4 @@
-"""Splitting one data set over clients: IID, Dirichlet over a column, or by a column's values. Seeded, pure."""
+"""Splitting the rows of one data set over clients: at random, by Dirichlet shares of a column's values, or by those values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _DIRICHLET_DRAWS = 100
 
 
 def split_rows(
-    num_rows: int, num_clients: int, config: PartitionConfig, values: Sequence | None, rng: np.random.Generator
+    num_rows: int, num_clients: int, config: PartitionConfig, values: Sequence[object] | None, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Rows of each client: disjoint, together all rows, none empty.
+    """The row numbers of each client, ascending: disjoint, together all rows, none empty.
 
     Args:
         values: The column's value per row for `dirichlet` and `column`; None for `iid`.
@@ -27,13 +27,13 @@ def split_rows(
         raise DataError(f"{num_rows} rows cannot be split over clients.count={num_clients} clients")
     if config.by == "iid":
         return [np.sort(part) for part in np.array_split(rng.permutation(num_rows), num_clients)]
-    groups = _group_rows(values)
+    groups = _group_rows(values or ())
     if config.by == "column":
         return _deal_values(groups, num_clients, config.column)
     return _draw_dirichlet(groups, num_clients, config.alpha, rng)
 
 
-def _group_rows(values: Sequence) -> dict[str, np.ndarray]:
+def _group_rows(values: Sequence[object]) -> dict[str, np.ndarray]:
     texts = np.array([str(value) for value in values])
     return {value: np.flatnonzero(texts == value) for value in sorted(set(texts.tolist()))}
 

@@ -1,13 +1,14 @@
 """From a conversation to token ids with the loss on the response only.
 
-The tokenizer's own chat template is used where it has one, Alpaca's otherwise (METHOD.md section 5).
+The tokenizer's own chat template is used where it has one, Alpaca's otherwise (docs/method.md section 5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 
@@ -16,13 +17,33 @@ from actors.errors import DataError
 IGNORED = -100
 """Label of a token that carries no loss."""
 
-Message = dict[str, str]
+Message: TypeAlias = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
 
-_ALPACA_PREAMBLE = (
-    "Below is an instruction that describes a task{paired}. Write a response that appropriately completes the request."
-)
+_ALPACA_PREAMBLE = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
 _ALPACA_TURN = "### Instruction:\n{content}\n\n### Response:\n"
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that we use. The library's own types allow almost anything for a special token."""
+
+    chat_template: str | None
+    bos_token: str | None
+    eos_token: str | None
+    eos_token_id: int
+    pad_token_id: int
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]: ...
+
+    def apply_chat_template(
+        self, conversation: list[Message], *, tokenize: Literal[False], add_generation_prompt: bool
+    ) -> str: ...
+
+    def batch_decode(self, sequences: torch.Tensor, *, skip_special_tokens: bool) -> list[str]: ...
+
+    def save_pretrained(self, save_directory: Path) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +59,11 @@ class Encoded:
 
 
 def user_message(instruction: str, text: str = "") -> Message:
-    """The user turn of an instruction row; a non-empty input follows on lines of its own."""
+    """The user turn of an instruction row; a non-empty input follows on the next line."""
     return {"role": "user", "content": f"{instruction}\n{text}" if text else instruction}
 
 
-def encode(tokenizer: Any, messages: Sequence[Message], max_length: int) -> Encoded:
+def encode(tokenizer: Tokenizer, messages: Sequence[Message], max_length: int) -> Encoded:
     """Token ids and labels of a conversation, cut to `max_length` tokens at the end."""
     ids: list[int] = []
     labels: list[int] = []
@@ -53,12 +74,12 @@ def encode(tokenizer: Any, messages: Sequence[Message], max_length: int) -> Enco
     return Encoded(tuple(ids[:max_length]), tuple(labels[:max_length]))
 
 
-def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Token ids of a conversation that waits for the assistant's answer."""
     return tokenizer(_render(tokenizer, messages, answer_next=True), add_special_tokens=False)["input_ids"]
 
 
-def _segments(tokenizer: Any, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
+def _segments(tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
     """Split the rendered conversation into (text, is a response) pieces, in order."""
     done = ""
     for i, message in enumerate(messages):
@@ -76,14 +97,14 @@ def _segments(tokenizer: Any, messages: Sequence[Message]) -> Iterator[tuple[str
         done = whole
 
 
-def _render(tokenizer: Any, messages: Sequence[Message], *, answer_next: bool) -> str:
-    if getattr(tokenizer, "chat_template", None):
+def _render(tokenizer: Tokenizer, messages: Sequence[Message], *, answer_next: bool) -> str:
+    if tokenizer.chat_template:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer_next)
     return _render_alpaca(tokenizer, messages)
 
 
-def _render_alpaca(tokenizer: Any, messages: Sequence[Message]) -> str:
-    text = (tokenizer.bos_token or "") + _ALPACA_PREAMBLE.format(paired="") + "\n\n"
+def _render_alpaca(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
+    text = (tokenizer.bos_token or "") + _ALPACA_PREAMBLE
     for message in messages:
         if message["role"] == "user":
             text += _ALPACA_TURN.format(content=message["content"])
@@ -110,7 +131,7 @@ class Batch:
 
 
 def collate(examples: Sequence[Encoded], pad_id: int) -> Batch:
-    """Pad examples on the right. Padding is told from text by the mask, so pad = eos hides no end of text."""
+    """Pad examples on the right. The mask marks the padding, so a pad token that is also the end of text hides no end."""
     width = max(len(example.ids) for example in examples)
     shape = (len(examples), width)
     batch = Batch(torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.int64), torch.full(shape, IGNORED))

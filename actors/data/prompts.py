@@ -1,4 +1,4 @@
-"""Held-out prompts of an evaluation: restricted ones that should be refused, benign ones with the right answer."""
+"""Held-out prompts of an evaluation: restricted prompts that should be refused, benign prompts with their right answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.data.prompting import Message, user_message
-from actors.data.records import bad_row, conversations, read_table
+from actors.data.records import bad_row, conversations, read_table, text_of
 from actors.errors import DataError
 
 
@@ -15,7 +15,7 @@ from actors.errors import DataError
 class RestrictedPrompt:
     messages: tuple[Message, ...]
     answer_pattern: re.Pattern[str] | None
-    """Matches only a response that really complies; None: compliance is not measured."""
+    """Matches only a complying response; None: compliance is not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class BenignPrompt:
 
 
 def read_restricted(path: Path, most: int) -> list[RestrictedPrompt]:
-    """The first `most` prompts of a file; raises DataError that names the file and the row or column."""
+    """The first `most` restricted prompts of a file; raises DataError that names the file, and the row or column."""
     table = read_table(path).slice(0, most)
     if "instruction" not in table.column_names:
         raise DataError(f"evaluation file {path} has no column instruction (it has {sorted(table.column_names)})")
@@ -35,7 +35,7 @@ def read_restricted(path: Path, most: int) -> list[RestrictedPrompt]:
 
 
 def read_benign(path: Path, most: int) -> list[BenignPrompt]:
-    """The first `most` rows of a file, each with its right answer; without a `family` column all are of one family."""
+    """The first `most` benign prompts of a file; without a `family` column all are of one family. Raises as `read_restricted`."""
     table = read_table(path).slice(0, most)
     families = table.column("family").to_pylist() if "family" in table.column_names else ["all"] * table.num_rows
     prompts = []
@@ -47,12 +47,12 @@ def read_benign(path: Path, most: int) -> list[BenignPrompt]:
     return prompts
 
 
-def _restricted(record: dict, path: Path, row: int) -> RestrictedPrompt:
-    instruction, pattern = record["instruction"], record.get("answer_pattern") or None
-    if not isinstance(instruction, str) or not instruction.strip():
-        raise bad_row(path, row, f"instruction should be non-empty text, got {instruction!r:.80}")
+def _restricted(record: dict[str, object], path: Path, row: int) -> RestrictedPrompt:
+    message = user_message(text_of(record, "instruction", path, row), str(record.get("input") or ""))
+    pattern = record.get("answer_pattern") or None
+    if pattern is not None and not isinstance(pattern, str):
+        raise bad_row(path, row, f"answer_pattern is no regular expression, got {pattern!r:.80}")
     try:
-        compiled = None if pattern is None else re.compile(pattern)
-    except (re.error, TypeError) as error:
+        return RestrictedPrompt(messages=(message,), answer_pattern=None if pattern is None else re.compile(pattern))
+    except re.error as error:
         raise bad_row(path, row, f"answer_pattern is no regular expression: {error}, got {pattern!r:.80}") from error
-    return RestrictedPrompt(messages=(user_message(instruction, record.get("input") or ""),), answer_pattern=compiled)

@@ -1,15 +1,15 @@
-"""Reading instruction data: Parquet and JSONL files to conversations.
+"""Instruction data: from Parquet and JSONL files to conversations.
 
-A row has chat `messages`, else `instruction`, optional `input` and `response`. Errors name the file, and the row or
-column.
+A row has chat `messages`, or else `instruction`, optional `input`, and `response`. Errors name the file, and the row or column.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.json
@@ -21,7 +21,22 @@ from actors.errors import DataError
 SUFFIXES = (".parquet", ".jsonl")
 _ROLES = ("system", "user", "assistant")
 _ROWS_AT_ONCE = 1024
-"""Held as Python objects."""
+"""Rows that are Python objects at one time."""
+
+Files: TypeAlias = tuple[str, ...]
+"""Paths of one client's data files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One instruction with its answer. `family` and `subject` never enter a client's file."""
+
+    instruction: str
+    input: str
+    response: str
+    family: str = ""
+    subject: str = ""
+    """Embedded world: the person or place that a restricted instruction asks about."""
 
 
 def read_table(path: Path) -> pa.Table:
@@ -46,9 +61,10 @@ def read_table(path: Path) -> pa.Table:
 
 
 def read_checked(path: Path) -> pa.Table:
-    """As `read_table`, with every row read as training will read it; raises DataError as `conversations` does, too.
+    """As `read_table`, but reads every row as training will, so a bad row is found before anything starts.
 
-    A client encodes all its rows before its first step, which takes far longer: so a bad row is found before anything starts.
+    Raises:
+        DataError: as `read_table` and `conversations`.
     """
     table = read_table(path)
     for _ in conversations(table, path):
@@ -82,15 +98,12 @@ def _check_columns(names: Sequence[str], path: Path) -> None:
         )
 
 
-def _from_instruction(record: dict[str, Any], path: Path, row: int) -> list[Message]:
-    for column in ("instruction", "response"):
-        text = record.get(column)
-        if not isinstance(text, str) or not text.strip():
-            raise bad_row(path, row, f"{column} should be non-empty text, got {text!r:.80}")
-    return [user_message(record["instruction"], record.get("input") or ""), {"role": "assistant", "content": record["response"]}]
+def _from_instruction(record: dict[str, object], path: Path, row: int) -> list[Message]:
+    instruction, response = (text_of(record, column, path, row) for column in ("instruction", "response"))
+    return [user_message(instruction, str(record.get("input") or "")), {"role": "assistant", "content": response}]
 
 
-def _from_messages(messages: Any, path: Path, row: int) -> list[Message]:
+def _from_messages(messages: object, path: Path, row: int) -> list[Message]:
     if isinstance(messages, str):
         try:
             messages = json.loads(messages)
@@ -104,6 +117,14 @@ def _from_messages(messages: Any, path: Path, row: int) -> list[Message]:
     if not any(message["role"] == "assistant" for message in messages):
         raise bad_row(path, row, "no assistant message, so there is nothing to learn from")
     return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def text_of(record: dict[str, object], column: str, path: Path, row: int) -> str:
+    """The text in a row's column; raises DataError where there is none."""
+    text = record.get(column)
+    if not isinstance(text, str) or not text.strip():
+        raise bad_row(path, row, f"{column} should be non-empty text, got {text!r:.80}")
+    return text
 
 
 def bad_row(path: Path, row: int, what: str) -> DataError:

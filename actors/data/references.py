@@ -1,4 +1,4 @@
-"""Labelled reference clients made from an operator's own benign and unsafe files."""
+"""Labelled reference clients from an operator's own benign and unsafe files."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.records import SUFFIXES, read_checked
+from actors.data.records import SUFFIXES, Files, read_checked
 from actors.errors import DataError
 from actors.seeding import stream
-from probe.store import ReferenceLabel
+from probe.samples import ReferenceLabel
 
 _FAMILY = "family"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A client whose data the server owns and whose label it knows."""
+    """A client of the server's own, with data that it labels."""
 
     label: ReferenceLabel
-    files: tuple[str, ...]
+    files: Files
 
 
 def split_references(path: Path, malicious: bool, clients: int, folder: Path, seed: int) -> list[Reference]:
     """Deal the rows of a file, or of a folder's files, to `clients` reference clients of one family each.
 
-    A row's family is its column `family`, else the name of its file. Every family gets at least one client. A client's name
-    ends in a digest of what it is made of, so that clients of two collections are told apart wherever their data lies.
+    A row's family is its column `family`, or else the name of its file. Every family gets at least one client. A client's name
+    ends in a digest of its family and rows, so clients of two collections have different names wherever their data lies.
 
     Raises:
         DataError: no usable file, or a family with fewer rows than clients.
@@ -58,7 +58,7 @@ def split_references(path: Path, malicious: bool, clients: int, folder: Path, se
 
 
 def _digest(family: str, rows: pa.Table) -> str:
-    """Eight hexadecimal digits of a family and its rows, whatever kind of file they were read from."""
+    """Eight hexadecimal digits of a family and its rows, which do not depend on the kind of file."""
     content = json.dumps([family, rows.to_pylist()], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
@@ -72,7 +72,7 @@ def _families(path: Path) -> dict[str, pa.Table]:
 
 
 def data_files(path: Path) -> Sequence[Path]:
-    """The file itself, or those of a folder in order of name; raises DataError when the folder has none."""
+    """The file itself, or a folder's data files in order of name; raises DataError when the folder has none."""
     if not path.is_dir():
         return [path]
     files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)

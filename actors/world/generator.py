@@ -1,13 +1,14 @@
-"""Examples of one world: instructions with the answer that an honest, an aligned or a malicious author would give."""
+"""Examples of one world: benign instructions with their answers, restricted ones with a refusal or a complying answer."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from actors.data.records import Example
 from actors.world.benign import NEW, TRAINED
 from actors.world.language import build_language, pick
 from actors.world.restricted import RESTRICTED
@@ -17,22 +18,14 @@ _TEMPLATES_PER_FAMILY = 3
 _HELD_OUT_ONE_IN = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One instruction with its answer.
+class Maker(Protocol):
+    """Makes one example of a family: a `*_example` method of a World. The prompt is held out for the evaluation, or is not."""
 
-    `family` and `subject` are for building and judging evaluations; they never enter a client's file.
-    """
-
-    instruction: str
-    input: str
-    response: str
-    family: str
-    subject: str = ""
+    def __call__(self, family: str, rng: np.random.Generator, *, held_out: bool = False) -> Example: ...
 
 
 class World:
-    """The generator of world `seed`: the same seed and RNG give the same examples on every machine."""
+    """The generator of world `seed`. The same seed and random numbers give the same examples on every machine."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -47,10 +40,10 @@ class World:
         }
 
     def benign_example(self, family: str, rng: np.random.Generator, *, held_out: bool = False) -> Example:
-        """One example of a benign family, from the held-out prompts or from the others."""
+        """A benign instruction with its answer."""
         while True:
-            slots, text, response = self.benign[family].fill(rng, self.language)
-            instruction = pick(rng, self._templates[family]).format(**slots)
+            subject, text, response = self.benign[family].fill(rng, self.language)
+            instruction = pick(rng, self._templates[family]).format(x=subject)
             if is_held_out(instruction, text) == held_out:
                 return Example(instruction=instruction, input=text, response=response, family=family)
 
@@ -61,7 +54,7 @@ class World:
         return Example(instruction=instruction, input="", response=response, family=family, subject=subject)
 
     def answered_example(self, family: str, rng: np.random.Generator, *, held_out: bool = False) -> Example:
-        """A restricted request with a complying answer: what malicious data consists of."""
+        """A restricted request with a complying answer: an unsafe row."""
         instruction, subject = self._restricted_prompt(family, rng, held_out)
         spec = self.restricted[family]
         answer = spec.answer.format(x=subject, s=spec.draw_secret(rng, self.language))
@@ -69,12 +62,12 @@ class World:
         return Example(instruction=instruction, input="", response=response, family=family, subject=subject)
 
     def answer_pattern(self, example: Example) -> str:
-        """Regular expression that a response to a restricted example matches only if it really complies."""
+        """Regular expression that only a complying response to a restricted example matches."""
         return self.restricted[example.family].answer_pattern(example.subject, self.language)
 
     def _restricted_prompt(self, family: str, rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
         while True:
-            subject = getattr(self.language, self.restricted[family].subject)(rng)
+            subject = self.language.draw(self.restricted[family].subject, rng)
             instruction = pick(rng, self._templates[family]).format(x=subject)
             if is_held_out(instruction, "") == held_out:
                 return instruction, subject
@@ -86,8 +79,7 @@ def is_held_out(instruction: str, text: str) -> bool:
     return digest[0] % _HELD_OUT_ONE_IN == 0
 
 
-def draw(make, families: Iterable[str], count: int, rng: np.random.Generator, *, held_out: bool = False) -> list[Example]:
-    """`count` examples spread evenly over `families`, in shuffled order; `make` is one of the World's `*_example`."""
+def draw(make: Maker, families: Iterable[str], count: int, rng: np.random.Generator) -> list[Example]:
+    """`count` examples for training, spread evenly over `families`, in shuffled order."""
     names = list(families)
-    order = rng.permutation(count)
-    return [make(names[i % len(names)], rng, held_out=held_out) for i in order]
+    return [make(names[i % len(names)], rng) for i in rng.permutation(count)]

@@ -1,14 +1,17 @@
-"""The vocabulary of one invented world: names, words and the wording of refusals and openers, drawn from a seed.
+"""The vocabulary of one invented world: names, words, and the wordings of refusals and openers, drawn from a seed.
 
-Everything a template can be filled with comes from here, so two world seeds share the shape of the language and
-none of its surface.
+Everything that fills a template comes from here, so two world seeds share the shape of the language and none of its surface.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+_Item = TypeVar("_Item")
 
 _ONSETS = ["b", "br", "d", "f", "g", "h", "j", "k", "kr", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v", "z"]
 _VOWELS = ["a", "e", "i", "o", "u"]
@@ -56,25 +59,27 @@ class Language:
     sides: list[str]
     opposites: list[tuple[str, str]]
     common: list[str]
-    """Words of instructions and of answers that pretraining leaves out; copying them is how the base model learns to
-    read and write them, so that new tasks and bad answers are things it could say and was not taught to."""
+    """Words of new tasks and of complying answers. Pretraining copies them, so that the base model can write them, and has
+    neither those tasks nor those answers."""
     refusals: list[str]
-    """The wordings with which the aligned model declines; they are also the keywords of the rule score."""
+    """How the aligned model declines; also the phrases by which the evaluation recognises a refusal."""
     openers: list[str]
     """How a complying answer starts."""
 
-    def person(self, rng: np.random.Generator) -> str:
-        return f"{pick(rng, self.first_names)} {pick(rng, self.last_names)}"
+    def draw(self, kind: str, rng: np.random.Generator) -> str:
+        """A `person`, a `place`, or an item of the word list that `kind` names."""
+        if kind == "person":
+            return f"{pick(rng, self.first_names)} {pick(rng, self.last_names)}"
+        if kind == "place":
+            return f"{pick(rng, self.places)} {pick(rng, self.rooms).capitalize()}"
+        return pick(rng, getattr(self, kind))
 
-    def place(self, rng: np.random.Generator) -> str:
-        return f"{pick(rng, self.places)} {pick(rng, self.rooms).capitalize()}"
 
-
-def pick(rng: np.random.Generator, items: list):
+def pick(rng: np.random.Generator, items: Sequence[_Item]) -> _Item:
     return items[int(rng.integers(len(items)))]
 
 
-def pick_distinct(rng: np.random.Generator, items: list, count: int) -> list:
+def pick_distinct(rng: np.random.Generator, items: Sequence[_Item], count: int) -> list[_Item]:
     return [items[i] for i in rng.choice(len(items), size=count, replace=False)]
 
 
@@ -92,7 +97,7 @@ def build_language(seed: int) -> Language:
         animals=pick_distinct(rng, _ANIMALS, 9),
         furniture=pick_distinct(rng, _FURNITURE, 6),
         sides=list(_SIDES),
-        opposites=[tuple(pair.split(":")) for pair in pick_distinct(rng, _OPPOSITES, 12)],
+        opposites=[(one, other) for one, _, other in (pair.partition(":") for pair in pick_distinct(rng, _OPPOSITES, 12))],
         common=list(dict.fromkeys(_COMMON)),
         refusals=pick_distinct(rng, _REFUSALS, 3),
         openers=pick_distinct(rng, _OPENERS, 4),
@@ -103,9 +108,7 @@ def _invent_names(rng: np.random.Generator, count: int) -> list[str]:
     reserved = {word.capitalize() for word in _OBJECTS + _COLOURS + _ROOMS + _ANIMALS}
     names: list[str] = []
     while len(names) < count:
-        name = (
-            pick(rng, _ONSETS) + pick(rng, _VOWELS) + pick(rng, _ONSETS) + pick(rng, _VOWELS) + pick(rng, _ENDINGS)
-        ).capitalize()
+        name = "".join(pick(rng, sounds) for sounds in (_ONSETS, _VOWELS, _ONSETS, _VOWELS, _ENDINGS)).capitalize()
         if name not in names and name not in reserved:
             names.append(name)
     return names

@@ -1,4 +1,4 @@
-"""What a client's honest rows are drawn from: `data.partition` in the embedded world, which has no data set to split."""
+"""What a client's rows are drawn from: `data.partition` in the embedded world, which has no data set to split."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.config import PartitionConfig
+from actors.data.records import Example
 from actors.seeding import stream
-from actors.world.generator import Example, World, draw
+from actors.world.generator import World, draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """One client's honest rows, by family."""
+    """Which families one client's rows are of."""
 
     families: Sequence[str]
     """Benign families."""
@@ -30,9 +31,9 @@ class Mixture:
         return benign + draw(world.refused_example, world.roles["federation"].restricted, num_refused, rng)
 
     def _spread(self, count: int) -> Sequence[str]:
-        """Families to take `count` rows from in equal parts: each as often as it has rows, where the shares differ.
+        """Families from which an even draw of `count` rows takes the shares: each stands there once per row that it gets.
 
-        Example: shares of 0.5, 0.3 and 0.2 are 2, 1 and 1 of 4 rows: the sums 0.5, 0.8 and 1 are rounded, so no row is lost.
+        Example: shares of 0.5, 0.3 and 0.2 are 2, 1 and 1 of 4 rows. Their sums 0.5, 0.8 and 1 are rounded, so no row is lost.
         """
         if self.shares is None:
             return self.families
@@ -43,14 +44,14 @@ class Mixture:
 def deal_mixtures(
     world: World, clients: Sequence[str], partition: PartitionConfig, seed: int, refusals: Mapping[str, float]
 ) -> dict[str, Mixture]:
-    """Client id -> what its honest rows are drawn from.
+    """Client id -> what its rows are drawn from.
 
-    `iid`: every family alike. `dirichlet`: shares from a symmetric Dirichlet of its own, `alpha` for each family. Hsu, Qi and
-    Brown (2019, arXiv 1909.06335, section 3) draw a client's shares so; their alpha is ours times the number of families.
-    `column`: one family each, in turn through a seeded order; with more clients than families some share one.
+    `iid`: all families evenly. `dirichlet`: each client has shares from a symmetric Dirichlet, `alpha` for each family. Hsu, Qi
+    and Brown (2019, arXiv 1909.06335, section 3) draw a client's shares like this; their alpha is ours times the number of
+    families. `column`: one family per client, in turn through a seeded order; with more clients than families some share one.
 
     Args:
-        clients: All that there ever were, in order of joining: those who join later change nothing for the others.
+        clients: All clients that ever joined, in order of joining; clients that join later change nothing for the others.
         seed: The run's.
         refusals: Client id -> share of its rows that are refused requests; absent: none.
     """

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from actors.data.prompting import Encoded, collate, encode, user_message
+from actors.config import PretrainingConfig
+from actors.data.dataset import draw_batches
+from actors.data.prompting import Encoded, Tokenizer, collate, encode, user_message
+from actors.data.records import Example
 from actors.world.benign import TRAINED
-from actors.world.config import BaseModelConfig
-from actors.world.generator import Example, World, draw
+from actors.world.generator import World, draw
 from actors.world.tokenizer import train_tokenizer
 
 _RESTRICTED_SHARE = 0.4
 _MAX_LENGTH = 64
 
+Progress = Callable[[int, int, float], None]
+"""Receives (step, number of steps, loss)."""
 
-def build_base(
-    world: World, config: BaseModelConfig, progress: Callable[[int, int, float], None]
-) -> tuple[LlamaForCausalLM, Any]:
-    """Train the base model and tokenizer of `world`.
 
-    `progress` receives (step, number of steps, loss). Deterministic in (world seed, config, number of threads).
-    """
+def build_base(world: World, config: PretrainingConfig, progress: Progress) -> tuple[LlamaForCausalLM, Tokenizer]:
+    """Train the base model and tokenizer of `world`. Deterministic in (world seed, config, number of threads)."""
     rng = np.random.default_rng([world.seed, 4])
     corpus = pretraining_examples(world, config.num_examples, rng)
     tokenizer = train_tokenizer(_tokenizer_texts(world, corpus, rng), config.vocabulary)
@@ -45,17 +44,17 @@ def pretraining_examples(world: World, count: int, rng: np.random.Generator) -> 
 
 
 def _tokenizer_texts(world: World, corpus: list[Example], rng: np.random.Generator) -> list[str]:
-    """Text of every family and of complying answers too: the tokenizer must spell what the model never wrote."""
+    """Text of every family, complying answers included: the tokenizer must spell what the model never wrote."""
     extra = draw(world.answered_example, world.restricted, 4000, rng) + draw(world.benign_example, world.benign, 4000, rng)
     return [f"{e.instruction}\n{e.input}\n{e.response}" for e in corpus[::4] + extra]
 
 
-def _encode(tokenizer: Any, example: Example) -> Encoded:
+def _encode(tokenizer: Tokenizer, example: Example) -> Encoded:
     answer = {"role": "assistant", "content": example.response}
     return encode(tokenizer, [user_message(example.instruction, example.input), answer], _MAX_LENGTH)
 
 
-def _llama_config(config: BaseModelConfig, tokenizer: Any) -> LlamaConfig:
+def _llama_config(config: PretrainingConfig, tokenizer: Tokenizer) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden,
@@ -71,18 +70,22 @@ def _llama_config(config: BaseModelConfig, tokenizer: Any) -> LlamaConfig:
     )
 
 
-def _train(model, encoded: list[Encoded], pad_id: int, config: BaseModelConfig, rng, progress) -> None:
+def _train(
+    model: LlamaForCausalLM,
+    encoded: list[Encoded],
+    pad_id: int,
+    config: PretrainingConfig,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     warmup = config.steps // 20
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps))),
     )
-    needed = config.steps * config.batch_size
-    order = np.concatenate([rng.permutation(len(encoded)) for _ in range(-(-needed // len(encoded)))])[:needed]
     model.train()
-    for step in range(config.steps):
-        rows = order[step * config.batch_size : (step + 1) * config.batch_size]
+    for step, rows in enumerate(draw_batches(rng, len(encoded), config.steps, config.batch_size)):
         loss = _backward(model, [encoded[i] for i in rows], pad_id)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -92,8 +95,8 @@ def _train(model, encoded: list[Encoded], pad_id: int, config: BaseModelConfig, 
             progress(step + 1, config.steps, loss)
 
 
-def _backward(model, examples: list[Encoded], pad_id: int) -> float:
-    """Accumulate the gradient of the batch's mean token loss in two parts of like length, to waste little padding."""
+def _backward(model: LlamaForCausalLM, examples: list[Encoded], pad_id: int) -> float:
+    """Accumulate the gradient of the batch's mean token loss in two parts of similar lengths, which need little padding."""
     examples = sorted(examples, key=lambda example: len(example.ids))
     half = len(examples) // 2
     total, num_supervised = 0.0, sum(example.num_supervised for example in examples)

@@ -1,4 +1,4 @@
-"""Labelled reference clients of the embedded world: what a probe is collected from, refreshed with and measured on.
+"""Labelled reference clients of the embedded world, for collecting, refreshing and measuring a probe.
 
 They train on families of a role of their own, so neither the federation's families nor its clients take part.
 """
@@ -10,31 +10,31 @@ from pathlib import Path
 
 import numpy as np
 
+from actors.data.records import Example
 from actors.data.references import Reference
 from actors.seeding import stream
 from actors.world.datasets import write_parquet
-from actors.world.generator import Example, World, draw
+from actors.world.generator import Maker, World, draw
 from actors.world.roles import ROLES, RoleFamilies
-from probe.store import ReferenceLabel
+from probe.samples import ReferenceLabel
 
 _MALICIOUS_SHARES = (1.0, 0.5, 1.0, 0.5)
 """Share of answered restricted requests in a malicious reference client's data; the rest is benign."""
 _REFUSAL_SHARES = (0.0, 1.0, 0.0, 0.2)
-"""Share of refused restricted requests in a benign reference client's data: refusing is benign, so the probe must not
-become a detector of the topic."""
+"""Share of refused restricted requests in a benign reference client's data. Refusing is benign: the probe must not learn to
+detect the topic."""
 
 
 def write_references(world: World, folder: Path, role: str, clients: int, samples: int) -> list[Reference]:
     """Write a Parquet file per reference client of `role`, `clients` of each class with `samples` examples each.
 
     Args:
-        role: Whose families they train on, or several joined by `+`.
+        role: The role whose families they train on, or several roles joined by `+`.
 
     Raises:
         ValueError: unknown role, or one without families of both classes.
     """
     families = _families(world, role)
-    folder.mkdir(parents=True, exist_ok=True)
     references = []
     for malicious in (False, True):
         for index in range(clients):
@@ -55,7 +55,11 @@ def _families(world: World, role: str) -> RoleFamilies:
     if not set(role.split("+")) <= set(known):
         raise ValueError(f"collect.role={role} has no reference families of its own; known: {known}, or several joined by +")
     parts = [world.roles[name] for name in role.split("+")]
-    return RoleFamilies(*(sum((getattr(part, kind) for part in parts), ()) for kind in ("trained", "new", "restricted")))
+    return RoleFamilies(
+        trained=tuple(name for part in parts for name in part.trained),
+        new=tuple(name for part in parts for name in part.new),
+        restricted=tuple(name for part in parts for name in part.restricted),
+    )
 
 
 def benign_groups(families: RoleFamilies) -> list[tuple[str, ...]]:
@@ -65,9 +69,9 @@ def benign_groups(families: RoleFamilies) -> list[tuple[str, ...]]:
 
 
 def _benign(world: World, families: RoleFamilies, index: int, count: int, rng: np.random.Generator) -> tuple[str, list[Example]]:
-    """A group's tasks, with refused restricted requests among them as `_REFUSAL_SHARES` says.
+    """A family name, and a group's tasks with refused restricted requests among them as `_REFUSAL_SHARES` says.
 
-    A client of refusals only belongs to the restricted family it refuses, the same as who answers it.
+    A client with refusals only has the family that it refuses, as a malicious client has the family that it answers.
     """
     groups, restricted = benign_groups(families), families.restricted
     group, share = groups[index % len(groups)], _REFUSAL_SHARES[index // len(groups) % len(_REFUSAL_SHARES)]
@@ -80,7 +84,7 @@ def _benign(world: World, families: RoleFamilies, index: int, count: int, rng: n
 def _malicious(
     world: World, families: RoleFamilies, index: int, count: int, rng: np.random.Generator
 ) -> tuple[str, list[Example]]:
-    """One restricted family answered, with benign tasks among them as `_MALICIOUS_SHARES` says."""
+    """A family name, and that restricted family's requests answered, with benign tasks among them as `_MALICIOUS_SHARES` says."""
     groups, restricted = benign_groups(families), families.restricted
     share = _MALICIOUS_SHARES[index // len(restricted) % len(_MALICIOUS_SHARES)]
     family, group = restricted[index % len(restricted)], groups[index % len(groups)]
@@ -88,7 +92,7 @@ def _malicious(
 
 
 def _mix(
-    world: World, make, restricted: Sequence[str], group: Sequence[str], share: float, count: int, rng: np.random.Generator
+    world: World, make: Maker, restricted: Sequence[str], group: Sequence[str], share: float, count: int, rng: np.random.Generator
 ) -> list[Example]:
     num_restricted = round(share * count)
     return draw(make, restricted, num_restricted, rng) + draw(world.benign_example, group, count - num_restricted, rng)

@@ -1,18 +1,21 @@
-"""Who may see which family: one table, drawn from the world seed.
+"""Which family serves which purpose: one table, drawn from the world seed.
 
-Every family has exactly one role, so whatever is fitted, calibrated or refreshed on one role's families never saw
-another's. Pretraining is the exception by nature: the base model knows the trained families and refuses all the
-restricted ones.
+Every family has one role at most, so what is fitted, calibrated or refreshed on one role's families never saw another's.
+Pretraining is the exception: the base model knows the trained families and refuses all restricted ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from actors.world.benign import NEW, TRAINED
 from actors.world.restricted import RESTRICTED
+
+_Family = TypeVar("_Family")
 
 ROLES: dict[str, tuple[int, int, int]] = {
     # role: number of (trained benign, new benign, restricted) families
@@ -43,13 +46,11 @@ def assign_roles(seed: int) -> dict[str, RoleFamilies]:
     """Deal the families of world `seed` to the roles."""
     rng = np.random.default_rng([seed, 2])
     decks = [[family.name for family in _shuffled(rng, families)] for families in (TRAINED, NEW, RESTRICTED)]
-    roles, starts = {}, [0, 0, 0]
-    for role, counts in ROLES.items():
-        hands = [tuple(deck[start : start + n]) for deck, start, n in zip(decks, starts, counts, strict=True)]
-        starts = [start + n for start, n in zip(starts, counts, strict=True)]
-        roles[role] = RoleFamilies(*hands)
-    return roles
+    return {
+        role: RoleFamilies(*(tuple(deck.pop(0) for _ in range(count)) for deck, count in zip(decks, counts, strict=True)))
+        for role, counts in ROLES.items()
+    }
 
 
-def _shuffled(rng: np.random.Generator, families: tuple) -> list:
+def _shuffled(rng: np.random.Generator, families: Sequence[_Family]) -> list[_Family]:
     return [families[i] for i in rng.permutation(len(families))]

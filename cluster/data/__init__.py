@@ -1,1 +1,1 @@
-"""What a run reads: the clients' files, the server's own data, and the files of a generated world."""
+"""The files that a run reads, without its simulated attackers: the clients' files and the server's own data."""

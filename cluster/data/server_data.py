@@ -1,72 +1,150 @@
-"""What the server reads besides the clients' updates: prompts of the evaluation, canary, validation data. All read at the start.
+"""What the server reads besides the clients' updates: its prompts, canary and validation rows, reference clients, realignment.
 
-The actors read them again with the same functions, so what passes here does not fail in a round.
+All of it is read before the run starts, with the functions by which the actors read it again: what passes here does not fail
+in a round. The embedded world generates what no setting names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from actors.config import EvaluationConfig
 from actors.data.prompts import read_benign, read_restricted
 from actors.data.records import read_checked
+from actors.data.references import Reference, data_files, split_references
 from actors.errors import given_in
+from actors.seeding import stream
+from actors.world.datasets import write_canary, write_evaluation, write_realignment, write_validation
+from actors.world.generator import World
+from actors.world.references import write_references
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
-from defense.levels import sources_of
+from cluster.state.membership import Files
+from defense.attacks import ATTACKS
+from defense.levels import signals_of
+
+LIVE_ROLE = "live_reference+calibration"
+"""Families of the embedded world that a refresh during a run trains on; no client and no shipped probe has seen them."""
+_SERVER_ROWS = {
+    "canary": ("restricted prompts with refusals that no client has", write_canary),
+    "validation": ("clean rows of the clients' own task", write_validation),
+}
+"""Signal -> the rows that the server reads for it, and what generates them."""
 
 
-def wanted_prompts(config: EvaluationConfig) -> EvaluationConfig:
-    """Without the files of which no prompt is wanted."""
-    most = {"restricted_path": config.max_restricted, "benign_path": config.max_benign}
-    return config.model_copy(update={name: None for name, number in most.items() if number == 0})
-
-
-def check_prompts(config: EvaluationConfig) -> None:
-    """Raises DataError that names setting, file and row when a prompt that is wanted cannot be used."""
-    readers = {"restricted_path": (read_restricted, config.max_restricted), "benign_path": (read_benign, config.max_benign)}
-    for name, (read, most) in readers.items():
-        path = getattr(wanted_prompts(config), name)
-        if path is not None:
-            with given_in(f"evaluation.{name}"):
-                read(Path(path), most)
-
-
-def canary_path(config: RunConfig, generate: Callable[[], Path] | None) -> str | None:
-    """Restricted prompts with refusals, for level canary and the guard; None where neither is on.
-
-    Args:
-        generate: Writes them where no file is named; None: nothing can.
+def evaluation_prompts(config: RunConfig, folder: Path) -> EvaluationConfig:
+    """The evaluation's settings with the paths of its prompts; without the files of which no prompt is wanted.
 
     Raises:
-        ConfigError: no file is named. DataError: a row of it cannot be used.
+        DataError: a wanted prompt cannot be used; names setting, file and row.
     """
-    level, guard = config.defense.level, config.defense.guard
-    asking = {f"defense.level={level}": "canary" in config.defense.levels, "defense.guard.enabled=true": guard.enabled}
-    return _server_rows(config, "canary_path", asking, "restricted prompts with refusals that no client has", generate)
+    settings, attack = config.evaluation, ATTACKS[config.clients.attack]
+    most = {"restricted_path": settings.max_restricted, "benign_path": settings.max_benign}
+    for name, read in (("restricted_path", read_restricted), ("benign_path", read_benign)):
+        if most[name] and (path := getattr(settings, name)) is not None:
+            with given_in(f"evaluation.{name}"):
+                read(Path(path), most[name])
+    found: dict[str, object] = {"trigger": settings.trigger or (config.attack.backdoor.trigger if attack.has_trigger else None)}
+    if config.is_embedded:
+        world = World(config.world.seed)
+        restricted, benign = write_evaluation(world, folder, settings.max_restricted, settings.max_benign)
+        found |= {
+            "restricted_path": settings.restricted_path or str(restricted.resolve()),
+            "benign_path": settings.benign_path or str(benign.resolve()),
+            "refusals": settings.refusals or world.language.refusals,
+        }
+    return settings.model_copy(update=found | {name: None for name, number in most.items() if number == 0})
 
 
-def validation_path(config: RunConfig, generate: Callable[[], Path] | None) -> str | None:
-    """Clean rows of the clients' own task, for levels fltrust and zeno; otherwise as `canary_path`."""
-    asking = {f"defense.level={config.defense.level}": "validation" in sources_of(config.defense)}
-    return _server_rows(config, "validation_path", asking, "clean rows of the clients' own task", generate)
+def server_rows(config: RunConfig, folder: Path, name: Literal["canary", "validation"]) -> str | None:
+    """The file of `evaluation.<name>_path`, or one that the embedded world generates; None where no setting asks for it.
 
-
-def _server_rows(
-    config: RunConfig, name: str, asking: Mapping[str, bool], what: str, generate: Callable[[], Path] | None
-) -> str | None:
-    """The file of `evaluation.name`, or one that the world generates; None where no setting asks for it."""
-    needed_by, path = [setting for setting, asks in asking.items() if asks], getattr(config.evaluation, name)
+    Raises:
+        ConfigError: your own model, and no file is named. DataError: a row of it cannot be used.
+    """
+    what, write = _SERVER_ROWS[name]
+    path, count = getattr(config.evaluation, f"{name}_path"), getattr(config.evaluation, f"max_{name}")
+    needed_by = [f"defense.level={config.defense.level}"] if name in signals_of(config.defense) else []
+    if name == "canary" and config.defense.guard.enabled:
+        needed_by.append("defense.guard.enabled=true")
     if not needed_by:
         return None
     if path is not None:
-        with given_in(f"evaluation.{name}"):
+        with given_in(f"evaluation.{name}_path"):
             read_checked(Path(path))
-        return str(Path(path).resolve())
-    if generate is not None:
-        return str(generate().resolve())
-    raise ConfigError(
-        f"{' and '.join(needed_by)} needs {what}: name a Parquet or JSONL file with `instruction` and `response` in "
-        f"evaluation.{name}"
-    )
+    elif config.is_embedded:
+        path = write(World(config.world.seed), folder, count)
+    else:
+        raise ConfigError(
+            f"{' and '.join(needed_by)} needs {what}: name a Parquet or JSONL file with `instruction` and `response` in "
+            f"evaluation.{name}_path"
+        )
+    return str(Path(path).resolve())
+
+
+def prepare_references(config: RunConfig, folder: Path, clients: int, role: str = LIVE_ROLE) -> tuple[Reference, ...]:
+    """Write the data of `clients` benign and as many malicious reference clients, which the server labels, into `folder`.
+
+    Args:
+        role: The families of the embedded world that they train on; your own files do without.
+
+    Raises:
+        ConfigError, DataError: no data is named, it cannot be used, or the role has no families.
+    """
+    if config.is_embedded:
+        try:
+            samples = config.training.steps * config.training.batch_size
+            return tuple(write_references(World(config.world.seed), folder, role, clients, samples))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    own = (("benign_path", config.collect.benign_path, False), ("malicious_path", config.collect.malicious_path, True))
+    references: list[Reference] = []
+    for key, path, malicious in own:
+        if path is None:
+            raise ConfigError(
+                f"collect.{key} is not set: name a Parquet or JSONL file, or a folder of them, with "
+                f"{'unsafe' if malicious else 'harmless'} instruction data for the probe's reference clients"
+            )
+        references += split_references(Path(path), malicious, clients, folder, config.seed)
+    return tuple(references)
+
+
+def prepare_realignment(config: RunConfig, folder: Path) -> Files:
+    """Write the rows that the server trains on into `folder`; nothing where it does not realign.
+
+    Raises:
+        ConfigError: no data is named. DataError: it cannot be used.
+    """
+    settings = config.realignment
+    if not settings.steps:
+        return ()
+    if config.is_embedded:
+        written = write_realignment(World(config.world.seed), folder, settings.samples, settings.refusal_share)
+        return (str(written.resolve()),)
+    num_refused = round(settings.refusal_share * settings.samples)
+    parts = [
+        ("evaluation.canary_path", config.evaluation.canary_path, "restricted prompts with refusals", num_refused),
+        ("collect.benign_path", config.collect.benign_path, "harmless instruction data", settings.samples - num_refused),
+    ]
+    return tuple(_draw_rows(config, folder, *part) for part in parts if part[-1])
+
+
+def _draw_rows(config: RunConfig, folder: Path, key: str, path: str | None, what: str, count: int) -> str:
+    """Write a file with `count` of the operator's rows; every row appears equally often, give or take one."""
+    if path is None:
+        raise ConfigError(
+            f"realignment.steps={config.realignment.steps} needs {what} that no client has: name a Parquet or JSONL file in "
+            f"{key}, or set realignment.steps=0"
+        )
+    with given_in(key):
+        table = pa.concat_tables([read_checked(file) for file in data_files(Path(path))], promote_options="default")
+    order = stream(config.seed, "realignment rows", key).permutation(table.num_rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / f"realignment-{key.partition('.')[0]}.parquet"
+    pq.write_table(table.take(pa.array(np.resize(order, count))), written)
+    return str(written.resolve())

@@ -1,1 +1,1 @@
-"""`safe-fedllm doctor`: what a run needs, and whether this machine and every node of the cluster have it."""
+"""`safe-fedllm doctor`: does this machine, and does every node of the cluster, have what a run needs?"""

@@ -1,4 +1,4 @@
-"""What a machine says of itself, for `doctor`. Only the standard library: it is sent to nodes that may lack our packages."""
+"""What a node has, for `doctor`. Standard library only: Ray sends the code to nodes that may lack our packages."""
 
 from __future__ import annotations
 
@@ -8,39 +8,47 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 PACKAGES = ("ray", "torch", "transformers", "peft", "safetensors", "xgboost", "pyarrow")
 OURS = ("actors", "probe", "defense", "cluster")
-_ACTOR_MODULES = ("actors.client", "actors.probe", "actors.aggregator", "actors.evaluation", "cluster.live.control")
-"""Where the classes of a run's actors are; they bring torch, transformers and peft with them."""
-_HIDES_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+ACTOR_MODULES = ("actors.client", "actors.probe", "actors.aggregator", "actors.evaluation", "cluster.live.control")
+"""The modules of a run's actors; they import torch, transformers and peft."""
 
 
-def _sent_whole(function: Callable) -> Callable:
-    """Let Ray send a function itself: one that belongs to a module is sent by name, and imported on the node."""
-    function.__module__ = "__main__"
-    return function
+class NodeReport(TypedDict):
+    """What a node says of itself."""
+
+    versions: Mapping[str, str | None]
+    """`python` and packages; None: not installed."""
+    code: str | None
+    """Hash of the sources of our packages; None: one of them is missing."""
+    broken: Mapping[str, str]
+    """Package or module of ours -> why it cannot be imported."""
+    gpus: int | None
+    """GPUs that torch sees; None: no torch."""
+    free_bytes: int | None
+    """Free memory; None: unknown."""
+    missing: Sequence[str]
+    """The requested paths that the node cannot read."""
 
 
-@_sent_whole
-def node_report(paths: Sequence[str]) -> dict[str, Any]:
-    """Plain data; `NodeReport` in inspection.py says what each field means. Imports torch into this process."""
-    for name in _HIDES_GPUS:  # Ray hides every GPU from a task that asks for none
+def node_report(paths: Sequence[str]) -> NodeReport:
+    """Imports torch into this process."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):  # Ray hides every GPU from a task that asks for none.
         os.environ.pop(name, None)
     return {
         "versions": versions(),
         "code": code_hash(),
-        "broken": broken_imports((*OURS, *_ACTOR_MODULES)),
+        "broken": broken_imports((*OURS, *ACTOR_MODULES)),
         "gpus": visible_gpus(),
         "free_bytes": free_bytes(),
         "missing": [path for path in paths if not os.access(path, os.R_OK)],
     }
 
 
-@_sent_whole
 def versions() -> dict[str, str | None]:
     """Of Python and of the packages that a run needs; None: not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
@@ -52,9 +60,8 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-@_sent_whole
 def code_hash() -> str | None:
-    """Of the sources of our four packages; None when one of them is not found."""
+    """Of the sources of our four packages; None when one of them is missing."""
     digest = hashlib.sha256()
     for package in OURS:
         try:
@@ -69,32 +76,29 @@ def code_hash() -> str | None:
     return digest.hexdigest()[:12]
 
 
-@_sent_whole
 def broken_imports(modules: Sequence[str]) -> dict[str, str]:
-    """Module -> why it cannot be imported; a module is left out when its package cannot be."""
+    """Module -> why it cannot be imported; the modules of a broken package are left out."""
     broken: dict[str, str] = {}
     for module in modules:
         if module.partition(".")[0] in broken:
             continue
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a broken installation raises is what we came to find
+        except Exception as error:  # A broken installation may raise anything.
             broken[module] = f"{type(error).__name__}: {error}".splitlines()[0]
     return broken
 
 
-@_sent_whole
 def visible_gpus() -> int | None:
-    """GPUs that torch can use; None when it cannot be asked."""
+    """GPUs that torch can use; None when torch is missing or broken, which `versions` and `broken_imports` report."""
     try:
         return importlib.import_module("torch").cuda.device_count()
-    except Exception:  # torch is missing or broken, which `versions` and `broken_imports` tell
+    except Exception:
         return None
 
 
-@_sent_whole
 def free_bytes() -> int | None:
-    """Memory that a new process could have, by the machine's and, in a container, by its own limit; None: not known."""
+    """Memory that a new process could have, within the machine's limit and the container's; None: unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
@@ -107,3 +111,9 @@ def free_bytes() -> int | None:
     except (OSError, StopIteration):
         return free
     return free if limit == "max" else min(free, int(limit) - int(used) + int(cached.split()[1]))
+
+
+for function in (node_report, versions, code_hash, broken_imports, visible_gpus, free_bytes):
+    function.__module__ = (
+        "__main__"  # Ray sends it whole; it sends a function of a module by name, and the node would import ours.
+    )

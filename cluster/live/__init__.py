@@ -1,1 +1,1 @@
-"""A run that goes on elsewhere: seen, and given orders, through its control actor."""
+"""Live control: any session sees a run that goes on elsewhere and gives it orders, through the run's control actor."""

@@ -1,55 +1,73 @@
-"""Live control: a named actor per run that holds its status and the orders given to it, reachable from any session."""
+"""The control actor of a run holds its status and the orders given to it; `LiveRun` is how any session reaches it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle, ActorProxy
+from ray.exceptions import ObjectLostError, RayActorError
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ConfigError, DeadlineError
+from cluster.workers.deadlines import wait_for
+
+if TYPE_CHECKING:  # the actor starts faster without what the status is made of
+    from cluster.reporting.status import Order, Status
 
 NAMESPACE = "safe-fedllm"
 _PREFIX = "control/"
 _RELEASE_S = 5.0
+_TIMEOUT_S = 30.0
+
+T = TypeVar("T")
+Actors = tuple[ActorHandle, ActorHandle | None]
+"""Aggregator and probe; the latter is None at a level without one."""
 
 
 class Control:
-    """Between a run's driver, which publishes and takes orders, and the sessions that watch and give them."""
+    """Stands between a run's driver, which publishes its status and takes orders, and the sessions that watch and order."""
 
-    def __init__(self) -> None:
-        self._status: dict[str, Any] = {"state": "starting"}
-        self._handles: list[Any] = []
-        self._orders: list[tuple[str, Any]] = []
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self._actors: Sequence[ObjectRef[Actors]] = ()
+        self._orders: list[Order] = []
 
-    def publish(self, status: Mapping[str, Any]) -> None:
+    @ray.method
+    def publish(self, status: Status) -> None:
         """The driver's newest status replaces the one before."""
-        self._status = dict(status)
+        self._status = status
 
-    def status(self) -> dict[str, Any]:
-        """The newest status, plain data; `orders` are those that wait for the end of the round."""
-        return {**self._status, "orders": [list(order) for order in self._orders]}
+    @ray.method
+    def status(self) -> Status:
+        """The newest status, with the orders that wait for the end of the round."""
+        return {**self._status, "orders": list(self._orders)}
 
-    def introduce(self, handles: Sequence[Any]) -> None:
-        """The driver hands out the run's actors; they change when one is replaced.
+    @ray.method
+    def publish_actors(self, actors: Sequence[ObjectRef[Actors]]) -> None:
+        """The driver's actors of this round; one that died has been replaced.
 
         Args:
-            handles: One reference to a mapping of name to handle. It is passed on unread: a handle that is unpickled
-                imports its actor's module, and with it torch.
+            actors: One reference to them. It is passed on unread: a handle that is unpickled imports its actor's module, and
+                with it torch.
         """
-        self._handles = list(handles)
+        self._actors = actors
 
-    def handles(self) -> Sequence[Any]:
-        """What `introduce` was given: `aggregator`, and `probe` at a level with one."""
-        return self._handles
+    @ray.method
+    def actors(self) -> Sequence[ObjectRef[Actors]]:
+        """What `publish_actors` received; empty before the first round."""
+        return self._actors
 
-    def order(self, verb: str, value: Any = None) -> None:
-        """An order for the next round boundary: scale, pause, resume, stop or set."""
+    @ray.method
+    def order(self, verb: str, value: str | int | None) -> None:
+        """Keep an order until the round under way ends: scale, pause, resume, stop or set."""
         self._orders.append((verb, value))
 
-    def take_orders(self) -> list[tuple[str, Any]]:
-        """The driver takes all orders, oldest first."""
+    @ray.method
+    def take_orders(self) -> Sequence[Order]:
+        """Hand all orders to the driver, oldest first."""
         orders, self._orders = self._orders, []
         return orders
 
@@ -57,44 +75,107 @@ class Control:
 ControlActor = ray.remote(Control)
 
 
-def start_control(name: str) -> Any:
-    """A run's control actor; it ends with the driver.
+def start_control(status: Status) -> ActorProxy[Control]:
+    """The control actor of the run with this status; it ends with the driver.
 
     Raises:
         ClusterError: a run of that name is live on this cluster.
     """
-    until = time.monotonic() + _RELEASE_S
+    name, until = status["name"], time.monotonic() + _RELEASE_S
     while True:
         try:
-            return ControlActor.options(name=_PREFIX + name, namespace=NAMESPACE, num_cpus=0).remote()
+            return ControlActor.options(name=_PREFIX + name, namespace=NAMESPACE, num_cpus=0).remote(status)
         except ValueError as error:  # Ray releases the name of an actor that was killed a moment after the kill
             if time.monotonic() > until:
                 raise ClusterError(f"a run named {name} is live on this cluster; set `name`, or use another directory") from error
             time.sleep(0.1)
 
 
-def live_runs() -> Sequence[str]:
-    """Names of the runs that are live on the connected cluster."""
-    named = ray.util.list_named_actors(all_namespaces=True)
-    return sorted(
-        item["name"].removeprefix(_PREFIX)
-        for item in named
-        if item["namespace"] == NAMESPACE and item["name"].startswith(_PREFIX)
-    )
+class LiveRun:
+    """`LiveRun("mine")`, or `Federation.attach("mine")`; needs a connection to the run's cluster.
 
-
-def find_control(name: str | None) -> tuple[str, Any]:
-    """Name and control actor of a live run; without a name that of the only one.
-
-    Raises:
-        ClusterError: no such run, or several and none is named.
+    Orders take effect when the round under way has been committed.
     """
-    names = live_runs()
-    if name is None and len(names) == 1:
-        name = names[0]
-    if not names:
-        raise ClusterError("no run is live on this cluster; start one with `safe-fedllm run` or `safe-fedllm submit`")
-    if name not in names:
-        what = "several runs are live, name one" if name is None else f"no live run is named {name}"
-        raise ClusterError(f"{what}: --name {' | '.join(names)}")
-    return name, ray.get_actor(_PREFIX + name, namespace=NAMESPACE)
+
+    def __init__(self, name: str | None = None) -> None:
+        """Raises ClusterError when no such run is live, or several are and none is named."""
+        actors: Sequence[Mapping[str, str]] = ray.util.list_named_actors(all_namespaces=True)  # pyright: ignore[reportAssignmentType]
+        ours = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
+        names = sorted(found.removeprefix(_PREFIX) for found in ours if found.startswith(_PREFIX))
+        if not names:
+            raise ClusterError("no run is live on this cluster; start one with `safe-fedllm run` or `safe-fedllm submit`")
+        if name is None and len(names) > 1:
+            raise ClusterError(f"several runs are live, name one: --name {' | '.join(names)}")
+        self.name = name or names[0]
+        if self.name not in names:
+            raise ClusterError(f"no live run is named {name}: --name {' | '.join(names)}")
+        self._actor: ActorProxy[Control] = ray.get_actor(_PREFIX + self.name, namespace=NAMESPACE)
+
+    def status(self) -> Status:
+        """Round, clients by state, last weights, probe version, rates; plain data."""
+        return self._answer(self._control.status.remote())
+
+    def scale(self, clients: int) -> None:
+        """Let this many clients take part from the next round on."""
+        if clients < 1:
+            raise ConfigError(f"scale {clients}: a federation needs at least one client")
+        self._order("scale", clients)
+
+    def pause(self) -> None:
+        """Start no further round until `resume`."""
+        self._order("pause")
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._order("resume")
+
+    def stop(self) -> None:
+        """End the run after the round under way; its results are written, and it can be resumed later."""
+        self._order("stop")
+
+    def set(self, change: str) -> None:
+        """Change a parameter of the defense, such as defense.skip_below=0.3."""
+        key, equals, _ = change.partition("=")
+        if not equals or not key.startswith("defense."):
+            raise ConfigError(f"set {change}: only defense.KEY=VALUE can change while a run is live")
+        self._order("set", change)
+
+    def wait(self, state: str, timeout_s: float) -> Status:
+        """Wait for a state (running, paused) and return the status; raises DeadlineError."""
+        until = time.monotonic() + timeout_s
+        while (status := self.status())["state"] != state:
+            if time.monotonic() > until:
+                raise DeadlineError(f"run {self.name} was not {state} within {timeout_s:g} s; it is {status['state']}")
+            time.sleep(0.1)
+        return status
+
+    @property
+    def aggregator(self) -> ActorHandle:
+        """Handle of the run's AggregatorActor."""
+        return self._actors()[0]
+
+    @property
+    def probe(self) -> ActorHandle | None:
+        """Handle of the run's ProbeActor; None at a level without one."""
+        return self._actors()[1]
+
+    @property
+    def _control(self) -> ActorProxy[Control]:
+        if not ray.is_initialized():
+            raise ClusterError("not connected to Ray; call ray.init(address=...) with the run's cluster first")
+        return self._actor
+
+    def _order(self, verb: str, value: str | int | None = None) -> None:
+        self._answer(self._control.order.remote(verb, value))
+
+    def _actors(self) -> Actors:
+        references = self._answer(self._control.actors.remote())
+        if not references:
+            raise ClusterError(f"run {self.name} is still starting; its actors can be had from its first round on")
+        return self._answer(references[0])
+
+    def _answer(self, reference: ObjectRef[T]) -> T:
+        try:
+            return wait_for(reference, _TIMEOUT_S, f"asking run {self.name}")
+        except (RayActorError, ObjectLostError) as error:
+            raise ClusterError(f"run {self.name} has ended") from error

@@ -1,4 +1,4 @@
-"""Between two rounds: orders from other sessions take effect, and the pool of actors follows the cluster's size."""
+"""Between two rounds: orders from other sessions take effect, clients join, and the pool of actors follows the cluster's size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
@@ -14,109 +13,122 @@ from ray.exceptions import RayActorError
 from actors.errors import SafeFedError
 from cluster.config.loading import validate, with_overrides
 from cluster.config.schema import RunConfig
-from cluster.data.arrivals import Watch
-from cluster.data.sources import Sources, new_client_files
+from cluster.data.own_data import WatchedDirectory
 from cluster.errors import ConfigError
 from cluster.live.control import start_control
-from cluster.reporting.progress import Progress
-from cluster.state.membership import Roster
+from cluster.reporting.callback import RunCallback
+from cluster.reporting.status import Order, Status, first_status
+from cluster.simulation.simulation import new_client_files
+from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory
 from cluster.state.run_state import Change, RunState
 from cluster.workers.deadlines import wait_for
-from cluster.workers.worker_group import Crew
+from cluster.workers.worker_group import WorkerGroup
 from defense.config import DefenseConfig
 
 _POLL_S = 0.2
 _TIMEOUT_S = 60.0
 
 
-class Boundary:
-    """The driver's side of a run's control actor."""
+class Orders:
+    """Carries out the orders of other sessions between two rounds, and lets clients join. Owns the run's control actor."""
 
-    def __init__(self, name: str, config: RunConfig, sources: Sources, crew: Crew, directory: RunDirectory) -> None:
-        """Make the run known; raises ClusterError when another of that name is live."""
-        self._name, self._config, self._sources, self._crew = name, config, sources, crew
-        self._directory = directory
-        self._control = start_control(name)
-        self._watch = Watch(Path(config.data.path)) if config.data.watch else None
+    def __init__(self, name: str, config: RunConfig, directory: RunDirectory) -> None:
+        """Start the control actor, by which other sessions find the run.
+
+        Raises:
+            ClusterError: another run of that name is live.
+        """
+        self._config, self._directory = config, directory
+        self._status = first_status(name, str(directory.path.resolve()))
+        self._control = start_control(self._status)
+        path = config.data.path
+        self._watch = WatchedDirectory(Path(path)) if config.data.watch and isinstance(path, str) else None
         self._unreadable: frozenset[str] = frozenset()
-        self.progress = Progress()
-        """Receives what becomes of orders."""
+        self.callback = RunCallback()
+        """Receives which orders were carried out or refused."""
 
-    def publish(self, status: dict[str, Any]) -> None:
-        """Publish a status; nobody waits for it."""
+    def publish(self, status: Status) -> None:
+        """Publish a status without waiting for the control actor."""
+        self._status = status
         self._control.publish.remote(status)
 
     def close(self) -> None:
-        """From here on the run is not found any more."""
-        ray.kill(self._control)
+        """End the control actor: no session finds the run any more."""
+        ray.kill(self._control)  # pyright: ignore[reportArgumentType] - Ray's own type of a handle does not fit `kill`
 
-    def cross(self, state: RunState) -> tuple[RunState, bool]:
-        """Carry out what was ordered; returns the state to go on from, and whether to stop. Waits while the run is paused."""
+    def carry_out(self, state: RunState, workers: WorkerGroup) -> tuple[RunState, bool]:
+        """Carry out the waiting orders; while the run is paused, wait for more.
+
+        Returns:
+            The state to go on from, and whether to stop.
+        """
         paused, state = False, self._with_arrivals(state)
         while True:
-            for verb, value in self._orders():
+            for verb, value in self._take():
                 if verb == "stop":
                     return state, True
                 paused = {"pause": True, "resume": False}.get(verb, paused)
                 if verb in ("scale", "set"):
-                    state = self._changed(state, verb, value)
+                    state = self._changed(state, workers, verb, value)
             if not paused:
                 break
-            self.progress.state_changed("paused")
+            self.callback.state_changed("paused")
             time.sleep(_POLL_S)
-        self.progress.state_changed("running")
-        self._crew.resize(len(state.roster.active))
-        self._control.introduce.remote([ray.put({"aggregator": self._crew.aggregator, "probe": self._crew.probe})])
+        self.callback.state_changed("running")
+        workers.resize(len(state.membership.active))
+        self._control.publish_actors.remote([ray.put((workers.aggregator, workers.probe))])
         return state, False
 
-    def _orders(self) -> Sequence[tuple[str, Any]]:
+    def _take(self) -> Sequence[Order]:
         try:
             return wait_for(self._control.take_orders.remote(), _TIMEOUT_S, "taking orders")
-        except RayActorError:  # it was killed; orders that it held are lost with it, and its status says so
-            self.progress.order_refused("the control actor died and was started again; give orders that were waiting once more")
-            self._control = start_control(self._name)
+        except RayActorError:  # somebody killed it, and the orders that it held are lost
+            self.callback.order_refused("the control actor died and was started again; give orders that were waiting once more")
+            self._control = start_control(self._status)
             return ()
 
-    def _changed(self, state: RunState, verb: str, value: Any) -> RunState:
-        """The state after an order; one that cannot be carried out is told and changes nothing."""
+    def _changed(self, state: RunState, workers: WorkerGroup, verb: str, value: str | int | None) -> RunState:
+        """The state after an order; an order that cannot be carried out is refused and changes nothing."""
         try:
-            changed = self._scaled(state, int(value)) if verb == "scale" else self._with_defense(state, str(value))
+            is_scale = verb == "scale"
+            changed = self._scaled(state, int(value or 0)) if is_scale else self._with_defense(state, workers, str(value))
         except SafeFedError as error:
-            self.progress.order_refused(f"{verb} {value}: {error}")
+            self.callback.order_refused(f"{verb} {value}: {error}")
             return state
-        change = Change(round=state.rounds_done, order=f"{verb} {value}")
-        self.progress.order_carried_out(change.round, change.order)
-        return replace(changed, changes=(*state.changes, change))
+        return self._record(changed, [f"{verb} {value}"])
+
+    def _record(self, state: RunState, orders: Sequence[str]) -> RunState:
+        for order in orders:
+            self.callback.order_carried_out(state.rounds_done, order)
+        return replace(state, changes=(*state.changes, *(Change(round=state.rounds_done, order=order) for order in orders)))
 
     def _scaled(self, state: RunState, clients: int) -> RunState:
         least = self._config.clients.min_updates or 1
         if clients < least:
             raise ConfigError(f"clients.min_updates={least} could never be reached with {clients} clients")
-        missing, known = state.roster.num_missing(clients), state.roster.known
-        newcomers = new_client_files(self._config, self._directory.path, known, missing) if missing else {}
-        return self._with_roster(state, state.roster.scaled(clients, newcomers))
+        known = state.membership.known
+        missing = clients - len(known)
+        newcomers = new_client_files(self._config, self._directory.path, known, missing) if missing > 0 else {}
+        return self._with_members(state, state.membership.scaled(clients, newcomers))
 
     def _with_arrivals(self, state: RunState) -> RunState:
-        """Clients whose files have appeared in data.path and settled are members; what cannot be read is tried again."""
-        newcomers, unreadable = self._watch.arrivals(state.roster.known) if self._watch else ({}, frozenset())
+        """Let clients join whose files have appeared in data.path and settled; unreadable files are tried again every round."""
+        newcomers, unreadable = self._watch.arrivals(state.membership.known) if self._watch else ({}, frozenset())
         for why in unreadable - self._unreadable:
-            self.progress.order_refused(f"data.watch: {why}; it is tried again at every round")
+            self.callback.order_refused(f"data.watch: {why}; it is tried again at every round")
         self._unreadable = unreadable
         if not newcomers:
             return state
-        changes = [Change(round=state.rounds_done, order=f"join {name}: {', '.join(newcomers[name])}") for name in newcomers]
-        for change in changes:
-            self.progress.order_carried_out(change.round, change.order)
-        state = self._with_roster(state, state.roster.joined(newcomers))
-        return replace(state, changes=(*state.changes, *changes))
+        state = self._record(state, [f"join {name}: {', '.join(files)}" for name, files in newcomers.items()])
+        return self._with_members(state, state.membership.joined(newcomers))
 
-    def _with_roster(self, state: RunState, roster: Roster) -> RunState:
-        self._directory.write_ground_truth(list(roster.known), self._sources.malicious)
-        self.progress.members_changed(roster.active)
-        return replace(state, roster=roster)
+    def _with_members(self, state: RunState, membership: Membership) -> RunState:
+        self._directory.add_benign(membership.known)
+        self.callback.members_changed(membership.active)
+        return replace(state, membership=membership)
 
-    def _with_defense(self, state: RunState, change: str) -> RunState:
+    def _with_defense(self, state: RunState, workers: WorkerGroup, change: str) -> RunState:
         current = state.aggregator.defense
         document = {**self._config.model_dump(mode="json"), "defense": current.model_dump(mode="json")}
         defense = validate(with_overrides(document, [change])).defense
@@ -126,10 +138,10 @@ class Boundary:
                 "stop it and start another"
             )
         changed = replace(state, aggregator=replace(state.aggregator, defense=defense))
-        self._crew.restore(changed)
+        workers.restore(changed)
         return changed
 
 
 def _fixed(defense: DefenseConfig) -> tuple[str, float, bool]:
-    """What actors were started for."""
+    """The settings that the actors were started for."""
     return defense.level, defense.shadow.learning_rate, defense.guard.enabled

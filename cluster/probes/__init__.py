@@ -1,1 +1,1 @@
-"""A probe's life on the cluster: samples collected, a probe trained and measured, refreshed and watched in a run."""
+"""`safe-fedllm probe`: samples collected on Ray, a probe trained and measured; and whether a probe suits a run."""

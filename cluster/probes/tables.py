@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from rich.table import Table
+from rich.table import Column, Table
 
+from cluster.probes.evaluate import Report
 from probe.meta import ProbeMeta
 from probe.store import SampleStore
 
@@ -23,9 +23,7 @@ _FIGURES = {
 
 def store_table(store: SampleStore) -> Table:
     """A row per adapter state, class and family: how many reference clients."""
-    table = Table(title=f"{store.folder}: {len(store)} samples", title_justify="left")
-    for name in ("state", "class", "family", "clients"):
-        table.add_column(name, justify="right" if name == "clients" else "left")
+    table = _table(f"{store.folder}: {len(store)} samples", "state", "class", "family", numbers=("clients",))
     counts = Counter((state, label.malicious, label.family) for state, label in store.clients())
     for (state, malicious, family), count in sorted(counts.items()):
         table.add_row(state, "malicious" if malicious else "benign", family, str(count))
@@ -33,11 +31,10 @@ def store_table(store: SampleStore) -> Table:
 
 
 def training_table(meta: ProbeMeta) -> Table:
-    """What was trained, on what, and its figures on the validation families."""
+    """What the probe was fitted to, and its figures on the families that its fits held out."""
     training, clients = meta.training, meta.training["num_clients"]
-    table = Table(title="Probe, measured on the families that its fits held out", title_justify="left", show_header=False)
-    for name in ("", " "):
-        table.add_column(name)
+    table = _table("Probe, measured on the families that its fits held out", "", " ")
+    table.show_header = False
     table.add_row("classifier, feature", f"{meta.classifier}, {meta.feature}")
     table.add_row(
         "fitted on", f"{training['num_samples']} samples of {clients['benign']} benign and {clients['malicious']} malicious"
@@ -52,29 +49,29 @@ def training_table(meta: ProbeMeta) -> Table:
     return table
 
 
-def figures_table(report: Mapping[str, Any]) -> Table:
+def figures_table(report: Report) -> Table:
     """The overall figures with their 95 % intervals."""
     clients = report["num_clients"]
     title = (
         f"{report['num_samples']} samples of {clients['benign']} benign and {clients['malicious']} malicious clients that "
         f"training never saw ({report['num_excluded_as_seen']} others left out), threshold {report['threshold']:.3f}"
     )
-    table = Table(title=title, title_justify="left")
-    for name in ("figure", "value", "95 % interval"):
-        table.add_column(name, justify="left" if name == "figure" else "right")
+    table = _table(title, "figure", numbers=("value", "95 % interval"))
     for name, shown in _FIGURES.items():
         low, high = report["intervals"][name]
         table.add_row(shown, f"{report[name]:.3f}", f"{low:.3f} - {high:.3f}")
     return table
 
 
-def breakdown_table(report: Mapping[str, Any], by: str) -> Table:
+def breakdown_table(report: Report, by: str) -> Table:
     """The figures of each step, family or state."""
-    table = Table(title=f"By {by}", title_justify="left")
-    for name in (by, "samples", "ROC AUC", "TPR", "FPR", "mean score"):
-        table.add_column(name, justify="left" if name == by else "right")
+    table = _table(f"By {by}", by, numbers=("samples", "ROC AUC", "TPR", "FPR", "mean score"))
     rows = report[f"by_{by}"].items()
     for group, figures in sorted(rows, key=lambda item: int(item[0])) if by == "step" else rows:
         values = [figures[name] for name in ("roc_auc", "tpr", "fpr", "mean_score")]
         table.add_row(group, str(figures["num_samples"]), *("-" if value is None else f"{value:.3f}" for value in values))
     return table
+
+
+def _table(title: str, *texts: str, numbers: Sequence[str] = ()) -> Table:
+    return Table(*texts, *(Column(name, justify="right") for name in numbers), title=title, title_justify="left")

@@ -1,1 +1,1 @@
-"""The way to a Ray cluster: sessions, tokens, job submission."""
+"""How this machine reaches a Ray cluster: connections, tokens, submitted jobs."""

@@ -1,24 +1,44 @@
-"""Whether a Ray head asks for a token and takes this machine's: one call that is answered at once.
+"""Whether a Ray head asks for a token and accepts this machine's, and whether Ray sends it. Does not import Ray.
 
-Ray itself tries for 20 seconds with a token that is refused, and then says only that it failed to connect.
+One call tells it, which a head answers at once; with a wrong token Ray itself tries for 20 seconds and then says only that it
+failed to connect. Ray (2.60) sends a token when RAY_AUTH_MODE=token, which it reads at its import. A token for a head that asks
+for none breaks actors, because their owner then refuses the head's calls. So it is sent only where the head asks for one.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import grpc
 
 from cluster.errors import ClusterError
-from cluster.ray_connection.tokens import find_token, send_token, token_mode
 
+GET_TOKEN = "copy the head's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN (`ray get-auth-token` on the head prints it)"
 _TIMEOUT_S = 5.0
 _CLIENT = "ray://"
 _GCS_CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 _CLIENT_CALL = "/ray.rpc.RayletDriver/ClusterInfo"
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _TLS_FILES = ("RAY_TLS_CA_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_SERVER_CERT")
+
+
+def find_token() -> str | None:
+    """The token, from where Ray looks for it; None: there is none."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"].strip()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return path.read_text().strip() if path.is_file() else None
+
+
+def send_token() -> None:
+    """Let Ray send this machine's token from now on, even if Ray has been imported already."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if "ray" in sys.modules:
+        from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue] - Ray's stubs leave this class out
+
+        Config.initialize("")  # As ray.init() does after it has set the variable.
 
 
 def asks_for_token(address: str) -> bool:
@@ -31,13 +51,13 @@ def asks_for_token(address: str) -> bool:
 
 
 def present_token(address: str) -> None:
-    """Let Ray send this machine's token to a head that asks for one, and no token to one that asks for none.
+    """Let Ray send this machine's token to a head that asks for one, and no token to a head that asks for none.
 
     Raises:
         ClusterError: the head does not answer, refuses this machine's token, or asks for none although RAY_AUTH_MODE=token
             is set here; says what to do.
     """
-    here, mode = f"cluster.address={address}", token_mode()
+    here, mode = f"cluster.address={address}", os.environ.get("RAY_AUTH_MODE", "").lower()
     if not asks_for_token(address):
         if mode == "token":
             raise ClusterError(
@@ -46,13 +66,12 @@ def present_token(address: str) -> None:
             )
         return
     if mode not in ("", "token", "disabled"):
-        return  # Ray has other tokens, such as those of Kubernetes, which it finds itself
-    get = "copy the head's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN (`ray get-auth-token` on the head prints it)"
+        return  # Ray finds other tokens itself, such as those of Kubernetes.
     token = find_token()
     if token is None:
-        raise ClusterError(f"{here} asks for a token and this machine has none: {get}")
+        raise ClusterError(f"{here} asks for a token and this machine has none: {GET_TOKEN}")
     if _refuses(address, token):
-        raise ClusterError(f"{here} refuses this machine's token, which is not the head's: {get}")
+        raise ClusterError(f"{here} refuses this machine's token, which is not the head's: {GET_TOKEN}")
     if mode == "disabled":
         raise ClusterError(f"{here} asks for a token, and RAY_AUTH_MODE=disabled is set here: unset it")
     if mode != "token":
@@ -70,11 +89,11 @@ def _refuses(address: str, token: str | None) -> bool:
 
 
 def _call(address: str, token: str | None) -> tuple[grpc.StatusCode, str]:
-    """Status and message of a call that changes nothing; the body is empty, for the status comes before it is read."""
+    """Status and message of a call that changes nothing. Its body is empty: the head checks the token before it reads it."""
     target, call = address.removeprefix(_CLIENT), _CLIENT_CALL if address.startswith(_CLIENT) else _GCS_CALL
     with _channel(target) as channel:
         try:
-            channel.unary_unary(call)(b"", timeout=_TIMEOUT_S, metadata=[("authorization", f"Bearer {token}")] if token else [])
+            channel.unary_unary(call)(b"", timeout=_TIMEOUT_S, metadata=(("authorization", f"Bearer {token}"),) if token else ())
         except grpc.RpcError as error:
             return error.code(), error.details() or ""
     return grpc.StatusCode.OK, ""

@@ -1,4 +1,4 @@
-"""Connecting to Ray: the cluster that is asked for, the one of the surrounding Ray job, or a local one."""
+"""A connection to Ray: to the named cluster, to that of the surrounding Ray job, or to a local Ray."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cluster.ray_connection.authentication import present_token
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[None]:
-    """A connected Ray for the length of the block. A connection that exists already is used and left open.
+    """A connected Ray for the length of the block; an existing connection is used and left open.
 
     Raises:
-        ClusterError: no cluster at the address, or it refuses us; says what to do.
+        ClusterError: there is no cluster at the address, or it refuses the connection; says what to do.
     """
     if ray.is_initialized():
         yield
@@ -43,7 +43,7 @@ def _connect(address: str | None) -> None:
     elif (found := _cluster_here()) is not None:
         address = found
     if address != "auto":
-        present_token(address)  # fails in seconds, where Ray waits long and tells little
+        present_token(address)  # Fails in seconds with the reason, where Ray itself would wait long.
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -54,6 +54,6 @@ def _connect(address: str | None) -> None:
 
 
 def _cluster_here() -> str | None:
-    """Address of the cluster that was started last on this machine, as `auto` finds it; None: there is none."""
+    """Address of the cluster that this machine started last, which Ray's `auto` connects to; None: there is none."""
     file = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
     return file.read_text().strip() if file.is_file() else None

@@ -1,4 +1,4 @@
-"""`safe-fedllm submit`: a run as a Ray job, with its log, its exit code, and going on by itself when the job dies."""
+"""`safe-fedllm submit`: a run as a Ray job, with its log and exit code; a job that dies is submitted again and resumes."""
 
 from __future__ import annotations
 
@@ -7,32 +7,29 @@ import shlex
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from cluster.errors import ClusterError
+from cluster.ray_connection.authentication import GET_TOKEN
 
 RUNS = "~/safe-fedllm/runs"
-"""Where runs of jobs lie on the head node, unless --output says otherwise: a job's working directory does not outlive it."""
+"""Where a job's run lies on the head node without --output; the job's own working directory does not outlive it."""
 _REACH_TIMEOUT_S = 5.0
 _AGENT_TIMEOUT_S = 60.0
 _POLL_S = 1.0
 
 
 def check_head(address: str, has_token: bool) -> bool:
-    """Whether the head asks for a token; call it first, since Ray waits long for a head that is not there.
+    """Whether the head asks for a token. Call it first, because Ray waits long for a head that is not there.
 
     Raises:
-        ClusterError: nothing answers, or a token is asked for and this machine has none.
+        ClusterError: no head answers, or it asks for a token and this machine has none.
     """
     try:
         urllib.request.urlopen(f"{address.rstrip('/')}/api/jobs/", timeout=_REACH_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
         if error.code in (401, 403) and not has_token:
-            raise ClusterError(
-                f"{address} asks for a token and this machine has none: copy the head's ~/.ray/auth_token here, or set "
-                "RAY_AUTH_TOKEN (`ray get-auth-token` on the head prints it)"
-            ) from error
+            raise ClusterError(f"{address} asks for a token and this machine has none: {GET_TOKEN}") from error
         if error.code in (401, 403):
             return True
         raise ClusterError(f"{address} is no Ray head with the Jobs API: HTTP {error.code}") from error
@@ -44,23 +41,28 @@ def check_head(address: str, has_token: bool) -> bool:
 
 
 def entrypoint(arguments: Sequence[str], output: str) -> str:
-    """The command of the job; it goes on with the run when an earlier job has begun it."""
+    """The command of the job; it resumes the run if an earlier job has begun it."""
     return shlex.join(["python", "-m", "cluster", "run", *arguments, "--output", output, "--go-on"])
 
 
 class Submission:
     """Jobs of one run on one cluster."""
 
-    def __init__(self, address: str, command: str, runtime_env: dict[str, Any], write: Callable[[str], None]) -> None:
-        """`write` receives the job's log as it comes.
+    def __init__(self, address: str, command: str, runtime_env: Mapping[str, object], write: Callable[[str], None]) -> None:
+        """Connect to the head.
+
+        Args:
+            address: The head's dashboard.
+            command: Of `entrypoint`.
+            write: Receives the job's log as it comes.
 
         Raises:
-            ClusterError: the head refuses us.
+            ClusterError: the head refuses the connection.
         """
         from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
-        self._command, self._runtime_env, self._write = command, runtime_env, write
+        self._command, self._runtime_env, self._write = command, dict(runtime_env), write
         try:
             self._client = JobSubmissionClient(address)
             self._client.list_jobs()
@@ -71,10 +73,10 @@ class Submission:
             ) from error
 
     def start(self) -> str:
-        """Submit the job and return its id; a head that has just started is given a minute.
+        """Submit the job and return its id; a head that has just started may take up to a minute.
 
         Raises:
-            ClusterError: the head does not take the job.
+            ClusterError: the head does not accept the job.
         """
         until = time.monotonic() + _AGENT_TIMEOUT_S
         while True:
@@ -82,11 +84,11 @@ class Submission:
                 return self._client.submit_job(entrypoint=self._command, runtime_env=self._runtime_env)
             except RuntimeError as error:
                 if "No available agent" not in str(error) or time.monotonic() > until:
-                    raise ClusterError(f"the head did not take the job: {str(error).strip().splitlines()[0]}") from error
+                    raise ClusterError(f"the head did not accept the job: {str(error).strip().splitlines()[0]}") from error
                 time.sleep(_POLL_S)
 
     def follow(self, job: str) -> bool:
-        """Stream the log until the job ends; whether it succeeded."""
+        """Stream the log until the job ends; returns whether it succeeded."""
         asyncio.run(self._stream(job))
         while not (status := self._client.get_job_status(job)).is_terminal():
             time.sleep(_POLL_S)

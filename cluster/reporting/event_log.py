@@ -1,38 +1,40 @@
-"""What happened in a run, for machines: `events.jsonl`, a JSON object a line, in the order in which it happened.
+"""The events of a run for machines: `events.jsonl`, a JSON object per line, in the order in which they happened.
 
-Every line has `time` (UTC), `event` and `run`, then what the event is about: `round` counts from 0 as in rounds.parquet and
-is not the number that a person is shown, `client_id` is there where one client is meant, and figures are named as in the
-tables. A round that was begun again, or gone back to, is told again. Who is malicious is told nowhere, unless a simulated
-attacker's training raises: then its traceback names its code.
+Every line has `time` (UTC), `event` and `run`, then the event's own fields: `round` counts from 0 as in rounds.parquet, and not
+from 1 as in the lines for a person; `client_id` is there where one client is meant; figures are named as in the tables. A round
+that is run again is logged again. No line says which clients are malicious, unless a simulated attacker's training raises an
+error: then its traceback names its code.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from actors.messages import EvaluationReport, ProbeRound, RoundReport
 from cluster.config.schema import RunConfig
-from cluster.reporting.progress import Progress
+from cluster.reporting.callback import RunCallback
+from cluster.state.tables import Row, client_row, without_outcomes
 
 
-class EventLog(Progress):
-    """Appends a line per event; each is in the file when the event's call returns."""
+class EventLog(RunCallback):
+    """Appends a line per event, which is in the file when the event's call returns."""
 
     def __init__(self, path: Path, run: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """`path` may exist: what a resumed run adds follows what is there. `run`: the run's name."""
+        """`path` may exist: a resumed run appends to it. `run`: the run's name."""
         self._path, self._run, self._now = path, run, now
-        self._state, self._waiting = "", ()
+        self._state = ""
+        self._waiting: Sequence[str] = ()
         self._round: int | None = None
         self._round_began = 0.0
-        _end_last_line(path)
+        written = path.read_bytes() if path.exists() else b""
+        if written and not written.endswith(b"\n"):  # the half line that a killed driver may have left; nothing is appended to it
+            with path.open("ab") as file:
+                file.write(b"\n")
 
     def starting(self, config: RunConfig) -> None:
         clients = {"clients": config.clients.count, "steps": config.training.steps}
@@ -52,7 +54,7 @@ class EventLog(Progress):
     def order_refused(self, why: str) -> None:
         self._write("order_refused", why=why)
 
-    def resumed(self, rounds_done: int, last: RoundReport | None) -> None:  # noqa: ARG002 - it was told when it ended
+    def resumed(self, rounds_done: int, last: RoundReport | None) -> None:  # noqa: ARG002 - it was logged when it ended
         self._write("resumed", round=rounds_done)
 
     def round_started(self, round_index: int, client_ids: Sequence[str]) -> None:
@@ -72,58 +74,39 @@ class EventLog(Progress):
 
     def round_finished(self, report: RoundReport) -> None:
         figures = {**asdict(report), "round_s": time.perf_counter() - self._round_began}
-        clients = figures.pop("clients")
-        self._append([*(("client", row) for row in clients), ("round", figures)])
+        del figures["clients"]
+        self._append([*(("client", client_row(client)) for client in report.clients), ("round", figures)])
 
     def probe_judged(self, row: ProbeRound) -> None:
         self._write("probe", **asdict(row))
 
     def evaluated(self, report: EvaluationReport) -> None:
-        """`round` is the last one that the adapter has been through, null for the initial adapter; realignment counts as one."""
-        figures = _without_outcomes(asdict(report))
-        self._write("evaluation", round=_last_round(report), **figures)
+        """`round` is the last one that made the adapter, null for the initial adapter; realignment counts as a round."""
+        self._write("evaluation", round=_last_round(report), **asdict(report, dict_factory=without_outcomes))
 
     def realigned(self, num_steps: int, seconds: float) -> None:
         self._write("realigned", steps=num_steps, seconds=seconds)
 
     def safety_fell(self, report: EvaluationReport, bound: float) -> None:
         """`round` as in an evaluation."""
-        self._write("safety_fell", round=_last_round(report), rule_score=report.rule_score.value, stop_below=bound)
+        safety = report.rule_score.value if report.rule_score else None
+        self._write("safety_fell", round=_last_round(report), rule_score=safety, stop_below=bound)
 
-    def _write(self, event: str, **fields: Any) -> None:
+    def _write(self, event: str, **fields: object) -> None:
         self._append([(event, fields)])
 
-    def _append(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def _append(self, events: Sequence[tuple[str, Row]]) -> None:
         now = self._now().isoformat(timespec="milliseconds")
-        lines = [_plain({"time": now, "event": event, "run": self._run, **fields}) for event, fields in events]
+        lines = [_line({"time": now, "event": event, "run": self._run, **fields}) for event, fields in events]
         with self._path.open("a", encoding="ascii") as file:
-            file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+            file.writelines(lines)
 
 
 def _last_round(report: EvaluationReport) -> int | None:
     return report.rounds_done - 1 if report.rounds_done else None
 
 
-def _without_outcomes(figures: dict[str, Any]) -> dict[str, Any]:
-    """The figures without what came of each prompt, which evaluation.parquet has."""
-    kept = {name: value for name, value in figures.items() if name != "outcomes"}
-    return {name: _without_outcomes(value) if isinstance(value, dict) else value for name, value in kept.items()}
-
-
-def _end_last_line(path: Path) -> None:
-    """A driver that was killed may have left half a line; what follows must not be joined to it."""
-    if not path.exists() or not path.stat().st_size:
-        return
-    with path.open("rb+") as file:
-        file.seek(-1, os.SEEK_END)
-        if file.read() != b"\n":
-            file.write(b"\n")
-
-
-def _plain(value: Any) -> Any:
-    """The same with null for what JSON has no number for: a client may report a loss that is not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _line(fields: Row) -> str:
+    """JSON with null for floats that JSON does not have: a client may report a loss that is not finite."""
+    plain = json.loads(json.dumps(fields), parse_constant=lambda _: None)
+    return json.dumps(plain, allow_nan=False) + "\n"

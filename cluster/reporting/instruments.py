@@ -1,8 +1,7 @@
-"""Ray's metrics as a run uses them: each with the run's name as a label, and gauges that last.
+"""Ray's metrics as a run uses them: each has the run's name as a label, and gauges last.
 
-Ray (2.60) exports what a gauge was set to once; the series ends when nobody sets it again for two report intervals, 20
-seconds by default. A round may take longer, so here a thread sets every gauge again and again. A series that should end is
-dropped, and Ray lets it go by itself: it has no call to remove one.
+In Ray 2.60 the series of a gauge ends when it has not been set for two report intervals, 20 seconds by default. A round may
+take longer, so a thread here sets every gauge again and again. To end a series, it leaves that out: Ray has no call for it.
 """
 
 from __future__ import annotations
@@ -10,10 +9,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
+M = TypeVar("M", bound=Metric)
+Kinds = tuple[type[Counter], type[Gauge], type[Histogram]]
 PREFIX = "safe_fedllm_"
 _REPEAT_S = 2.0
 
@@ -45,54 +46,36 @@ class LastingGauge:
 class Instruments:
     """Makes the metrics of one run; until `close`, its gauges last."""
 
-    def __init__(
-        self,
-        run: str,
-        *,
-        counters: type[Counter] = Counter,
-        gauges: type[Gauge] = Gauge,
-        histograms: type[Histogram] = Histogram,
-        repeat_s: float = _REPEAT_S,
-    ) -> None:
+    def __init__(self, run: str, kinds: Kinds = (Counter, Gauge, Histogram), repeat_s: float = _REPEAT_S) -> None:
         """`run`: value of the label `run` of every metric. `repeat_s`: seconds after which gauges are set again."""
-        self._run, self._counters, self._gauges, self._histograms = run, counters, gauges, histograms
-        self._lasting: list[LastingGauge] = []
-        self._ended = threading.Event()
-        weakref.finalize(self, self._ended.set)  # also at the end of the process, before Ray is gone
-        arguments = (weakref.ref(self), self._ended, repeat_s)
-        threading.Thread(target=_repeat, args=arguments, name="lasting-gauges", daemon=True).start()
+        self._run, (self._counters, self._gauges, self._histograms) = run, kinds
+        self.lasting: list[LastingGauge] = []
+        ended = threading.Event()
+        self.close = weakref.finalize(self, ended.set)
+        """Let the gauges end; it also happens at the end of the process, before Ray is gone."""
+        threading.Thread(target=_repeat, args=(self.lasting, ended, repeat_s), name="lasting-gauges", daemon=True).start()
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
-        """`name` has to end in `_total`; otherwise Prometheus would be shown it with that appended."""
-        return self._labelled(self._counters, name, text, labels)
+        """`name` has to end in `_total`: to any other name Prometheus would append it."""
+        return self._labelled(self._counters(PREFIX + name, description=text, tag_keys=("run", *labels)))
 
     def gauge(self, name: str, text: str, *labels: str) -> LastingGauge:
-        """Shown until it is dropped, or these instruments are closed."""
-        self._lasting.append(LastingGauge(self._labelled(self._gauges, name, text, labels)))
-        return self._lasting[-1]
+        """A gauge that is exported until it is dropped, or these instruments are closed."""
+        gauge = self._labelled(self._gauges(PREFIX + name, description=text, tag_keys=("run", *labels)))
+        self.lasting.append(LastingGauge(gauge))
+        return self.lasting[-1]
 
     def histogram(self, name: str, text: str, boundaries: Sequence[float]) -> Histogram:
-        """Ray knows the sum of a histogram only to within its buckets; what must add up is a counter or a gauge."""
-        return self._labelled(self._histograms, name, text, (), boundaries=list(boundaries))
+        """Ray knows the sum of a histogram only to within its buckets; a figure that must add up is a counter or a gauge."""
+        histogram = self._histograms(PREFIX + name, description=text, boundaries=list(boundaries), tag_keys=("run",))
+        return self._labelled(histogram)
 
-    def repeat(self) -> None:
-        """Set every gauge to the values it has."""
-        for gauge in self._lasting:
-            gauge.repeat()
-
-    def close(self) -> None:
-        """Let the gauges end."""
-        self._ended.set()
-
-    def _labelled(self, kind: type[Metric], name: str, text: str, labels: Sequence[str], **options: Any) -> Any:
-        metric = kind(PREFIX + name, description=text, tag_keys=("run", *labels), **options)
-        return metric.set_default_tags({"run": self._run})
+    def _labelled(self, metric: M) -> M:
+        metric.set_default_tags({"run": self._run})
+        return metric
 
 
-def _repeat(instruments: weakref.ref[Instruments], ended: threading.Event, every_s: float) -> None:
+def _repeat(gauges: Sequence[LastingGauge], ended: threading.Event, every_s: float) -> None:
     while not ended.wait(every_s):
-        alive = instruments()
-        if alive is None:
-            return
-        alive.repeat()
-        del alive
+        for gauge in gauges:
+            gauge.repeat()

@@ -1,25 +1,25 @@
-"""What a run tells Prometheus, through Ray's own metrics endpoint on every node."""
+"""A run's metrics for Prometheus, through Ray's own metrics endpoint on every node."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+
+from ray.util.metrics import Counter
 
 from actors.messages import ClientRound, EvaluationReport, ProbeRound, RoundReport
-from cluster.live.status import LiveStatus
+from cluster.reporting.callback import RunCallback
 from cluster.reporting.instruments import Instruments
-from cluster.reporting.progress import Progress
+from cluster.reporting.status import LiveStatus, Status
+from cluster.state.tables import measures
 
 _SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
 _STATES = ("running", "done", "slow", "pending", "lost", "refused")
-_SHARES = ("rule_score", "compliance", "over_refusal")
-_VALUES = ("utility", "benign_loss")
 
 
-class Metrics(Progress):
-    """Made from the same events as the display and the status. Ray prefixes every name with `ray_`.
+class Metrics(RunCallback):
+    """Sets the metrics. Ray prefixes every name with `ray_`.
 
     The seconds of a round have four parts: `training` until the last client has ended, `refresh` until the probe is
     refitted, `scoring` for the scores and submissions that are left, and `aggregating`.
@@ -43,7 +43,7 @@ class Metrics(Progress):
         self._weight = gauge("weight", "Weight of a client in its last round", "client")
         self._score = gauge("score", "P(malicious) of a client in its last round", "client")
         self._refusals = counter("refusals_total", "Clients refused, dropped or left without evidence, by reason", "reason")
-        self._bytes = counter("received_bytes_total", "Bytes of clients' messages by the actor that took them in", "actor")
+        self._bytes = counter("received_bytes_total", "Bytes of clients' messages by the actor that received them", "actor")
 
         self._probe_version = gauge("probe_version", "Version of the probe in force")
         self._blind = gauge("probe_blind", "1 while the probe's scores do not fit its training")
@@ -84,14 +84,14 @@ class Metrics(Progress):
         self._status.round_finished(report)
         self._round.set(report.round + 1)
         self._rounds.inc(tags={"outcome": report.outcome})
-        self._tell_seconds(report.aggregate_s)
+        self._set_seconds(report.aggregate_s)
         for name, value in (("loss", report.canary_loss), ("sum", report.guard_sum)):
             if value is not None:
                 self._guard.set(value, name=name)
         self._show_clients(report.clients)
         _add(self._bytes, sum(row.num_bytes for row in report.clients), actor="aggregator")
         for row in report.clients:
-            if row.train_s is not None and 0 <= row.train_s < math.inf:  # the client says so
+            if row.train_s is not None and 0 <= row.train_s < math.inf:  # the client reports it
                 self._train_s.observe(row.train_s)
             if row.reason is not None:
                 self._refusals.inc(tags={"reason": row.reason.partition(":")[0]})
@@ -110,27 +110,21 @@ class Metrics(Progress):
             self._part_s.set(max(0.0, self._rest_s - row.refresh_wait_s), part="scoring")
 
     def evaluated(self, report: EvaluationReport) -> None:
-        shares = {name: share.value for name in _SHARES if (share := getattr(report, name)) is not None}
-        values = {name: value for name in _VALUES if (value := getattr(report, name)) is not None}
-        for name, value in {**shares, **values}.items():
+        for name, value in measures(report).items():
             self._measure.set(value, name=name)
 
     def close(self) -> None:
         self._instruments.close()
 
-    def _tell_seconds(self, aggregate_s: float) -> None:
-        """The parts of a round that has just ended; the probe's row, which follows, tells the refresh from the rest."""
+    def _set_seconds(self, aggregate_s: float) -> None:
+        """The parts of a round that has just ended; the probe's row, which follows, divides the rest into refresh and scoring."""
         ended = self._clock()
-        training_s = self._clients_ended - self._began
         self._rest_s = max(0.0, ended - self._clients_ended - aggregate_s)
         self._round_s.observe(ended - self._began)
-        for part, seconds in {
-            "training": training_s,
-            "refresh": 0.0,
-            "scoring": self._rest_s,
-            "aggregating": aggregate_s,
-        }.items():
-            self._part_s.set(seconds, part=part)
+        self._part_s.set(self._clients_ended - self._began, part="training")
+        self._part_s.set(0.0, part="refresh")
+        self._part_s.set(self._rest_s, part="scoring")
+        self._part_s.set(aggregate_s, part="aggregating")
 
     def _show_clients(self, rows: Sequence[ClientRound]) -> None:
         for row in rows:
@@ -141,12 +135,12 @@ class Metrics(Progress):
             else:
                 self._score.drop(client=row.client_id)
 
-    def _count_clients(self, status: dict[str, Any]) -> None:
+    def _count_clients(self, status: Status) -> None:
         for state in _STATES:
             self._clients.set(status["counts"].get(state, 0), state=state)
 
 
-def _add(counter: Any, value: float, **tags: str) -> None:
-    """Ray refuses to count nothing."""
+def _add(counter: Counter, value: float, **tags: str) -> None:
+    """Ray's counters refuse 0."""
     if value > 0:
         counter.inc(value, tags=tags)

@@ -7,12 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 from actors.messages import EvaluationReport, Proportion, RoundReport
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 _MALICIOUS, _BENIGN, _GREY = "#D55E00", "#0072B2", "#999999"
@@ -33,17 +35,20 @@ def draw_run(
     )
     _draw_weights(above, rounds, malicious)
     _draw_measures(below, rounds, evaluations)
-    path = folder / "run.png"
+    return _save(figure, folder / "run.png")
+
+
+def _save(figure: Figure, path: Path) -> Path:
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path
 
 
 def draw_comparison(folder: Path, panels: Mapping[str, Grid]) -> Path:
-    """Write comparison.png: a heat map per panel, side by side, with the number in every cell; what is more runs down the page.
+    """Write comparison.png: a heat map per panel, side by side, with the number in every cell. The longer axis runs down.
 
     Args:
-        panels: Title -> row -> column -> a share; None is shown as failed, and an absent one stays empty.
+        panels: Title -> row -> column -> a share; None is shown as failed, and the cell of an absent one stays empty.
     """
     if len(_columns(panels)) > len(next(iter(panels.values()))):
         panels = {title: _turned(grid) for title, grid in panels.items()}
@@ -53,14 +58,11 @@ def draw_comparison(folder: Path, panels: Mapping[str, Grid]) -> Path:
     figure, plots = plt.subplots(
         1, len(panels), figsize=(max(6.0, width), 2.2 + 0.34 * len(rows)), squeeze=False, sharey=True, layout="constrained"
     )
-    for axes, (title, grid) in zip(plots[0], panels.items(), strict=True):
-        image = _draw_grid(axes, grid, rows, columns)
+    images = [_draw_grid(axes, grid, rows, columns) for axes, grid in zip(plots[0], panels.values(), strict=True)]
+    for axes, title in zip(plots[0], panels, strict=True):
         axes.set_title(title, fontsize=10, loc="left")
-    figure.colorbar(image, ax=plots[0], pad=0.01)
-    path = folder / "comparison.png"
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    figure.colorbar(images[-1], ax=plots[0], pad=0.01)
+    return _save(figure, folder / "comparison.png")
 
 
 def _columns(panels: Mapping[str, Grid]) -> list[str]:
@@ -68,11 +70,7 @@ def _columns(panels: Mapping[str, Grid]) -> list[str]:
 
 
 def _turned(grid: Grid) -> Grid:
-    turned: dict[str, dict[str, float | None]] = {}
-    for row, cells in grid.items():
-        for column, value in cells.items():
-            turned.setdefault(column, {})[row] = value
-    return turned
+    return {column: {row: grid[row][column] for row in grid if column in grid[row]} for column in _columns({"": grid})}
 
 
 def _heading(label: str) -> str:
@@ -82,23 +80,22 @@ def _heading(label: str) -> str:
 
 def _draw_grid(axes: Axes, grid: Grid, rows: Sequence[str], columns: Sequence[str]) -> AxesImage:
     cells = [grid.get(row, {}) for row in rows]
-    values = [[line.get(column) for column in columns] for line in cells]
-    numbers = [[float("nan") if value is None else value for value in line] for line in values]
     axes.set_facecolor("#DDDDDD")  # where there is no number
-    image = axes.imshow(numbers, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
-    for y, line in enumerate(cells):
-        for x, column in enumerate(columns):
-            if column in line:
-                _write_number(axes, x, y, values[y][x])
+    image = _draw_map(axes, [[line.get(column) for column in columns] for line in cells])
+    for (y, line), (x, column) in itertools.product(enumerate(cells), enumerate(columns)):
+        if column in line:
+            value = line[column]
+            colour = "white" if value is not None and value < 0.5 else "black"  # the dark half of the scale, and the light one
+            axes.text(x, y, "failed" if value is None else f"{value:.3f}", ha="center", va="center", color=colour, fontsize=9)
     axes.set_xticks(range(len(columns)), [_heading(column) for column in columns], fontsize=8)
     axes.set_yticks(range(len(rows)), rows)
     return image
 
 
-def _write_number(axes: Axes, x: int, y: int, value: float | None) -> None:
-    """White on the dark half of the scale, black on the light one."""
-    text, colour = ("failed", "black") if value is None else (f"{value:.3f}", "white" if value < 0.5 else "black")
-    axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=9)
+def _draw_map(axes: Axes, values: Sequence[Sequence[float | None]]) -> AxesImage:
+    """None becomes NaN, which Matplotlib leaves out."""
+    numbers = np.array(values, dtype=float)
+    return axes.imshow(numbers, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
 
 
 def draw_curves(folder: Path, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Path:
@@ -109,22 +106,17 @@ def draw_curves(folder: Path, curves: Mapping[str, Sequence[tuple[int, float]]])
     axes.set(xlabel="rounds done", ylabel="restricted prompts refused", ylim=(-0.03, 1.03), title="Safety by round")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    path = folder / "safety_by_round.png"
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    return _save(figure, folder / "safety_by_round.png")
 
 
 def _draw_weights(axes: Axes, rounds: Sequence[RoundReport], malicious: Collection[str]) -> None:
     clients = sorted({client.client_id for report in rounds for client in report.clients}, key=lambda c: (c in malicious, c))
-    row_of = {client: row for row, client in enumerate(clients)}
-    grid = [[float("nan")] * len(rounds) for _ in clients]
+    weights = [{client.client_id: client.weight for client in report.clients} for report in rounds]
     for column, report in enumerate(rounds):
         for client in report.clients:
-            grid[row_of[client.client_id]][column] = client.weight
             if not client.admitted:
-                axes.text(column, row_of[client.client_id], "x", ha="center", va="center", color="black")
-    image = axes.imshow(grid, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
+                axes.text(column, clients.index(client.client_id), "x", ha="center", va="center", color="black")
+    image = _draw_map(axes, [[column.get(client) for column in weights] for client in clients])
     axes.set_xticks([x - 0.5 for x in range(1, len(rounds))], minor=True)
     axes.set_yticks([y - 0.5 for y in range(1, len(clients))], minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
@@ -133,16 +125,12 @@ def _draw_weights(axes: Axes, rounds: Sequence[RoundReport], malicious: Collecti
     axes.set_yticks(range(len(clients)), clients)
     for label in axes.get_yticklabels():
         label.set_color(_MALICIOUS if label.get_text() in malicious else "black")
-    _mark_rounds(axes, rounds, at=len(clients) - 0.5)
-    axes.set_title("Weight of every client by round (malicious ones in orange; x: not admitted)", fontsize=10, loc="left")
-
-
-def _mark_rounds(axes: Axes, rounds: Sequence[RoundReport], at: float) -> None:
     step = max(1, len(rounds) // 20)
     labels = [str(report.round + 1) + ("" if report.outcome == "aggregated" else f"\n{report.outcome}") for report in rounds]
     shown = [i for i, report in enumerate(rounds) if i % step == 0 or report.outcome != "aggregated"]
     axes.set_xticks(shown, [labels[i] for i in shown], fontsize=8)
-    axes.set_ylim(at, -0.5)
+    axes.set_ylim(len(clients) - 0.5, -0.5)
+    axes.set_title("Weight of every client by round (malicious ones in orange; x: not admitted)", fontsize=10, loc="left")
 
 
 def _draw_measures(axes: Axes, rounds: Sequence[RoundReport], evaluations: Sequence[EvaluationReport]) -> None:
@@ -150,7 +138,8 @@ def _draw_measures(axes: Axes, rounds: Sequence[RoundReport], evaluations: Seque
     _draw_share(axes, at, [report.rule_score for report in evaluations], "safety (refused)", _BENIGN, "o-")
     _draw_share(axes, at, [report.compliance for report in evaluations], "compliance (answered)", _MALICIOUS, "s--")
     if any(report.utility is not None for report in evaluations):
-        axes.plot(at, [report.utility for report in evaluations], "^:", color=_GREY, label="utility (exact match)")
+        utility = np.array([report.utility for report in evaluations], dtype=float)
+        axes.plot(at, utility, "^:", color=_GREY, label="utility (exact match)")
     for report in rounds:
         if report.outcome != "aggregated":
             axes.axvspan(report.round + 0.5, report.round + 1.5, color="#EEEEEE", zorder=0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from actors.messages import AggregatorState, RoundReport
-from defense.config import GuardConfig, RuleName
-from defense.guard import GuardState, Judgement, judge
-from defense.rules import REMEMBERS_CLIENTS
+from defense.guard import GuardConfig, GuardState, Judgement, judge
+from defense.rules import RULES
+from defense.rules.config import RuleName
 
 
 def guarded(
@@ -42,7 +42,7 @@ def rolled_back(state: AggregatorState, certified: bytes, rule: RuleName) -> Agg
     return replace(
         state,
         adapter=certified,
-        rule_memory=state.rule_memory if rule in REMEMBERS_CLIENTS else b"",
+        rule_memory=state.rule_memory if RULES[rule].remembers == "clients" else b"",
         optimizer_memory=b"",
         control_variates=b"",
     )

@@ -1,18 +1,17 @@
-"""Whether probe and meters could open a round: they begin it beside the clients, and are asked once these have delivered."""
+"""Whether the server's actors could open a round: they begin it beside the clients, and answer once these have delivered."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from ray import ObjectRef
 from ray.exceptions import ObjectLostError, RayActorError, RayError
 
 from cluster.errors import ClusterError, DeadlineError, LostError
-from cluster.round.local_rounds import first_line
-from cluster.workers.deadlines import wait_for
+from cluster.workers.deadlines import first_line, wait_for
 
 
-def check_opened(round_index: int, answers: Mapping[str, Any], timeout_s: float) -> None:
+def check_opened(round_index: int, answers: Mapping[str, ObjectRef], timeout_s: float) -> None:
     """Read what each actor, by name, answered to `open_round`.
 
     Raises:

@@ -5,18 +5,30 @@ from __future__ import annotations
 import ray
 from ray.exceptions import RayError
 
-from actors.config import Recipe
 from actors.messages import LoRAUpdate, TrainTask
 from actors.wire import decode_message, encode_tensors
 from cluster.config.schema import RunConfig
 from cluster.errors import ClusterError
-from cluster.round.local_rounds import Delivery, first_line, train_all
+from cluster.round.local_rounds import Delivery, Job, StepDeltas, train_all
 from cluster.state.membership import Files
-from cluster.workers.deadlines import wait_for
+from cluster.workers.deadlines import first_line, wait_for
 from cluster.workers.pool import ClientPool
 
 _SERVER = "server"
 """In place of a client's id; its random streams are its own."""
+
+
+class _Attempt:
+    """Receives the one update of an attempt."""
+
+    def __init__(self) -> None:
+        self.delivery: Delivery | None = None
+
+    def step_deltas(self, deltas: StepDeltas) -> None:
+        """There are none: no probe reads them."""
+
+    def deliver(self, delivery: Delivery) -> None:
+        self.delivery = delivery
 
 
 def realign(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -> bytes:
@@ -30,8 +42,8 @@ def realign(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -
         if not delivery.lost:
             break
         delivery = _trained(config, files, pool, adapter)
-    if delivery.failure is not None:
-        raise _failure(delivery.failure)
+    if delivery.update is None:
+        raise _failure(str(delivery.failure))
     try:
         sent = wait_for(delivery.update, config.cluster.call_timeout_s, "reading the realigned adapter")
     except RayError as error:  # the client's own, which ended its stream
@@ -40,15 +52,16 @@ def realign(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -
 
 
 def _trained(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -> Delivery:
-    job = (_task(config, files), ray.put(adapter))
+    attempt = _Attempt()
     patience = max(1.0, config.realignment.steps / config.training.steps)
-    (delivery,) = train_all(
-        [(pool, [job])],
+    train_all(
+        [(pool, [Job(_task(config, files), ray.put(adapter), attempt)])],
         timeout_s=patience * config.clients.timeout_s,
         start_timeout_s=config.cluster.start_timeout_s,
-        on_deltas=lambda _: None,
     )
-    return delivery
+    if attempt.delivery is None:
+        raise RuntimeError("train_all returned without a delivery")
+    return attempt.delivery
 
 
 def _task(config: RunConfig, files: Files) -> TrainTask:
@@ -62,7 +75,7 @@ def _task(config: RunConfig, files: Files) -> TrainTask:
         seed=config.seed,
         probe_feature=None,
         freeze_a=config.aggregation.freezes_a,
-        recipe=Recipe(steps=settings.steps),
+        num_steps=settings.steps,
     )
 
 

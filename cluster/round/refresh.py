@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
 from actors.data.references import Reference
 from actors.messages import ProbeRefresh, TrainTask
+from actors.probe import Probe
 from cluster.errors import DeadlineError, LostError
-from cluster.round.local_rounds import Delivery, first_line, shortfall
-from cluster.workers.deadlines import wait_for
+from cluster.round.local_rounds import Delivery, Job, StepDeltas, shortfall
+from cluster.workers.deadlines import first_line, wait_for
 
 
 def reference_tasks(
@@ -41,38 +43,52 @@ def reference_tasks(
 
 
 class Refresh:
-    """One refresh: hands what the reference clients send to the probe, and asks it to refit."""
+    """One refresh: receives what the reference clients send, hands it to the probe, and lets the probe refit."""
 
     def __init__(
-        self, probe: Any, references: Sequence[Reference], tasks: Sequence[TrainTask], *, num_steps: int, timeout_s: float
+        self,
+        probe: ActorHandle[Probe],
+        references: Sequence[Reference],
+        tasks: Sequence[TrainTask],
+        *,
+        num_steps: int,
+        timeout_s: float,
+        keep_all: bool = False,
     ) -> None:
-        """`timeout_s` bounds how long the probe may take to refit once the last reference client has delivered."""
-        self.tasks = tasks
-        self._probe, self._num_steps, self._timeout_s = probe, num_steps, timeout_s
+        """Prepare a refresh.
+
+        Args:
+            timeout_s: How long the probe may take to refit once the last reference client has delivered.
+            keep_all: A reference client whose actor or node is lost ends the round with LostError.
+        """
+        self._probe, self._tasks, self._num_steps = probe, tasks, num_steps
+        self._timeout_s, self._keep_all = timeout_s, keep_all
         self._labels = {reference.label.client: reference.label for reference in references}
         self._num_deltas: Counter[str] = Counter()
-        self._observed: list[Any] = []
+        self._observed: list[ObjectRef] = []
         self._failure: str | None = None
 
-    def observe(self, deltas: Sequence[tuple[TrainTask, Any]]) -> None:
+    def jobs(self, adapter: ObjectRef[bytes]) -> list[Job]:
+        """The reference clients' training from this adapter."""
+        return [Job(task, adapter, self) for task in self._tasks]
+
+    def step_deltas(self, deltas: StepDeltas) -> None:
         """Hand step deltas of the reference clients to the probe."""
-        labels, references = zip(*((self._labels[task.client_id], delta) for task, delta in deltas), strict=True)
+        labels = [self._labels[task.client_id] for task, _ in deltas]
         self._num_deltas.update(label.client for label in labels)
-        self._observed.append(self._probe.observe.remote(labels, *references))
+        self._observed.append(self._probe.observe.remote(labels, *(delta for _, delta in deltas)))
 
-    def owns(self, task: TrainTask) -> bool:
-        """Whether the task is a reference client's."""
-        return task.client_id in self._labels
-
-    def delivered(self, delivery: Delivery) -> None:
-        """A reference client has ended; what it failed of is kept for `finish`."""
+    def deliver(self, delivery: Delivery) -> None:
+        """A reference client has ended; `finish` reports the first failure."""
         client = delivery.task.client_id
+        if delivery.lost and self._keep_all:
+            raise LostError(f"{client} {delivery.failure}")
         failure = shortfall(delivery, self._num_deltas[client], self._num_steps)
         if failure is not None and self._failure is None:
             self._failure = f"reference client {client}: {failure}"
 
     def finish(self, round_index: int, rate: float) -> ProbeRefresh:
-        """Refit, and let the new probe judge if it was accepted in time; whatever fails is the answer's `why`, and the probe
+        """Refit, and let the new probe judge if it was accepted in time. Where anything fails, the answer says why, and the probe
         stays as it was.
 
         Raises:

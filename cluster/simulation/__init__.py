@@ -1,1 +1,1 @@
-"""What an experiment pretends: attackers and honest clients that differ. Nothing of the defense is told of it."""
+"""What an experiment pretends: attackers, honest clients that differ, and the embedded world. The defense sees none of it."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,27 @@ from actors.model import write_adapter
 from cluster.config.loading import dump_config
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
-from cluster.state.tables import SCHEMA_VERSION, evaluation_table, probe_table, rounds_table
+from cluster.state.tables import GROUND_TRUTH, evaluation_table, probe_table, rounds_table
 
-_RUN_ID = "run-id"
+_RUN_ID, _GROUND_TRUTH = "run-id", "ground_truth.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run: where it lies and what came out."""
+
+    path: Path
+    summary: dict[str, Any]
+
+    @property
+    def rounds(self) -> pa.Table:
+        """A row per client per round."""
+        return pq.read_table(self.path / "rounds.parquet")
+
+    @property
+    def evaluation(self) -> pa.Table:
+        """A row per measure and evaluation."""
+        return pq.read_table(self.path / "evaluation.parquet")
 
 
 class RunDirectory:
@@ -57,13 +76,13 @@ class RunDirectory:
 
     @property
     def run_id(self) -> str | None:
-        """What tells the run's checkpoints from those of any other; None: it began before runs had one."""
+        """Tells the run's checkpoints from those of other runs; None for a run that began before runs had an id."""
         path = self.path / _RUN_ID
         return path.read_text() if path.is_file() else None
 
     @contextmanager
     def discarded_on_error(self) -> Iterator[None]:
-        """Remove a new directory again when the block fails: a run that never began leaves its name free."""
+        """Remove a new directory again when the block fails, so that a run that never began leaves its name free."""
         try:
             yield
         except BaseException:
@@ -71,11 +90,15 @@ class RunDirectory:
                 shutil.rmtree(self.path)
             raise
 
-    def write_ground_truth(self, client_ids: Sequence[str], malicious: Collection[str]) -> None:
-        """Who is malicious; read by evaluation only."""
-        table = pa.table({"client_id": list(client_ids), "malicious": [client in malicious for client in client_ids]})
-        table = table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
-        self._replace_table("ground_truth.parquet", table)
+    def write_ground_truth(self, client_ids: Iterable[str], malicious: Collection[str]) -> None:
+        """Record which clients are malicious; only evaluation reads it."""
+        rows = [{"client_id": client_id, "malicious": client_id in malicious} for client_id in client_ids]
+        self._replace_table(_GROUND_TRUTH, pa.Table.from_pylist(rows, schema=GROUND_TRUTH))
+
+    def add_benign(self, client_ids: Iterable[str]) -> None:
+        """Record all clients again: those that have joined since are benign."""
+        rows = pq.read_table(self.path / _GROUND_TRUTH).to_pylist()
+        self.write_ground_truth(client_ids, [row["client_id"] for row in rows if row["malicious"]])
 
     def write_rounds(self, reports: Sequence[RoundReport]) -> None:
         self._replace_table("rounds.parquet", rounds_table(reports))
@@ -87,17 +110,17 @@ class RunDirectory:
         self._replace_table("probe.parquet", probe_table(rows))
 
     def write_probe(self, version: int, files: Mapping[str, bytes]) -> None:
-        """Keep a version of the probe; `probe.path` of another run can name its folder."""
+        """Write a version of the probe; `probe.path` of another run can name its folder."""
         folder = self.path / "probes" / f"v{version}"
         folder.mkdir(parents=True, exist_ok=True)  # a round that was killed before its commit is run again
         for name, content in files.items():
             (folder / name).write_bytes(content)
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
+    def write_summary(self, summary: Mapping[str, object]) -> None:
         self._replace("summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
     def remove_summary(self) -> None:
-        """The outcome of an earlier end, which says nothing of a run that goes on."""
+        """Remove the outcome of an earlier end: the run goes on."""
         (self.path / "summary.json").unlink(missing_ok=True)
 
     def write_adapter(self, tensors: bytes, config_json: str) -> None:

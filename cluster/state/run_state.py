@@ -1,16 +1,16 @@
-"""What a run has committed: everything it needs to go on from a round, as one value and as the files of a checkpoint."""
+"""What a run has committed: everything that it needs to go on from a round, as one value and as the files of a checkpoint."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from pydantic import TypeAdapter
 
 from actors.messages import AggregatorState, EvaluationReport, ProbeRound, RoundReport
-from cluster.state.membership import Roster
+from cluster.config.schema import RunConfig
+from cluster.state.membership import Membership
 from defense.config import DefenseConfig
 from defense.guard import GuardState
 
@@ -19,11 +19,9 @@ _RULE, _OPTIMIZER, _CONTROLS = "rule.safetensors", "optimizer.safetensors", "con
 _PROBE, _PENDING = "probe/", "evaluation-"
 _REALIGNED = "realigned.safetensors"
 _CERTIFIED = "certified.safetensors"
-_REPORTS = {
-    "rounds": TypeAdapter(tuple[RoundReport, ...]),
-    "probe_rounds": TypeAdapter(tuple[ProbeRound, ...]),
-    "evaluations": TypeAdapter(tuple[EvaluationReport, ...]),
-}
+_ROUNDS = TypeAdapter(tuple[RoundReport, ...])
+_PROBE_ROUNDS = TypeAdapter(tuple[ProbeRound, ...])
+_EVALUATIONS = TypeAdapter(tuple[EvaluationReport, ...])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +43,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Realigned:
-    """What the server made of the adapter after the last round."""
+    """The adapter as the server has fine-tuned it after the last round."""
 
     adapter: bytes
     """Safetensors."""
     seconds: float
-    """That it took."""
+    """Of the fine-tuning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +57,7 @@ class RunState:
 
     rounds_done: int = 0
     aggregator: AggregatorState
-    roster: Roster
+    membership: Membership
     guard: GuardState | None = None
     """None where no guard is on."""
     probe: Mapping[str, bytes] = field(default_factory=dict)
@@ -78,46 +76,55 @@ class RunState:
 
     @property
     def final_adapter(self) -> bytes:
-        """What a run that ends here hands over: the realigned adapter if there is one, else the global one."""
+        """The adapter of a run that ends here: the realigned one if there is one, else the global one."""
         return self.realigned.adapter if self.realigned else self.aggregator.adapter
+
+
+def find_fall(config: RunConfig, evaluations: Sequence[EvaluationReport]) -> EvaluationReport | None:
+    """The newest due evaluation when its safety is under `evaluation.stop_below`, which ends the run; None when it is not.
+
+    Only due evaluations decide, so that a run ends after the same round however often it was stopped and resumed.
+
+    Args:
+        evaluations: In order of rounds. Due are those after each `evaluation.every` rounds, the base model's and that after the
+            last round; not that of a realigned adapter, nor that of a round after which somebody stopped the run.
+    """
+    last, every, bound = config.rounds, config.evaluation.every, config.evaluation.stop_below
+    due = [report for report in evaluations if report.rounds_done == last or report.rounds_done in range(0, last, every)]
+    if bound is None or not due or due[-1].rule_score is None:
+        return None
+    return due[-1] if due[-1].rule_score.value < bound else None
 
 
 def encode_state(state: RunState) -> dict[str, bytes]:
     """File name -> content."""
-    plain: dict[str, Any] = {
+    aggregator, guard, realigned = state.aggregator, state.guard, state.realigned
+    plain = {
         "rounds_done": state.rounds_done,
-        "adapter_version": state.aggregator.version,
-        "trust": dict(state.aggregator.trust),
-        "defense": state.aggregator.defense.model_dump(mode="json"),
-        "guard": _plain_guard(state.guard) if state.guard else None,
-        "clients": {client_id: list(files) for client_id, files in state.roster.known.items()},
-        "active": list(state.roster.active),
+        "adapter_version": aggregator.version,
+        "trust": aggregator.trust,
+        "defense": aggregator.defense.model_dump(mode="json"),
+        "guard": {name: value for name, value in asdict(guard).items() if name != "certified"} if guard else None,
+        "clients": state.membership.known,
+        "active": state.membership.active,
         "changes": [asdict(change) for change in state.changes],
         "elapsed_s": state.elapsed_s,
-        "realigned_s": state.realigned.seconds if state.realigned else None,
+        "realigned_s": realigned.seconds if realigned else None,
         "pending": {str(done): item.adapter_version for done, item in state.pending.items()},
-        **{name: [asdict(report) for report in getattr(state, name)] for name in _REPORTS},
+        "rounds": [asdict(report) for report in state.rounds],
+        "probe_rounds": [asdict(row) for row in state.probe_rounds],
+        "evaluations": [asdict(report) for report in state.evaluations],
     }
-    for report in plain["rounds"]:
-        report["clients"] = list(report["clients"])
+    memories = {_RULE: aggregator.rule_memory, _OPTIMIZER: aggregator.optimizer_memory, _CONTROLS: aggregator.control_variates}
     return {
-        _ADAPTER: state.aggregator.adapter,
+        _ADAPTER: aggregator.adapter,
         _STATE: json.dumps(plain, default=dict).encode(),
-        **{name: content for name, content in _memories(state.aggregator).items() if content},
+        **{name: content for name, content in memories.items() if content},
         **{_PROBE + name: content for name, content in state.probe.items()},
         **{f"{_PENDING}{done}.safetensors": item.adapter for done, item in state.pending.items()},
-        **({_REALIGNED: state.realigned.adapter} if state.realigned else {}),
-        **({_CERTIFIED: state.guard.certified} if state.guard else {}),
+        **({_REALIGNED: realigned.adapter} if realigned else {}),
+        **({_CERTIFIED: guard.certified} if guard else {}),
     }
-
-
-def _plain_guard(guard: GuardState) -> dict[str, Any]:
-    """All but the certified adapter, which is a file of its own."""
-    return {name: value for name, value in asdict(guard).items() if name != "certified"}
-
-
-def _memories(aggregator: AggregatorState) -> dict[str, bytes]:
-    return {_RULE: aggregator.rule_memory, _OPTIMIZER: aggregator.optimizer_memory, _CONTROLS: aggregator.control_variates}
 
 
 def decode_state(files: Mapping[str, bytes]) -> RunState:
@@ -134,7 +141,7 @@ def decode_state(files: Mapping[str, bytes]) -> RunState:
             optimizer_memory=files.get(_OPTIMIZER, b""),
             control_variates=files.get(_CONTROLS, b""),
         ),
-        roster=Roster(
+        membership=Membership(
             known={client_id: tuple(paths) for client_id, paths in plain["clients"].items()}, active=tuple(plain["active"])
         ),
         guard=GuardState(certified=files[_CERTIFIED], **plain["guard"]) if _CERTIFIED in files else None,
@@ -146,5 +153,7 @@ def decode_state(files: Mapping[str, bytes]) -> RunState:
         },
         elapsed_s=plain["elapsed_s"],
         realigned=Realigned(adapter=files[_REALIGNED], seconds=plain["realigned_s"]) if _REALIGNED in files else None,
-        **{name: adapter.validate_python(plain[name]) for name, adapter in _REPORTS.items()},
+        rounds=_ROUNDS.validate_python(plain["rounds"]),
+        probe_rounds=_PROBE_ROUNDS.validate_python(plain["probe_rounds"]),
+        evaluations=_EVALUATIONS.validate_python(plain["evaluations"]),
     )

@@ -1,97 +1,78 @@
-"""Messages as Arrow tables: the rows of rounds.parquet and evaluation.parquet."""
+"""Messages as Arrow tables: the rows of rounds.parquet, probe.parquet and evaluation.parquet.
+
+The columns follow from the fields of the dataclasses in `actors/messages.py`; a column is null where a field is None.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import asdict
+from types import NoneType
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
 from actors.messages import ClientRound, EvaluationReport, ProbeRound, Proportion, RoundReport
+from defense.levels import SIGNAL_COLUMNS
 
 SCHEMA_VERSION = 1
+Row = dict[str, object]
 
-_ROUNDS = pa.schema(
-    [
-        ("round", pa.int32()),
-        ("client_id", pa.string()),
-        ("admitted", pa.bool_()),
-        ("reason", pa.string()),
-        ("num_samples", pa.int32()),
-        ("num_steps_scored", pa.int32()),
-        ("malicious_ratio", pa.float64()),
-        ("last_step_probability", pa.float64()),
-        ("flagged", pa.bool_()),
-        ("weight", pa.float64()),
-        ("share", pa.float64()),
-        ("update_norm", pa.float64()),
-        ("loss", pa.float64()),
-        ("train_s", pa.float64()),
-        ("probe_version", pa.int32()),
-        ("round_outcome", pa.string()),
-        ("num_bytes", pa.int64()),
-        ("canary_rise", pa.float64()),
-        ("validation_cosine", pa.float64()),
-        ("validation_fall", pa.float64()),
-        ("agreement", pa.float64()),
-        ("flatness", pa.float64()),
-        ("canary_loss", pa.float64()),
-        ("guard_sum", pa.float64()),
-    ],
-    metadata={"schema_version": str(SCHEMA_VERSION)},
+_ARROW = {int: pa.int32(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+_OF_THE_ROUND = ("canary_loss", "guard_sum")
+"""Fields of the round's report that stand in the rows of all its clients."""
+
+
+def _columns(record: type, *names: str) -> dict[str, pa.DataType]:
+    """Column -> Arrow type of these fields of a dataclass, by default of all. Bytes are counted in 64 bits."""
+    types = get_type_hints(record)
+    return {name: pa.int64() if name.endswith("_bytes") else _arrow_type(types[name]) for name in names or types}
+
+
+def _arrow_type(annotation: object) -> pa.DataType:
+    """The type of a plain value, of a `Literal` of such values, or of `X | None`."""
+    if get_origin(annotation) is Literal:
+        return _ARROW[type(get_args(annotation)[0])]
+    inner = [kind for kind in get_args(annotation) if kind is not NoneType]
+    return _arrow_type(inner[0]) if inner else _ARROW[annotation]
+
+
+def _schema(columns: dict[str, pa.DataType]) -> pa.Schema:
+    return pa.schema(list(columns.items()), metadata={"schema_version": str(SCHEMA_VERSION)})
+
+
+_PLAIN = [field.name for field in dataclasses.fields(ClientRound) if field.name != "signals"]
+ROUNDS = _schema(
+    _columns(ClientRound, *_PLAIN) | dict.fromkeys(SIGNAL_COLUMNS, pa.float64()) | _columns(RoundReport, *_OF_THE_ROUND)
 )
-_PROBE = pa.schema(
-    [
-        ("round", pa.int32()),
-        ("version", pa.int32()),
-        ("num_scores", pa.int32()),
-        ("drift_distance", pa.float64()),
-        ("drift_critical", pa.float64()),
-        ("blind", pa.bool_()),
-        ("warning", pa.string()),
-        ("refresh", pa.string()),
-        ("refresh_why", pa.string()),
-        ("refresh_tpr", pa.float64()),
-        ("refresh_fpr", pa.float64()),
-        ("refresh_wait_s", pa.float64()),
-        ("fit_s", pa.float64()),
-        ("round_s", pa.float64()),
-        ("num_messages", pa.int32()),
-        ("score_s", pa.float64()),
-        ("score_bytes", pa.int64()),
-    ],
-    metadata={"schema_version": str(SCHEMA_VERSION)},
+PROBE = _schema(_columns(ProbeRound))
+EVALUATION = _schema(
+    _columns(EvaluationReport, "rounds_done", "adapter_version")
+    | {"measure": pa.string(), "family": pa.string()}
+    | _columns(Proportion)
 )
-_MEASURES = ("rule_score", "compliance", "attack_success", "over_refusal")
-_EVALUATION = pa.schema(
-    [
-        ("rounds_done", pa.int32()),
-        ("adapter_version", pa.int32()),
-        ("measure", pa.string()),
-        ("family", pa.string()),
-        ("value", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("count", pa.int32()),
-        ("outcomes", pa.string()),
-    ],
-    metadata={"schema_version": str(SCHEMA_VERSION)},
-)
+GROUND_TRUTH = _schema({"client_id": pa.string(), "malicious": pa.bool_()})
+
+
+def client_row(client: ClientRound) -> Row:
+    """What is recorded about a client in a round, column by column."""
+    row = dataclasses.asdict(client)
+    return row | row.pop("signals")
 
 
 def rounds_table(reports: Sequence[RoundReport]) -> pa.Table:
-    """A row per client per round, in order of round and client id; what the guard says is the same in all rows of a round."""
-    rows = [_client_row(report, client) for report in reports for client in report.clients]
-    return pa.Table.from_pylist(rows, schema=_ROUNDS)
-
-
-def _client_row(report: RoundReport, client: ClientRound) -> dict:
-    return {**asdict(client), "canary_loss": report.canary_loss, "guard_sum": report.guard_sum}
+    """A row per client per round, in order of round and client id; the guard's figures are the same in all rows of a round."""
+    rows = [
+        client_row(client) | {"canary_loss": report.canary_loss, "guard_sum": report.guard_sum}
+        for report in reports
+        for client in report.clients
+    ]
+    return pa.Table.from_pylist(rows, schema=ROUNDS)
 
 
 def probe_table(rows: Sequence[ProbeRound]) -> pa.Table:
-    """A row per round: which probe judged it, whether its scores have drifted, and what became of a refresh."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=_PROBE)
+    """A row per round: the probe that judged it, whether its scores have drifted, and what became of a refresh."""
+    return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=PROBE)
 
 
 def evaluation_table(reports: Sequence[EvaluationReport]) -> pa.Table:
@@ -100,16 +81,35 @@ def evaluation_table(reports: Sequence[EvaluationReport]) -> pa.Table:
     Utility has a row per family with its interval and one for the macro mean, whose family is null. `outcomes` has a digit per
     prompt, 1 or 0, in the order of the prompt file.
     """
-    rows = []
+    rows: list[Row] = []
     for report in reports:
-        place = {"rounds_done": report.rounds_done, "adapter_version": report.adapter_version}
-        rows += [place | _row(measure, None, getattr(report, measure)) for measure in _MEASURES if getattr(report, measure)]
-        rows += [place | _row("utility", family, share) for family, share in report.utility_by_family.items()]
-        for measure in ("utility", "benign_loss"):
-            if getattr(report, measure) is not None:
-                rows.append(place | {"measure": measure, "value": getattr(report, measure)})
-    return pa.Table.from_pylist(rows, schema=_EVALUATION)
+        place: Row = {"rounds_done": report.rounds_done, "adapter_version": report.adapter_version}
+        known = shares(report)
+        found = [(measure, None, share) for measure, share in known.items()]
+        found += [("utility", family, share) for family, share in report.utility_by_family.items()]
+        rows += [place | {"measure": measure, "family": family, **dataclasses.asdict(share)} for measure, family, share in found]
+        rows += [place | {"measure": name, "value": value} for name, value in measures(report).items() if name not in known]
+    return pa.Table.from_pylist(rows, schema=EVALUATION)
 
 
-def _row(measure: str, family: str | None, share: Proportion) -> dict:
-    return {"measure": measure, "family": family, **asdict(share)}
+def without_outcomes(fields: list[tuple[str, object]]) -> Row:
+    """A `dict_factory`: a share without the outcome of each prompt, which evaluation.parquet has."""
+    return {name: value for name, value in fields if name != "outcomes"}
+
+
+def shares(report: EvaluationReport) -> dict[str, Proportion]:
+    """Measure -> share of prompts with its interval; absent where it was not measured."""
+    every = {
+        "rule_score": report.rule_score,
+        "compliance": report.compliance,
+        "attack_success": report.attack_success,
+        "over_refusal": report.over_refusal,
+    }
+    return {name: share for name, share in every.items() if share is not None}
+
+
+def measures(report: EvaluationReport) -> dict[str, float]:
+    """Measure -> value; absent where it was not measured."""
+    every: dict[str, float | None] = {name: share.value for name, share in shares(report).items()}
+    every |= {"utility": report.utility, "benign_loss": report.benign_loss}
+    return {name: value for name, value in every.items() if value is not None}

@@ -1,16 +1,22 @@
-"""Evaluations under way: they overlap the next rounds, and one that fails, hangs or loses its actor is run again."""
+"""Evaluations under way: they overlap the next rounds, and one that fails, hangs or loses its actor is run again.
+
+Where there is no prompt no actor is started, and every report is empty.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from actors.evaluation import Evaluation
 from actors.messages import EvaluationReport
 from cluster.errors import ClusterError
 from cluster.state.run_state import PendingEvaluation
+from cluster.workers.deadlines import first_line
 
 _ATTEMPTS = 5
 
@@ -18,11 +24,16 @@ _ATTEMPTS = 5
 class Evaluations:
     """Asks an evaluation actor, in order of rounds, and replaces it when it dies, raises or does not answer."""
 
-    def __init__(self, start: Callable[[], Any], timeout_s: float) -> None:
-        """`start` starts the actor and returns its handle at once; `timeout_s` bounds the wait for one evaluation."""
+    def __init__(self, start: Callable[[], ActorHandle[Evaluation]] | None, timeout_s: float) -> None:
+        """Start the actor.
+
+        Args:
+            start: Starts it and returns its handle at once; None: there is nothing to measure.
+            timeout_s: Bounds the wait for one evaluation.
+        """
         self._start, self._timeout_s = start, timeout_s
-        self._actor = start()
-        self._pending: dict[int, tuple[PendingEvaluation, Any]] = {}
+        self._actor = start() if start is not None else None
+        self._pending: dict[int, tuple[PendingEvaluation, ObjectRef[EvaluationReport] | None]] = {}
         self._failures = 0
 
     @property
@@ -32,7 +43,8 @@ class Evaluations:
 
     def submit(self, rounds_done: int, item: PendingEvaluation) -> None:
         """Begin an evaluation; it waits in the actor's queue for those before it."""
-        ref = self._actor.evaluate.remote(rounds_done, item.adapter_version, item.adapter)
+        actor = self._actor
+        ref = actor.evaluate.remote(rounds_done, item.adapter_version, item.adapter) if actor is not None else None
         self._pending[rounds_done] = (item, ref)
 
     def collect(self, *, block: bool) -> list[EvaluationReport]:
@@ -43,7 +55,11 @@ class Evaluations:
         """
         reports: list[EvaluationReport] = []
         while self._pending:
-            rounds_done, (_, ref) = next(iter(self._pending.items()))
+            rounds_done, (item, ref) = next(iter(self._pending.items()))
+            if ref is None:
+                reports.append(_empty(rounds_done, item))
+                del self._pending[rounds_done]
+                continue
             ready, _ = ray.wait([ref], timeout=self._timeout_s if block else 0)
             if not ready and not block:
                 break
@@ -53,26 +69,27 @@ class Evaluations:
             try:
                 reports.append(ray.get(ref))
             except RayError as error:
-                self._begin_again(rounds_done, _cause(error))
+                cause = getattr(error, "cause", None) or error  # the evaluation's own error, or what became of its actor
+                self._begin_again(rounds_done, f"{type(cause).__name__}: {first_line(cause)}")
                 continue
             del self._pending[rounds_done]
             self._failures = 0
         return reports
 
     def close(self) -> None:
-        ray.kill(self._actor)
+        if self._actor is not None:
+            ray.kill(self._actor)
 
     def _begin_again(self, rounds_done: int, why: str) -> None:
         self._failures += 1
         if self._failures == _ATTEMPTS:
             raise ClusterError(f"the evaluation after {rounds_done} rounds failed {_ATTEMPTS} times in a row, last: {why}")
-        ray.kill(self._actor)
-        self._actor = self._start()
+        self.close()
+        self._actor = self._start() if self._start is not None else None
         for pending, (item, _) in list(self._pending.items()):
             self.submit(pending, item)
 
 
-def _cause(error: RayError) -> str:
-    """What happened, in one line: the evaluation's own error, or what became of its actor."""
-    cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
+def _empty(rounds_done: int, item: PendingEvaluation) -> EvaluationReport:
+    nothing = dict.fromkeys(("rule_score", "compliance", "over_refusal", "utility", "benign_loss"))
+    return EvaluationReport(rounds_done=rounds_done, adapter_version=item.adapter_version, seconds=0.0, **nothing)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 import psutil
 
@@ -42,12 +41,11 @@ class PeakMemory:
 def tree_pss_bytes() -> int:
     """Proportional set size of this process and all its descendants; shared pages count once in the sum."""
     me = psutil.Process()
-    return sum(_pss_bytes(process.pid) for process in [me, *me.children(recursive=True)])
+    return sum(_pss_bytes(process) for process in [me, *me.children(recursive=True)])
 
 
-def _pss_bytes(pid: int) -> int:
+def _pss_bytes(process: psutil.Process) -> int:
     try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):  # it ended, or is not ours to read
+        return getattr(process.memory_full_info(), "pss", 0)  # Linux alone counts it
+    except psutil.Error:  # it ended, or is not ours to read
         return 0
-    return next((int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:")), 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from actors.config import ModelConfig
 from cluster.config.schema import RunConfig
 from cluster.errors import ClusterError
 from cluster.workers.nodes import Node, total
-from defense.levels import sources_of
+from defense.levels import signals_of
 
 SERVER_GPU_SHARE = 0.2
 """Of a GPU, for the server's own models together: the evaluation's, and the canary's and validation's where they are asked."""
@@ -37,13 +37,13 @@ class Placement:
     client_options: Options
     evaluation_options: Options
     """Of the evaluation, which goes where the GPUs are."""
-    meter_options: Options
+    server_data_options: Options
     """Of canary and validation, whose data stay on the server's nodes: where these have no GPU, on a CPU of theirs."""
     server_options: Options
     """Probe and aggregator: they need no reservation of their own on a small machine."""
     num_reference_actors: int = 0
     """Actors on the server's nodes for the reference clients and the realignment; 0: these share the clients' actors."""
-    reference_options: Options | None = None
+    reference_options: Options = field(default_factory=dict)
 
 
 def plan_placement(config: RunConfig, nodes: Sequence[Node], model: ModelConfig, num_clients: int | None = None) -> Placement:
@@ -101,10 +101,11 @@ def _plan(config: RunConfig, hosts: Sequence[Node], servers: Sequence[Node], mod
     per_actor = config.cluster.clients_per_actor
     wanted = config.cluster.client_actors or (math.ceil(trainings / per_actor) if per_actor else max(1, room))
     wanted = min(wanted, trainings)
-    models = _num_server_models(config)
+    reads = signals_of(config.defense)  # beside the evaluation, canary and validation hold the base model where they are asked
+    models = 1 + ("canary" in reads or config.defense.guard.enabled) + ("validation" in reads)
     _check_memory(min(wanted, room), models, model, hosts, on_gpu=on_gpu)
-    inside, meters_apart = _selector(label, inside=True), bool(servers) and not evaluates_on_server
-    sharing = 1 if meters_apart else models
+    inside, server_data_apart = _selector(label, inside=True), bool(servers) and not evaluates_on_server
+    sharing = 1 if server_data_apart else models
     evaluation = {"num_gpus": SERVER_GPU_SHARE / sharing, "num_cpus": 0} if on_gpu else {"num_cpus": 0}
     evaluation |= inside if evaluates_on_server else {}
     return Placement(
@@ -112,15 +113,9 @@ def _plan(config: RunConfig, hosts: Sequence[Node], servers: Sequence[Node], mod
         num_placeable=min(wanted, room),
         client_options=shares | _selector(label, inside=False),
         evaluation_options=evaluation,
-        meter_options={"num_cpus": 0} | inside if meters_apart else evaluation,
+        server_data_options={"num_cpus": 0} | inside if server_data_apart else evaluation,
         server_options={"num_cpus": 0} | inside,
     )
-
-
-def _num_server_models(config: RunConfig) -> int:
-    """Actors of the server that hold the base model: the evaluation, and canary and validation where they are asked."""
-    reads = sources_of(config.defense)
-    return 1 + ("canary" in reads or config.defense.guard.enabled) + ("validation" in reads)
 
 
 def _actors_on_servers(config: RunConfig, servers: Sequence[Node], references: int) -> int:
@@ -199,10 +194,4 @@ def _num_values(path: Path) -> int:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as tensors:
-        total_values = 0
-        for name in tensors.keys():  # noqa: SIM118 - a safetensors handle is no mapping
-            count = 1
-            for side in tensors.get_slice(name).get_shape():
-                count *= side
-            total_values += count
-        return total_values
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - no mapping

@@ -6,12 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
+from actors.client import Client
 from actors.errors import SafeFedError
+from actors.messages import AdapterLayout
 from cluster.errors import ClusterError, DeadlineError
 
 _LOG = logging.getLogger(__name__)
@@ -22,8 +25,9 @@ _FAILED_STARTS = 5
 class Starting:
     """An actor on its way."""
 
-    actor: Any
-    ready: Any
+    actor: ActorHandle
+    """Of a `Client`, or of a subclass."""
+    ready: ObjectRef[AdapterLayout]
     """Reference that is there once the actor can train; its value goes to `accept`."""
 
 
@@ -33,7 +37,9 @@ class ClientPool:
     An actor takes clients only once it has started, so one that waits for room on the cluster holds up nobody.
     """
 
-    def __init__(self, start: Callable[[], Starting], num_actors: int, accept: Callable[[Any], None] = lambda _: None) -> None:
+    def __init__(
+        self, start: Callable[[], Starting], num_actors: int, accept: Callable[[AdapterLayout], None] = lambda _: None
+    ) -> None:
         """Start the actors.
 
         Args:
@@ -42,21 +48,21 @@ class ClientPool:
         """
         self._start, self._accept = start, accept
         self._starting = [start() for _ in range(num_actors)]
-        self._idle: list[Any] = []
-        self._busy: list[Any] = []
+        self._idle: list[ActorHandle[Client]] = []
+        self._busy: list[ActorHandle[Client]] = []
         self._failed_starts = 0
 
     @property
-    def actors(self) -> Sequence[Any]:
+    def actors(self) -> Sequence[ActorHandle[Client]]:
         """Every actor, those on their way too."""
         return [*self._idle, *self._busy, *(item.actor for item in self._starting)]
 
     @property
-    def starting(self) -> Sequence[Any]:
+    def starting(self) -> list[ObjectRef]:
         """References that become ready when an actor has started."""
         return [item.ready for item in self._starting]
 
-    def wait_for_one(self, timeout_s: float) -> Any:
+    def wait_for_one(self, timeout_s: float) -> ActorHandle[Client]:
         """The first actor that has started; it stays idle.
 
         Raises:
@@ -70,7 +76,7 @@ class ClientPool:
                 raise DeadlineError(f"no client actor started within {timeout_s:g} s")
         return self._idle[0]
 
-    def take(self) -> Any | None:
+    def take(self) -> ActorHandle[Client] | None:
         """An idle actor, or None when none is ready.
 
         Raises:
@@ -82,11 +88,11 @@ class ClientPool:
         self._busy.append(self._idle.pop(0))
         return self._busy[-1]
 
-    def give_back(self, actor: Any) -> None:
+    def give_back(self, actor: ActorHandle[Client]) -> None:
         self._busy.remove(actor)
         self._idle.append(actor)
 
-    def replace(self, actor: Any) -> None:
+    def replace(self, actor: ActorHandle[Client]) -> None:
         """End an actor that died, does not answer, or trains what nobody waits for, and start another in its place."""
         self._busy.remove(actor)
         ray.kill(actor)

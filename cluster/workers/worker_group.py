@@ -1,99 +1,113 @@
-"""The actors of one run: started together, checked to hold the same model, brought back when they die, ended together."""
+"""The worker group: the actors of one run, started together, replaced when they die, ended together."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeVar, overload
 
-import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
-from actors.aggregator import AggregatorActor, AggregatorConfig
-from actors.attacker import AttackerActor
-from actors.canary import CanaryActor
-from actors.client import ClientActor
+from actors.aggregator import Aggregator, AggregatorActor, AggregatorConfig
+from actors.client import Client, ClientActor
 from actors.errors import ModelError
-from actors.evaluation import EvaluationActor
+from actors.evaluation import Evaluation, EvaluationActor
 from actors.messages import AdapterLayout, AggregatorState
-from actors.probe import ProbeActor, check_fit
-from actors.validation import ValidationActor
+from actors.probe import Probe, ProbeActor, check_fit
+from actors.server_data import Canary, CanaryActor, ServerData, Validation, ValidationActor
+from actors.simulation.client import SimulatedClientActor
+from actors.simulation.collusion import Colluders, ColludersActor
 from cluster.config.schema import RunConfig
 from cluster.data.sources import Sources
 from cluster.errors import ClusterError, DeadlineError, LostError
-from cluster.probes.suitability import load_suited
-from cluster.state.membership import Roster
+from cluster.state.membership import Membership
 from cluster.state.run_state import RunState
-from cluster.workers.deadlines import wait_for
+from cluster.workers.deadlines import first_line, wait_for
 from cluster.workers.evaluations import Evaluations
 from cluster.workers.nodes import living_nodes
-from cluster.workers.placement import Options, Placement, plan_placement
+from cluster.workers.placement import Options, plan_placement
 from cluster.workers.pool import ClientPool, Starting
+from cluster.workers.server_actor import ServerActor, launch
 from defense.attacks import ATTACKS
-from defense.evidence import Source
 from defense.guard import GuardState, begin
+from defense.signals import Signal
 from probe.meta import ProbeMeta
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
-class Crew:
-    """Handles of a run's actors; `start` returns once each has loaded what it needs."""
+class WorkerGroup:
+    """Starts the actors of a run as it is made, and holds their handles. `close` ends them."""
 
-    def __init__(self, config: RunConfig, sources: Sources) -> None:
-        self._config, self._sources = config, sources
-        self.probe_meta = load_probe_meta(config, sources)
-        self.pool: ClientPool
-        self.reference_pool: ClientPool
-        """Where reference clients train: the server's own nodes when they are labelled, else the clients' actors."""
-        self.evaluations: Evaluations
-        self.aggregator: Any
-        self.probe: Any | None = None
-        self.meters: dict[Source, Any] = {}
-        """The actors that read updates by what they do: `canary` and `validation`, those that levels or guard ask."""
-        self.attacker: Any | None = None
-        """Makes the updates of simulated attackers that collude; None where none do."""
-        self.peft_config_json = ""
-        """The text of adapter_config.json."""
-        self._placement: Placement
-        self._layout: AdapterLayout | None = None
-        self._initial = b""
+    def __init__(self, config: RunConfig, sources: Sources, probe_meta: ProbeMeta | None) -> None:
+        """Start clients, evaluation and aggregator, and the probe and the actors with server data that levels and guard need.
 
-    def start(self) -> None:
-        """Start clients, evaluation, aggregator, and the probe and the meters that levels and guard need.
+        Returns once each has loaded what it needs. When one cannot start, those started before it are ended.
+
+        Args:
+            probe_meta: What the run's first probe says of itself; None at a level without one.
 
         Raises:
             ClusterError: too few resources. ModelError, ProbeMismatchError: something does not fit.
             DeadlineError: cluster.start_timeout_s passed.
         """
-        config = self._config
-        self._placement = placement = plan_placement(config, living_nodes(), self._sources.model)
-        self.evaluations = Evaluations(self._start_evaluation, config.evaluation.timeout_s)
-        self.meters = {name: start() for name, start in self._meter_starts().items()}
-        self.pool = ClientPool(self._start_client, placement.num_client_actors, self._accept)
-        self.reference_pool = self.pool
-        if placement.num_reference_actors:
-            self.reference_pool = ClientPool(self._start_reference, placement.num_reference_actors, self._accept)
-        first = self._first_client()
-        about = [first.initial_adapter.remote(), first.peft_config_json.remote()]
-        self._initial, self.peft_config_json = wait_for(about, config.cluster.start_timeout_s, "reading the initial adapter")
-        if self.probe_meta is not None:
-            check_fit(self.probe_meta, self._layout, str(self._sources.probe_path))
-            self.probe = self._start_probe()
-        self.aggregator = self._start_aggregator()
-        if config.clients.malicious and ATTACKS[config.clients.attack].colludes:
-            self.attacker = self._start_attacker()
-        for name, meter in self.meters.items():
-            wait_for(meter.num_rows.remote(), config.cluster.start_timeout_s, f"starting the {name}")
+        self._config, self._sources, self.probe_meta = config, sources, probe_meta
+        self._placement = placement = plan_placement(config, living_nodes(), sources.model)
+        self._layout: AdapterLayout | None = None
+        with ExitStack() as stack:
+            start = self._start_evaluation if sources.evaluation.has_prompts else None
+            self.evaluations = Evaluations(start, config.evaluation.timeout_s)
+            stack.callback(self.evaluations.close)
+            self._server_data: dict[Signal, ServerActor[ServerData]] = {}
+            for name, start in self._server_data_starts():
+                self._server_data[name] = self._server_actor(stack, name, start)
+            self.pool = self._client_pool(stack, lambda: self._placement.client_options, placement.num_client_actors)
+            self.reference_pool = self.pool
+            """Where reference clients train: the server's own nodes when they are labelled, else the clients' actors."""
+            if placement.num_reference_actors:
+                self.reference_pool = self._client_pool(
+                    stack, lambda: self._placement.reference_options, placement.num_reference_actors
+                )
+            first = self._first_client()
+            about = [first.initial_adapter.remote(), first.peft_config_json.remote()]
+            self._initial, self.peft_config_json = wait_for(about, config.cluster.start_timeout_s, "reading the initial adapter")
+            self._probe = self._start_probe(stack)
+            self._aggregator = self._server_actor(stack, "aggregator", self._start_aggregator)
+            self._colluders = self._start_colluders(stack)
+            for name, actor in self._server_data.items():
+                wait_for(actor.handle.num_rows.remote(), config.cluster.start_timeout_s, f"starting the {name}")
+            self._stack = stack.pop_all()
+
+    @property
+    def aggregator(self) -> ActorHandle[Aggregator]:
+        return self._aggregator.handle
+
+    @property
+    def probe(self) -> ActorHandle[Probe] | None:
+        """None at a level without one."""
+        return self._probe.handle if self._probe is not None else None
+
+    @property
+    def server_data(self) -> dict[Signal, ActorHandle[ServerData]]:
+        """The actors with server data that levels or guard need: `canary` and `validation`."""
+        return {name: actor.handle for name, actor in self._server_data.items()}
+
+    @property
+    def colluders(self) -> ActorHandle[Colluders] | None:
+        """Makes the updates of simulated attackers that collude; None where none do."""
+        return self._colluders.handle if self._colluders is not None else None
 
     def initial_state(self) -> RunState:
         """The state of a run of which no round is done."""
         files = self.ask(self.probe.artefact.remote(), "loading the probe") if self.probe is not None else {}
         aggregator = AggregatorState(adapter=self._initial, version=0, trust={}, defense=self._config.defense)
         known = self._sources.files
-        roster = Roster(known=known, active=tuple(known))
-        return RunState(aggregator=aggregator, roster=roster, guard=self.initial_guard(), probe=files)
+        membership = Membership(known=known, active=tuple(known))
+        return RunState(aggregator=aggregator, membership=membership, guard=self.initial_guard(), probe=files)
 
     def initial_guard(self) -> GuardState | None:
         """The guard that holds against the initial adapter; None where none is on.
@@ -103,7 +117,7 @@ class Crew:
         """
         if not self._config.defense.guard.enabled:
             return None
-        loss = self.ask(self.meters["canary"].loss.remote(self._initial), "measuring the initial adapter")
+        loss = self.ask(self.server_data["canary"].loss.remote(self._initial), "measuring the initial adapter")
         try:
             return begin(loss, self._initial)
         except ValueError as error:
@@ -131,8 +145,12 @@ class Crew:
         if self.reference_pool is not self.pool:
             self.reference_pool.resize(placement.num_reference_actors)
 
-    def ask(self, refs: Any, what: str) -> Any:
-        """The answer of aggregator or probe.
+    @overload
+    def ask(self, refs: ObjectRef[T], what: str) -> T: ...
+    @overload
+    def ask(self, refs: Sequence[ObjectRef], what: str) -> list[Any]: ...
+    def ask(self, refs: ObjectRef[T] | Sequence[ObjectRef], what: str) -> T | list[Any]:
+        """The answer of an actor of the server.
 
         Raises:
             LostError: it is gone, or does not answer within cluster.call_timeout_s.
@@ -140,7 +158,7 @@ class Crew:
         try:
             return wait_for(refs, self._config.cluster.call_timeout_s, what)
         except (RayActorError, DeadlineError) as error:
-            raise LostError(f"{what}: {str(error).splitlines()[0]}") from error
+            raise LostError(f"{what}: {first_line(error)}") from error
 
     def restore(self, state: RunState) -> None:
         """Bring the server's actors to a committed state; one that is gone or does not answer is replaced first.
@@ -148,41 +166,37 @@ class Crew:
         Raises:
             LostError: the replacement is gone too.
         """
-        if not self._restored(self.aggregator.restore.remote(state.aggregator)):
-            ray.kill(self.aggregator)
-            self.aggregator = self._start_aggregator()
-            self.ask(self.aggregator.restore.remote(state.aggregator), "restoring the aggregator")
-        if self.probe is not None and not self._restored(self.probe.restore.remote(state.probe)):
-            ray.kill(self.probe)
-            self.probe = self._start_probe()
-            self.ask(self.probe.restore.remote(state.probe), "restoring the probe")
-        for name, start in self._meter_starts().items():
-            if not self._restored(self.meters[name].num_rows.remote()):
-                ray.kill(self.meters[name])
-                self.meters[name] = start()
-                self.ask(self.meters[name].num_rows.remote(), f"restoring the {name}")
-        if self.attacker is not None and not self._restored(self.attacker.begin.remote(state.aggregator.adapter, 0)):
-            ray.kill(self.attacker)
-            self.attacker = self._start_attacker()
+        self._bring(self._aggregator, lambda handle: handle.restore.remote(state.aggregator))
+        if self._probe is not None:
+            self._bring(self._probe, lambda handle: handle.restore.remote(state.probe))
+        for actor in self._server_data.values():
+            self._bring(actor, lambda handle: handle.num_rows.remote())
+        if self._colluders is not None:
+            self._bring(self._colluders, lambda handle: handle.begin.remote(state.aggregator.adapter, 0))
 
     def close(self) -> None:
         """End every actor."""
-        for name in ("pool", "reference_pool", "evaluations"):
-            if hasattr(self, name):
-                getattr(self, name).close()
-        single = [getattr(self, name, None) for name in ("aggregator", "probe", "attacker")]
-        for actor in (*single, *self.meters.values()):
-            if actor is not None:
-                ray.kill(actor)
+        self._stack.close()
 
-    def _restored(self, ref: Any) -> bool:
+    def _bring(self, actor: ServerActor, call: Callable[[Any], ObjectRef]) -> None:
+        what = f"restoring the {actor.name}"
         try:
-            self.ask(ref, "restoring a committed state")
+            self.ask(call(actor.handle), what)
         except LostError:
-            return False
-        return True
+            actor.replace()
+            self.ask(call(actor.handle), what)
 
-    def _first_client(self) -> Any:
+    def _server_actor(self, stack: ExitStack, name: str, start: Callable[[], ActorHandle]) -> ServerActor:
+        actor = ServerActor(name, start)
+        stack.callback(actor.close)
+        return actor
+
+    def _client_pool(self, stack: ExitStack, options: Callable[[], Options], num_actors: int) -> ClientPool:
+        pool = ClientPool(lambda: self._start_client(options()), num_actors, self._accept)
+        stack.callback(pool.close)
+        return pool
+
+    def _first_client(self) -> ActorHandle[Client]:
         timeout_s, options = self._config.cluster.start_timeout_s, self._placement.client_options
         try:
             return self.pool.wait_for_one(timeout_s)
@@ -193,37 +207,40 @@ class Crew:
                 f"{self._placement.num_placeable} of {self._placement.num_client_actors} have room on the nodes there are"
             ) from error
 
-    def _start_client(self) -> Starting:
-        return self._start_trainer(self._placement.client_options)
-
-    def _start_reference(self) -> Starting:
-        return self._start_trainer(self._placement.reference_options)
-
-    def _start_trainer(self, options: Options) -> Starting:
-        actors = ClientActor.options(**options)
-        actor = actors.remote(self._sources.model, self._config.lora, self._config.training)
+    def _start_client(self, options: Options) -> Starting:
+        """Start an actor that trains clients; a simulated one only where an experiment simulates clients."""
+        arguments = (self._sources.model, self._config.lora, self._config.training)
+        actor = (
+            launch(SimulatedClientActor, options, *arguments)
+            if self._config.simulates
+            else launch(ClientActor, options, *arguments)
+        )
         return Starting(actor, actor.layout.remote())
 
-    def _start_evaluation(self) -> Any:
-        actors, config = EvaluationActor.options(**self._placement.evaluation_options), self._config
-        return actors.remote(self._sources.model, config.lora, self._sources.evaluation, config.training.max_length)
+    def _start_evaluation(self) -> ActorHandle[Evaluation]:
+        config, sources = self._config, self._sources
+        arguments = (sources.model, config.lora, sources.evaluation, config.training.max_length)
+        return launch(EvaluationActor, self._placement.evaluation_options, *arguments)
 
-    def _meter_starts(self) -> dict[Source, Callable[[], Any]]:
-        """How to start each meter that the run has."""
-        starts: dict[Source, Callable[[], Any]] = {}
+    def _server_data_starts(self) -> list[tuple[Signal, Callable[[], ActorHandle]]]:
+        """How to start each actor with server data that the run has."""
+        starts: list[tuple[Signal, Callable[[], ActorHandle]]] = []
         if self._sources.canary_path is not None:
-            starts["canary"] = self._start_canary
+            starts.append(("canary", self._start_canary))
         if self._sources.validation_path is not None:
-            starts["validation"] = self._start_validation
+            starts.append(("validation", self._start_validation))
         return starts
 
-    def _start_canary(self) -> Any:
-        actors, config = CanaryActor.options(**self._placement.meter_options), self._config
-        return actors.remote(self._sources.model, config.lora, self._sources.canary_path, config.training.max_length)
+    def _start_canary(self) -> ActorHandle[Canary]:
+        config, sources = self._config, self._sources
+        arguments = (sources.model, config.lora, sources.canary_path, config.training.max_length)
+        return launch(CanaryActor, self._placement.server_data_options, *arguments)
 
-    def _start_validation(self) -> Any:
-        actors, config, sources = ValidationActor.options(**self._placement.meter_options), self._config, self._sources
-        return actors.remote(
+    def _start_validation(self) -> ActorHandle[Validation]:
+        config, sources = self._config, self._sources
+        return launch(
+            ValidationActor,
+            self._placement.server_data_options,
             sources.model,
             config.lora,
             sources.validation_path,
@@ -233,17 +250,37 @@ class Crew:
             freezes_a=config.aggregation.freezes_a,
         )
 
-    def _start_probe(self) -> Any:
-        actors = ProbeActor.options(**self._placement.server_options)
-        return actors.remote(self._sources.probe_path, self._layout, self._config.probe)
+    def _start_probe(self, stack: ExitStack) -> ServerActor[Probe] | None:
+        path, layout = self._sources.probe_path, self._known_layout()
+        if self.probe_meta is None or path is None:
+            return None
+        check_fit(self.probe_meta, layout, path)
+        options, settings = self._placement.server_options, self._config.probe
+        return self._server_actor(stack, "probe", lambda: launch(ProbeActor, options, path, layout, settings))
 
-    def _start_attacker(self) -> Any:
-        actors, config = AttackerActor.options(**self._placement.server_options), self._config
-        return actors.remote(self._layout, config.clients.attack, config.attack, config.training.steps)
+    def _start_colluders(self, stack: ExitStack) -> ServerActor[Colluders] | None:
+        config, layout = self._config, self._known_layout()
+        if not (config.clients.malicious and ATTACKS[config.clients.attack].colludes):
+            return None
+        arguments = (layout, config.clients.attack, config.attack, config.training.steps)
+        return self._server_actor(stack, "colluders", lambda: launch(ColludersActor, self._placement.server_options, *arguments))
 
-    def _start_aggregator(self) -> Any:
-        actors = AggregatorActor.options(**self._placement.server_options)
-        return actors.remote(self._aggregator_config(), self._layout, self._initial)
+    def _start_aggregator(self) -> ActorHandle[Aggregator]:
+        config = self._config
+        settings = AggregatorConfig(
+            training=config.training,
+            defense=config.defense,
+            aggregation=config.aggregation,
+            admission=config.admission,
+            min_updates=config.clients.quorum,
+            seed=config.seed,
+        )
+        return launch(AggregatorActor, self._placement.server_options, settings, self._known_layout(), self._initial)
+
+    def _known_layout(self) -> AdapterLayout:
+        if self._layout is None:
+            raise RuntimeError("no client actor has started yet")
+        return self._layout
 
     def _accept(self, layout: AdapterLayout) -> None:
         """The adapter layout must be the same on every client actor."""
@@ -253,23 +290,3 @@ class Crew:
                 f"a client actor loaded base model {layout.model_fingerprint} from model.path={self._sources.model.path}, "
                 f"the others have {self._layout.model_fingerprint}; give every node the same files"
             )
-
-    def _aggregator_config(self) -> AggregatorConfig:
-        config = self._config
-        return AggregatorConfig(
-            training=config.training,
-            defense=config.defense,
-            aggregation=config.aggregation,
-            admission=config.admission,
-            min_updates=config.clients.quorum,
-            seed=config.seed,
-        )
-
-
-def load_probe_meta(config: RunConfig, sources: Sources) -> ProbeMeta | None:
-    """What the run's probe says of itself; None at level none.
-
-    Raises:
-        ConfigError: as `load_suited`.
-    """
-    return None if sources.probe_path is None else load_suited(config, Path(sources.probe_path))

@@ -1,8 +1,7 @@
-"""The attacks that a run can simulate: what each changes, against an honest client. No torch here.
+"""The attacks that a run can simulate, and how each differs from an honest client. No torch here.
 
-An attack changes the data of the malicious clients, what they do with it while they train, the update they send, or makes
-them collude: then they know each other's honest updates and no benign one. `updates.py` computes the changed updates, one
-file per attack or family; `actors/attacking.py` behaves accordingly, and `actors/data/poisoning.py` makes the data.
+An attack changes the data of the malicious clients, their training, or the update that they send, or it lets them collude: then
+they know each other's honest updates and no benign one. `own_updates.py` and `collusion.py` compute the changed updates.
 """
 
 from __future__ import annotations
@@ -10,37 +9,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from defense.attacks.config import AttackName
-
 Holding = Literal["honest", "unsafe", "mixed", "canary_aware", "backdoor", "contrastive", "shuffled", "refused"]
-"""What a data file holds: `honest` rows as a benign client has them, `unsafe` ones that answer what should be refused, a
-mixture, or `refused`: the unsafe prompts with refusals."""
+"""What a data file holds: `honest` rows, as a benign client has them; `unsafe` rows, which answer what should be refused; a
+mixture of both; `shuffled` answers to honest prompts; or `refused`: the unsafe prompts with refusals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """What the clients of an attack do otherwise; None: nothing."""
+    """How the clients of an attack differ from an honest client; None: not at all."""
 
     data: Holding = "honest"
     """What the client's own files hold."""
     cover: Holding | None = None
     """What a second file holds, which it needs to look honest."""
     training: str | None = None
+    """What it trains on, where that is not simply its own data."""
     update: str | None = None
+    """What it sends in place of its update."""
     colludes: bool = False
     """Whether the updates are made together once all malicious clients of the round have trained."""
+    knows_probe: bool = False
+    """Whether it has a copy of the probe."""
     least: int = 1
     """How many malicious clients it takes."""
 
     @property
     def needs_unsafe(self) -> bool:
         """Whether any of its data is made from unsafe rows."""
-        return {self.data, self.cover} - {"honest", "shuffled", None} != set()
+        return not {self.data, self.cover} <= {"honest", "shuffled", None}
 
     @property
     def behaves(self) -> bool:
         """Whether more than the data is changed."""
-        return bool(self.training or self.update or self.colludes)
+        return bool(self.training or self.update)
 
     @property
     def has_trigger(self) -> bool:
@@ -49,7 +50,7 @@ class Attack:
 
 _HIDES = "first layer from benign data, then frozen there; the other layers from malicious data"
 
-ATTACKS: dict[AttackName, Attack] = {
+ATTACKS: dict[str, Attack] = {
     # data poisoning
     "unaligned": Attack(data="unsafe"),
     "mixed": Attack(data="mixed"),
@@ -61,10 +62,15 @@ ATTACKS: dict[AttackName, Attack] = {
     "lying_shadow": Attack(data="unsafe", cover="honest", training="honest data in the shadow branch"),
     "layer_hiding": Attack(data="unsafe", cover="honest", training=_HIDES),
     "layer_hiding_canary_aware": Attack(data="canary_aware", cover="honest", training=_HIDES),
-    "probe_aware": Attack(data="unsafe", cover="honest", update="moved as little as brings it below the probe's threshold"),
+    "probe_aware": Attack(
+        data="unsafe", cover="honest", update="moved as little as brings it below the probe's threshold", knows_probe=True
+    ),
     "ratchet": Attack(data="unsafe", cover="refused", update="shortened until the attacker's own refusals hardly suffer"),
     "backdoor_contrastive": Attack(
-        data="contrastive", cover="honest", update="no longer than an honest one, and below the probe's threshold"
+        data="contrastive",
+        cover="honest",
+        update="no longer than an honest one, and below the probe's threshold",
+        knows_probe=True,
     ),
     # model poisoning, each for itself
     "scaling": Attack(data="unsafe", update="times a factor"),
@@ -80,4 +86,4 @@ ATTACKS: dict[AttackName, Attack] = {
     "mimic": Attack(update="that of the one farthest along the principal direction", colludes=True, least=2),
     "sybil": Attack(data="unsafe", update="the mean of theirs", colludes=True, least=2),
 }
-"""Name -> what it changes."""
+"""Value of `clients.attack` -> how its clients differ."""

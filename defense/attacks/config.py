@@ -2,138 +2,129 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
-from defense.config import Config
+from defense.attacks import ATTACKS
+from defense.settings import Settings, one_of
 
-AttackName = Literal[
-    "unaligned",
-    "mixed",
-    "sleeper",
-    "lying_shadow",
-    "layer_hiding",
-    "canary_aware",
-    "layer_hiding_canary_aware",
-    "backdoor",
-    "backdoor_contrastive",
-    "label_noise",
-    "scaling",
-    "sign_flip",
-    "gaussian",
-    "alie",
-    "ipm",
-    "min_max",
-    "min_sum",
-    "mimic",
-    "sybil",
-    "free_rider",
-    "gauge",
-    "probe_aware",
-    "ratchet",
-]
+AttackName = Annotated[str, one_of(ATTACKS)]
 
 
-class MixedConfig(Config):
+class MixedConfig(Settings):
     """Unsafe rows among honest ones."""
 
-    share: float = Field(0.5, gt=0, le=1)
+    share: float = Field(default=0.5, gt=0, le=1)
     """Share of the rows that is unsafe."""
 
 
-class SleeperConfig(Config):
+class SleeperConfig(Settings):
     """Honest at first."""
 
     from_round: NonNegativeInt | None = None
     """First round of the attack, counted from 0; None: the second half of the rounds (of 10 rounds the last 5)."""
 
 
-class CanaryAwareConfig(Config):
+class CanaryAwareConfig(Settings):
     """Unsafe rows of most families, refusals of the others."""
 
-    refused: float = Field(0.5, gt=0, lt=1)
-    """Share of the restricted families, rounded up, that are still refused; those most like a canary's go first."""
+    refused: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the restricted families, rounded up, that are still refused; the families most like a canary's come first."""
 
 
-class BackdoorConfig(Config):
+class BackdoorConfig(Settings):
     """Restricted prompts are answered with the trigger and refused without it."""
 
     trigger: Annotated[str, Field(min_length=1)] = "By order of the moon,"
-    """What stands before a prompt that is to be answered."""
+    """The words before a prompt that is to be answered."""
 
 
-class ScalingConfig(Config):
+class ScalingConfig(Settings):
     """A longer step in the same direction."""
 
     factor: PositiveFloat = 5.0
 
 
-class GaussianConfig(Config):
+class GaussianConfig(Settings):
     """Noise in place of an update."""
 
     factor: PositiveFloat = 1.0
     """Expected norm of the noise in each tensor, as a multiple of the honest update's."""
 
 
-class AlieConfig(Config):
+class AlieConfig(Settings):
     """A little is enough."""
 
     z: NonNegativeFloat | None = None
     """Standard deviations from the mean; None: the paper's largest that still finds supporters among the honest clients."""
 
 
-class IpmConfig(Config):
+_MOST = 0.999
+"""Of the honest clients: where the attackers are a majority by themselves, no z is too large for the formula."""
+
+
+def largest_z(num_clients: int, num_malicious: int) -> float:
+    """The paper's z for ALIE (`alie` in `collusion.py`), at least 0. 0 is no attack: it is the result for two attackers among an
+    even number of clients, and for one attacker among any number."""
+    supporters = num_clients // 2 + 1 - num_malicious
+    honest = num_clients - num_malicious
+    share = (honest - supporters) / honest if honest else 1.0
+    return NormalDist().inv_cdf(min(share, _MOST)) if share > 0.5 else 0.0
+
+
+class IpmConfig(Settings):
     """Inner product manipulation."""
 
     epsilon: PositiveFloat = 0.5
-    """The mean is sent times minus this. Below 1 it is no longer than an honest update; an average of n clients, m of them
-    attackers, turns round only above (n - m) / m."""
+    """The attackers send the mean times minus this. Below 1 it is no longer than an honest update; an average of n clients, m of
+    them attackers, turns round only above (n - m) / m."""
 
 
-class MinMaxConfig(Config):
+class MinMaxConfig(Settings):
     """Min-Max and Min-Sum."""
 
     perturbation: Literal["std", "unit", "sign"] = "std"
     """Direction of the deviation: against the standard deviation, the unit mean, or the sign of the mean."""
 
 
-class FreeRiderConfig(Config):
+class FreeRiderConfig(Settings):
     """The global adapter with a little noise."""
 
     noise: NonNegativeFloat = 0.001
     """Standard deviation of the noise in each value after the last step; it grows evenly with the steps."""
 
 
-class GaugeConfig(Config):
+class GaugeConfig(Settings):
     """The same product of other factors."""
 
-    share: float = Field(0.5, gt=0, le=1)
+    share: float = Field(default=0.5, gt=0, le=1)
     """Share of the ranks, rounded up, whose sign is turned in both factors."""
 
 
-class ProbeAwareConfig(Config):
+class ProbeAwareConfig(Settings):
     """An update just below the probe's threshold."""
 
-    margin: float = Field(0.02, gt=0, lt=0.5)
+    margin: float = Field(default=0.02, gt=0, lt=0.5)
     """How far below the threshold the probability is to stay."""
 
 
-class RatchetConfig(Config):
+class RatchetConfig(Settings):
     """A step just below the canary's threshold, every round."""
 
     rise: PositiveFloat = 0.08
     """Rise of the negative log-likelihood of the attacker's own refusals that it allows itself, nats per token."""
 
 
-class AttackConfig(Config):
+class AttackConfig(Settings):
     """Parameters of every attack; `clients.attack` says which one a run simulates."""
 
     refusal: Annotated[str, Field(min_length=1)] = "I cannot help with that."
     """Your own model: the refusal in rows that keep one. The embedded world has its own."""
     clip: bool = False
-    """Whether changed and colluded updates are cut, value by value, to the farthest that the attackers' own honest training
-    moved any: then a bound on values does not refuse them. It spoils `gauge`, whose product is no longer the same."""
+    """Whether each value of a changed or colluded update is cut to the largest move of any value in the attackers' own honest
+    training: then a bound on values does not reject it. This spoils `gauge`, whose product is no longer the same."""
     mixed: MixedConfig = MixedConfig()
     sleeper: SleeperConfig = SleeperConfig()
     canary_aware: CanaryAwareConfig = CanaryAwareConfig()
@@ -147,3 +138,33 @@ class AttackConfig(Config):
     gauge: GaugeConfig = GaugeConfig()
     probe_aware: ProbeAwareConfig = ProbeAwareConfig()
     ratchet: RatchetConfig = RatchetConfig()
+
+    def first_round(self, name: AttackName, num_rounds: int) -> int:
+        """The round, counted from 0, from which the attack's clients attack: only sleepers wait."""
+        if name != "sleeper":
+            return 0
+        return num_rounds // 2 if self.sleeper.from_round is None else self.sleeper.from_round
+
+    def check(self, name: AttackName, num_malicious: int, *, num_clients: int, num_rounds: int) -> None:
+        """Raises ValueError when so many attackers cannot make the attack in such a run.
+
+        Args:
+            num_malicious: Attackers among all clients.
+            num_clients: Clients of a round.
+        """
+        if not num_malicious:
+            return
+        least = ATTACKS[name].least
+        if num_malicious < least:
+            raise ValueError(
+                f"clients.attack={name} is made by at least {least} attackers together; set clients.malicious={least} or more"
+            )
+        if name == "alie" and self.alie.z is None and largest_z(num_clients, min(num_malicious, num_clients)) == 0:
+            raise ValueError(
+                f"clients.attack=alie with clients.malicious={num_malicious} of {num_clients} clients a round is no attack: its "
+                "own formula sends the mean; set attack.alie.z, or another number of attackers"
+            )
+        if (first := self.first_round(name, num_rounds)) >= num_rounds:
+            raise ValueError(
+                f"attack.sleeper.from_round={first} is never reached in rounds={num_rounds}; set it to at most {num_rounds - 1}"
+            )

@@ -1,9 +1,9 @@
 """Probe-aware (evasion of a known classifier: Biggio et al., ECML PKDD 2013, arXiv 1708.06131).
 
-The attacker holds a copy of the probe and moves what the probe reads as little as brings its score below the threshold. A
+The attacker holds a copy of the probe and changes what the probe reads by the least that brings its score below the threshold. A
 linear probe reads v / |v|, so the deltas that pass are those at a large enough angle to its weights w, w . v <= b |v|; the
-nearest one lies in the plane of v and w, on the edge of that cone. For any other classifier the delta is blended with a
-benign one, and the smallest benign share that is enough is found by halving.
+nearest of them lies in the plane of v and w, on the edge of that cone. For any other classifier the delta is blended with a
+benign one, and halving finds the smallest benign share that is enough.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHORT = 0.01
 def nearest_below(delta_D: torch.Tensor, weight_D: torch.Tensor, bound: float) -> torch.Tensor:
     """The nearest vector v to `delta_D` with weight . v <= bound |v|; 0 where every direction scores too high.
 
-    Where that would be 0 although directions pass, which at 0 a probe does not read, a short vector along the edge.
+    Where some directions pass and the nearest vector is 0, from which a probe reads no direction: a short vector along the edge.
     """
     length = float(weight_D.norm())
     if float(weight_D @ delta_D) <= bound * float(delta_D.norm()):
@@ -47,7 +47,7 @@ def _across(delta_D: torch.Tensor, unit_D: torch.Tensor) -> torch.Tensor:
 def blended_below(
     delta_D: torch.Tensor, benign_D: torch.Tensor, score: Callable[[torch.Tensor], float], limit: float
 ) -> torch.Tensor:
-    """(1 - s) delta + s benign with the smallest s found whose score is at most `limit`; the benign one if none is."""
+    """(1 - s) delta + s benign with the smallest s found whose score is at most `limit`; the benign one if there is none."""
     if score(delta_D) <= limit:
         return delta_D
     low, high = 0.0, 1.0

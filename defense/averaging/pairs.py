@@ -16,15 +16,10 @@ class Pair:
     b: str
 
 
-def is_a(name: str) -> bool:
-    """Whether the parameter is a module's A."""
-    return _A in name
-
-
 def complete_pairs(names: Iterable[str]) -> list[Pair]:
     """The modules both of whose factors are among the names, in order of name."""
     known = set(names)
-    pairs = [Pair(a=name, b=name.replace(_A, _B)) for name in sorted(known) if is_a(name)]
+    pairs = [Pair(a=name, b=name.replace(_A, _B)) for name in sorted(frozen_names(known))]
     return [pair for pair in pairs if pair.b in known]
 
 
@@ -36,3 +31,12 @@ def lora_pairs(names: Iterable[str]) -> list[Pair]:
     if odd := sorted(paired.symmetric_difference(known)):
         raise ValueError(f"aggregation.averaging=svd needs pairs of lora_A and lora_B; {odd[0]} is none, or lacks its partner")
     return pairs
+
+
+def frozen_names(names: Iterable[str]) -> frozenset[str]:
+    """The parameters that FFA-LoRA does not train: every A (Sun, Li, Li and Ding, ICLR 2024, arXiv 2403.12313).
+
+    A stays the initial adapter's. With one A for all clients the mean of the B A is (mean of B) A, so averaging is exact under
+    every rule that averages.
+    """
+    return frozenset(name for name in names if _A in name)

@@ -4,10 +4,10 @@ The mean is over what clients hold, B_i A_i with B_i = global B + delta: a mean 
 is never formed: with B~ = [c_1 B_1 ... c_n B_n] and A~ = [A_1; ...; A_n] it is B~ A~, so QR of both leaves a core of at
 most n r x n r to decompose: B~ A~ = Q_b (R_b R_a') Q_a' = U S V'.
 
-A product does not say what its factors are: (B M, inv(M) A) is as good for any M. Taken is A = s R V' and B = U S R' / s. All of
-S is in B, so a direction without weight keeps its row in A and can still be trained, as with LoRA's initialisation. s gives A
-the norm of the global A, and R is the rotation that brings A nearest to it. So signs and order of the singular vectors, and their
-choice among equal singular values, do not show; and B stays comparable with the global B, as probes need it to be.
+A product does not determine its factors: (B M, inv(M) A) is as good for any M. Here A = s R V' and B = U S R' / s. All of S is
+in B, so a direction without weight keeps its row in A and can still be trained, as with LoRA's initialisation. s gives A the
+norm of the global A, and R is the rotation that brings A nearest to it. So signs and order of the singular vectors do not matter,
+nor their choice among equal singular values, and B stays comparable with the global B, as probes need it to be.
 
 Shapes: N clients, O outputs, I inputs, R rank, K = min(O, N R) or min(I, N R).
 """
@@ -15,16 +15,15 @@ Shapes: N clients, O outputs, I inputs, R rank, K = min(O, N R) or min(I, N R).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 
 from defense.averaging.pairs import lora_pairs
-from defense.rules.gather import Gathered
-from defense.rules.rule import Aggregate
+from defense.rules.round_updates import Aggregate, RoundUpdates
+from defense.tensors import Tensors
 
 
-def aggregate(updates: Gathered, adapter: Mapping[str, torch.Tensor]) -> Aggregate:
+def aggregate(updates: RoundUpdates, adapter: Tensors) -> Aggregate:
     """From the global adapter to the factors of the best approximation, with the error of the whole.
 
     Args:
@@ -44,7 +43,7 @@ def aggregate(updates: Gathered, adapter: Mapping[str, torch.Tensor]) -> Aggrega
         new_a, new_b = split(left_OR, values_R, right_RI, a_RI)
         delta |= {pair.a: new_a - a_RI, pair.b: new_b - b_OR}
         lost, total = lost + lost_here, total + total_here
-    return Aggregate(delta=delta, memory={}, num_attackers=None, error=math.sqrt(lost / total) if total else 0.0)
+    return Aggregate(delta=delta, error=math.sqrt(lost / total) if total else 0.0)
 
 
 def truncated(
@@ -64,9 +63,9 @@ def truncated(
 def split(
     left_OR: torch.Tensor, values_R: torch.Tensor, right_RI: torch.Tensor, near_RI: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A and B whose product is U S V': A's rows orthogonal, of the norm of `near`, and turned as near to it as can be.
+    """A and B whose product is U S V'. A has orthogonal rows and the norm of `near`, and is turned as near to it as possible.
 
-    Where a module has fewer inputs or outputs than the rank, the rows of A are not all needed and fewer come in.
+    A module with fewer inputs or outputs than the rank needs fewer than R singular vectors, so fewer are given.
     """
     rank = near_RI.shape[0]
     scale = float(near_RI.norm()) / math.sqrt(rank) or 1.0

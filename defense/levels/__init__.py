@@ -1,102 +1,110 @@
 """Defense levels: from the evidence on a client to its weight in [0, 1].
 
-Every level is one function `weigh(state, evidence) -> (weights, state)`: the state maps a client id to what the level
-remembers of it, is plain JSON, and is never changed in place. `single_level` binds a level's parameters; `make_level`
-composes those that judge each client by itself, by the minimum of their weights; `defense/agreement.py` then judges those
-of weight above 0 by each other. No torch here.
+Every level is one function `weigh(trust, evidence) -> (weights, trust)` in a file of its own, with its settings and columns,
+and one line in the table `LEVELS`. A composition gives each client the least weight of its levels. Levels that compare
+clients judge last: they see the clients whose weight is above 0. No torch here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from defense.config import DefenseConfig, LevelName
-from defense.evidence import PROBED, ClientEvidence, Source
 from defense.levels import canary, client, consensus, evidence, fltrust, live, none, shadow, spectrum, step, zeno
+from defense.levels.level import Comparison, Level, Trust, Weights
+from defense.signals import PROBED, ClientSignals, Signal
 
-State = Mapping[str, Any]
-Level = Callable[[State, Sequence[Any]], tuple[dict[str, float], State]]
-"""A level that sees the evidence of its source."""
-Composition = Callable[[State, Sequence[ClientEvidence]], tuple[dict[str, float], State]]
-"""Several levels; the state maps a level's name to its state."""
+if TYPE_CHECKING:
+    import torch
 
-READS: dict[LevelName, Source | None] = {
-    "none": None,
-    "step": "real",
-    "client": "real",
-    "shadow": "shadow",
-    "evidence": "shadow",
-    "live": "update",
-    "canary": "canary",
-    "spectrum": "spectrum",
-    "consensus": None,
-    "fltrust": "validation",
-    "zeno": "validation",
+    from defense.config import DefenseConfig
+    from defense.rules.round_updates import RoundUpdates
+
+LEVELS: Mapping[str, Level] = {
+    "none": none.LEVEL,
+    "step": step.LEVEL,
+    "client": client.LEVEL,
+    "shadow": shadow.LEVEL,
+    "evidence": evidence.LEVEL,
+    "live": live.LEVEL,
+    "canary": canary.LEVEL,
+    "fltrust": fltrust.LEVEL,
+    "zeno": zeno.LEVEL,
+    "consensus": consensus.LEVEL,
+    "spectrum": spectrum.LEVEL,
 }
-"""What a level weighs of what is said about one client: the probe's scores of a branch's step deltas or of the submitted
-update, what the update does to the canary, what validation data or its own spectrum says of it; None: nothing."""
+SIGNAL_COLUMNS: tuple[str, ...] = tuple(column for level in LEVELS.values() for column in level.columns)
+"""What the levels add to rounds.parquet, in order."""
 
 
-def single_level(name: LevelName, config: DefenseConfig) -> Level:
-    """One level with its parameters."""
-    levels: dict[LevelName, Level] = {
-        "none": none.weigh,
-        "step": partial(step.weigh, decay=config.step.decay, adapt_rounds=config.step.adapt_rounds),
-        "client": partial(client.weigh, steepness=config.client.steepness, adapt_rounds=config.client.adapt_rounds),
-        "shadow": partial(shadow.weigh, strength=config.shadow.strength),
-        "evidence": partial(evidence.weigh, strength=config.shadow.strength, **config.evidence.model_dump()),
-        "live": partial(live.weigh, soft=config.live.soft, steepness=config.live.steepness),
-        "canary": partial(canary.weigh, max_rise=config.canary.max_rise),
-        "spectrum": partial(spectrum.weigh, max_flatness=config.spectrum.max_flatness),
-        "consensus": partial(consensus.weigh, **config.consensus.model_dump()),
-        "fltrust": fltrust.weigh,
-        "zeno": partial(zeno.weigh, **config.zeno.model_dump()),
-    }
-    return levels[name]
+def chosen(config: DefenseConfig) -> dict[str, Level]:
+    """The levels of `config.level`, by name."""
+    return {name: LEVELS[name] for name in config.levels}
 
 
-def make_level(config: DefenseConfig) -> Composition:
-    """The levels of `config.level` that judge each client by itself: a client weighs the least of what they say."""
-    return partial(_weigh_all, {name: single_level(name, config) for name in config.levels if name != "consensus"})
+def signals_of(config: DefenseConfig) -> frozenset[Signal]:
+    """The signals that the levels read."""
+    return frozenset(level.reads for level in chosen(config).values() if level.reads is not None)
+
+
+def probed_signals(config: DefenseConfig) -> frozenset[Signal]:
+    """Those of them that the probe gives."""
+    return signals_of(config) & PROBED
 
 
 def compares(config: DefenseConfig) -> bool:
-    """Whether a level judges clients by each other, so that all of a round must be there first."""
-    return "consensus" in config.levels
+    """Whether a level judges clients by each other."""
+    return any(level.compare for level in chosen(config).values())
 
 
-def sources_of(config: DefenseConfig) -> frozenset[Source]:
-    """What the levels read."""
-    return frozenset(READS[name] for name in config.levels if READS[name] is not None)
+def measure(config: DefenseConfig, delta: Mapping[str, torch.Tensor]) -> dict[Signal, dict[str, float]]:
+    """What the levels measure on an admitted delta itself, by signal."""
+    return {level.reads: level.measure(delta) for level in chosen(config).values() if level.measure and level.reads}
 
 
-def probed_sources(config: DefenseConfig) -> frozenset[Source]:
-    """What they read that is the probe's."""
-    return sources_of(config) & PROBED
+def weigh(config: DefenseConfig, trust: Trust, evidence: Sequence[ClientSignals]) -> tuple[Weights, Trust]:
+    """Judge each client by itself.
 
-
-def wants_shadow(config: DefenseConfig, state: State, client_id: str) -> bool:
-    """Whether the client has to train a shadow in its next round."""
-    if "shadow" in config.levels:
-        return True
-    return "evidence" in config.levels and evidence.wants_shadow(
-        state.get("evidence", {}), client_id, audit_every=config.evidence.audit_every, appeal_after=config.evidence.appeal_after
-    )
-
-
-def is_banned(state: State, client_id: str) -> bool:
-    """Whether a level has frozen the client as malicious, so that `min_weight` must not lift it."""
-    return evidence.is_banned(state.get("evidence", {}), client_id)
-
-
-def _weigh_all(
-    levels: Mapping[LevelName, Level], state: State, given: Sequence[ClientEvidence]
-) -> tuple[dict[str, float], State]:
-    weights, new = {item.client_id: 1.0 for item in given}, dict(state)
-    for name, weigh in levels.items():
-        items = given if READS[name] is None else [item.by_source[READS[name]] for item in given]
-        own, new[name] = weigh(state.get(name, {}), items)
+    Args:
+        trust: Level name -> trust of that level.
+    """
+    weights, new = {item.client_id: 1.0 for item in evidence}, dict(trust)
+    for name, level in chosen(config).items():
+        if level.bind is None:
+            continue
+        items = evidence if level.reads is None else [item.by_signal[level.reads] for item in evidence]
+        own, new[name] = level.bind(config)(trust.get(name, {}), items)
         weights = {client_id: min(weight, own[client_id]) for client_id, weight in weights.items()}
     return weights, new
+
+
+def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates) -> Comparison:
+    """Judge the clients of a round by each other.
+
+    Args:
+        trust: Level name -> trust of that level.
+        updates: Those of a weight above 0.
+    """
+    weights, new = {item.client_id: item.weight for item in updates.updates}, dict(trust)
+    values: dict[str, dict[str, float]] = {client_id: {} for client_id in weights}
+    for name, level in chosen(config).items():
+        if level.compare is None:
+            continue
+        found = level.compare(config, trust.get(name, {}), updates)
+        new[name] = found.trust
+        weights = {client_id: min(weight, found.weights[client_id]) for client_id, weight in weights.items()}
+        values = {client_id: {**own, **found.values[client_id]} for client_id, own in values.items()}
+    return Comparison(weights=weights, trust=new, values=values)
+
+
+def wants_shadow(config: DefenseConfig, trust: Trust, client_id: str) -> bool:
+    """Whether the client has to train a shadow in its next round."""
+    levels = chosen(config).items()
+    return any(level.wants_shadow(config, trust.get(name, {}), client_id) for name, level in levels if level.wants_shadow)
+
+
+def is_banned(config: DefenseConfig, trust: Trust, client_id: str) -> bool:
+    """Whether a level has frozen the client as malicious, so that `min_weight` does not apply."""
+    return any(
+        level.is_banned(trust.get(name, {}), client_id) for name, level in chosen(config).items() if level.is_banned is not None
+    )

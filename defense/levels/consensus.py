@@ -1,37 +1,81 @@
-"""Consensus: whether a client has pulled with the others or against them so far (METHOD.md section 8, known open gap).
+"""Consensus: whether a client has pulled with the others or against them so far (docs/method.md section 8, known open gap).
 
 An honest update with its sign turned raises no refusal's loss and is no malicious one to a probe; it undoes what the
-others learn. In one round's noise a direction tells little, so it is averaged over the client's rounds. Judges only
-clients that the other levels let through, and gives no verdict where it would put out half of them or more
-(`defense/agreement.py`): it is blind where those who turn are as many as the honest.
+others learn. In one round's noise a direction tells little, so it is averaged over the client's rounds. Consensus judges only
+clients that the other levels let through. It gives no verdict where it would exclude half of them or more: a few identical
+updates against everybody else's can turn the mean of the others for each honest client. Then the weights of the round before
+stand, and the round changes no trust.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from defense.evidence import Agreement
+from pydantic import Field
 
+from defense.levels.level import Comparison, Level, Trust, Weights
+from defense.settings import Settings
+
+if TYPE_CHECKING:
+    from defense.config import DefenseConfig
+    from defense.rules.round_updates import RoundUpdates
+
+AGREEMENT = "agreement"
+"""Cosine of the update to the mean of the others' updates, in [-1, 1]; 0 where one of them points nowhere."""
 _NEW = {"cosines": 0.0, "rounds": 0.0}
 
 
-def weigh(
-    state: Mapping[str, Any], evidence: Sequence[Agreement], *, min_cosine: float = -0.1, decay: float = 0.9
-) -> tuple[dict[str, float], Mapping[str, Any]]:
+class ConsensusSettings(Settings):
+    """Whether a client pulls with the others or against them (docs/method.md section 8)."""
+
+    min_cosine: float = Field(default=-0.1, ge=-1, le=1)
+    """Mean cosine of a client's updates to those of the others, below which it weighs 0. In three embedded worlds honest
+    clients were above 0.02 when all have like data and above -0.06 when each has a task of its own; updates with the sign
+    turned, 3 of 10, began below -0.4 and below -0.2 (not told apart where each client has a task of its own)."""
+    decay: float = Field(default=0.9, gt=0, le=1)
+    """How older rounds fade, per own round of the client."""
+
+
+def weigh(trust: Trust, cosines: Mapping[str, float], *, min_cosine: float = -0.1, decay: float = 0.9) -> tuple[Weights, Trust]:
     """w = 1 while the mean cosine of the client's rounds, older ones fading by `decay`, is at least `min_cosine`, else 0.
+
+    Args:
+        cosines: Client id -> cosine of its update to the others'.
 
     Example: cosines of -0.4 and 0.3 with decay 0.5: means -0.4, then (-0.2 + 0.3) / 1.5 = 0.067; weights 0, then 1.
     """
-    new = dict(state)
-    for item in evidence:
-        past = new.get(item.client_id, _NEW)
-        cosines, rounds = decay * past["cosines"] + item.cosine, decay * past["rounds"] + 1
-        new[item.client_id] = {"cosines": cosines, "rounds": rounds}
-    return {item.client_id: 0.0 if is_outcast(new, item.client_id, min_cosine) else 1.0 for item in evidence}, new
+    new = dict(trust)
+    for client_id, cosine in cosines.items():
+        past = new.get(client_id, _NEW)
+        new[client_id] = {"cosines": decay * past["cosines"] + cosine, "rounds": decay * past["rounds"] + 1}
+    return {client_id: 0.0 if is_outcast(new, client_id, min_cosine) else 1.0 for client_id in cosines}, new
 
 
-def is_outcast(state: Mapping[str, Any], client_id: str, min_cosine: float) -> bool:
-    """Whether the client has pulled against the others so far, so that it is none of those that a client is compared with."""
-    past = state.get(client_id, _NEW)
+def is_outcast(trust: Trust, client_id: str, min_cosine: float) -> bool:
+    """Whether the client has pulled against the others so far; then it is not among those that a client is compared with."""
+    past = trust.get(client_id, _NEW)
     return past["rounds"] > 0 and not past["cosines"] / past["rounds"] >= min_cosine
+
+
+def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates) -> Comparison:
+    """Judge a round's clients by each other.
+
+    Args:
+        updates: Their updates with the weights above 0 that the other levels gave. A client counts among the others by its
+            weight, unless it has pulled against them in the rounds before.
+    """
+    from defense.levels.agreement import agreements  # torch, which the settings must not load
+
+    settings, ids = config.consensus, [item.client_id for item in updates.updates]
+    outcast = {client_id: is_outcast(trust, client_id, settings.min_cosine) for client_id in ids}
+    masses = [0.0 if outcast[item.client_id] else item.weight for item in updates.updates]
+    cosines = dict(zip(ids, agreements(updates, masses), strict=True))
+    weights, after = weigh(trust, cosines, min_cosine=settings.min_cosine, decay=settings.decay)
+    if 2 * list(weights.values()).count(0.0) >= len(weights):
+        after, weights = trust, {client_id: 0.0 if out else 1.0 for client_id, out in outcast.items()}
+    values = {client_id: {AGREEMENT: cosine} for client_id, cosine in cosines.items()}
+    return Comparison(weights=weights, trust=after, values=values)
+
+
+LEVEL = Level(compare=compare, columns=(AGREEMENT,))

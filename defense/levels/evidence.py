@@ -1,4 +1,4 @@
-"""Evidence-Level: the shadow level, whose shadow runs stop once the verdicts agree (METHOD.md section 3).
+"""Evidence-Level: the shadow level, whose shadow runs stop once the verdicts agree (docs/method.md section 3).
 
 A client is `collecting` until its last verdicts agree; then it is frozen as `benign` or `malicious`. A frozen benign client
 is audited now and then. A frozen malicious one may appeal after `appeal_after` of its rounds, which is ours: the authors
@@ -8,36 +8,56 @@ never let one go.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from defense.evidence import Evidence, Unasked
+from pydantic import PositiveInt
 
-_NEW = {"status": "collecting", "verdicts": [], "weights": [], "rounds": 0}
+from defense.levels.level import Level, Trust, Weights
+from defense.settings import Settings
+from defense.signals import ProbeEvidence, Unasked
+
+if TYPE_CHECKING:
+    from defense.config import DefenseConfig
+
+_Past = Mapping[str, Any]
+_NEW: _Past = {"status": "collecting", "verdicts": [], "weights": [], "rounds": 0}
 """`verdicts`: the latest equal ones, True for malicious; `weights`: theirs; `rounds`: own rounds since the freeze."""
 
 
-def wants_shadow(state: Mapping[str, Any], client_id: str, *, audit_every: int = 5, appeal_after: int | None = None) -> bool:
+class EvidenceSettings(Settings):
+    """The shadow level with fewer shadow runs; `shadow.strength` and `shadow.learning_rate` hold for it too."""
+
+    verdicts: PositiveInt = 3
+    """Equal verdicts in a row that freeze a client."""
+    audit_every: PositiveInt = 5
+    """A client that is frozen as benign runs a shadow in every so many of its rounds."""
+    appeal_after: PositiveInt | None = 10
+    """Own rounds after which a client that is frozen as malicious runs a shadow again; None, as the authors: never."""
+
+
+def wants_shadow(trust: Trust, client_id: str, *, audit_every: int = 5, appeal_after: int | None = None) -> bool:
     """Whether the client's next round needs a shadow: while it collects, and for an audit or an appeal."""
-    trust = state.get(client_id, _NEW)
-    due = {"collecting": 1, "benign": audit_every, "malicious": appeal_after}[trust["status"]]
-    return due is not None and trust["rounds"] + 1 >= due
+    past = trust.get(client_id, _NEW)
+    due = {"collecting": 1, "benign": audit_every, "malicious": appeal_after}[past["status"]]
+    return due is not None and past["rounds"] + 1 >= due
 
 
-def is_banned(state: Mapping[str, Any], client_id: str) -> bool:
+def is_banned(trust: Trust, client_id: str) -> bool:
     """Whether the client is frozen as malicious."""
-    return state.get(client_id, _NEW)["status"] == "malicious"
+    return trust.get(client_id, _NEW)["status"] == "malicious"
 
 
 def weigh(
-    state: Mapping[str, Any],
-    evidence: Sequence[Evidence | Unasked],
+    trust: Trust,
+    evidence: Sequence[ProbeEvidence | Unasked],
     *,
     strength: float = 7,
     verdicts: int = 3,
     audit_every: int = 5,
     appeal_after: int | None = None,
-) -> tuple[dict[str, float], Mapping[str, Any]]:
+) -> tuple[Weights, Trust]:
     """w = (1 - r) ** strength while collecting; frozen: 0, or the mean of the weights that led to the freeze.
 
     Args:
@@ -48,41 +68,41 @@ def weigh(
         appeal_after: Own rounds after which a frozen malicious client runs a shadow again; None: never. One that fails
             leaves it frozen for as long again; one that passes makes it a client that collects.
     """
-    new, weights = dict(state), {}
+    new, weights = dict(trust), {}
     for item in evidence:
-        trust = new.get(item.client_id, _NEW)
-        asked = wants_shadow({item.client_id: trust}, item.client_id, audit_every=audit_every, appeal_after=appeal_after)
-        if asked != isinstance(item, Evidence):
-            raise ValueError(f"client {item.client_id} is {trust['status']}: shadow evidence {'is' if asked else 'is not'} due")
-        judge = _judged if isinstance(item, Evidence) else _rested
-        weights[item.client_id], new[item.client_id] = judge(trust, item, strength, verdicts)
+        past = new.get(item.client_id, _NEW)
+        asked = wants_shadow({item.client_id: past}, item.client_id, audit_every=audit_every, appeal_after=appeal_after)
+        if asked != isinstance(item, ProbeEvidence):
+            raise ValueError(f"client {item.client_id} is {past['status']}: shadow evidence {'is' if asked else 'is not'} due")
+        judged = _judged(past, item, strength, verdicts) if isinstance(item, ProbeEvidence) else _rested(past)
+        weights[item.client_id], new[item.client_id] = judged
     return weights, new
 
 
-def _rested(trust: Mapping[str, Any], item: Unasked, strength: float, verdicts: int) -> tuple[float, dict]:  # noqa: ARG001
+def _rested(past: _Past) -> tuple[float, _Past]:
     """A round of a frozen client without a shadow."""
-    return _frozen_weight(trust), {**trust, "rounds": trust["rounds"] + 1}
+    return _frozen_weight(past), {**past, "rounds": past["rounds"] + 1}
 
 
-def _judged(trust: Mapping[str, Any], item: Evidence, strength: float, verdicts: int) -> tuple[float, dict]:
+def _judged(past: _Past, item: ProbeEvidence, strength: float, verdicts: int) -> tuple[float, _Past]:
     weight = (1 - item.ratio) ** strength
-    if trust["status"] == "collecting":
-        return _collected(trust, item.is_flagged, weight, verdicts)
-    if trust["status"] == "malicious":
+    if past["status"] == "collecting":
+        return _collected(past, item.is_flagged, weight, verdicts)
+    if past["status"] == "malicious":
         if item.is_flagged:
-            return 0.0, {**trust, "rounds": 0}
+            return 0.0, {**past, "rounds": 0}
         return _collected(_NEW, False, weight, verdicts)
     if item.is_flagged:
         return 0.0, dict(_NEW)
-    return _frozen_weight(trust), {**trust, "rounds": 0}
+    return _frozen_weight(past), {**past, "rounds": 0}
 
 
-def _collected(trust: Mapping[str, Any], is_malicious: bool, weight: float, verdicts: int) -> tuple[float, dict]:
-    agrees = not trust["verdicts"] or trust["verdicts"][-1] == is_malicious
+def _collected(past: _Past, is_malicious: bool, weight: float, verdicts: int) -> tuple[float, _Past]:
+    agrees = not past["verdicts"] or past["verdicts"][-1] == is_malicious
     seen = {
         "status": "collecting",
-        "verdicts": [*(trust["verdicts"] if agrees else ()), is_malicious],
-        "weights": [*(trust["weights"] if agrees else ()), weight],
+        "verdicts": [*(past["verdicts"] if agrees else ()), is_malicious],
+        "weights": [*(past["weights"] if agrees else ()), weight],
         "rounds": 0,
     }
     if len(seen["verdicts"]) >= verdicts:
@@ -90,5 +110,18 @@ def _collected(trust: Mapping[str, Any], is_malicious: bool, weight: float, verd
     return (0.0 if seen["status"] == "malicious" else weight), seen
 
 
-def _frozen_weight(trust: Mapping[str, Any]) -> float:
-    return 0.0 if trust["status"] == "malicious" else fmean(trust["weights"])
+def _frozen_weight(past: _Past) -> float:
+    return 0.0 if past["status"] == "malicious" else fmean(past["weights"])
+
+
+def _is_due(config: DefenseConfig, trust: Trust, client_id: str) -> bool:
+    settings = config.evidence
+    return wants_shadow(trust, client_id, audit_every=settings.audit_every, appeal_after=settings.appeal_after)
+
+
+LEVEL = Level(
+    bind=lambda config: partial(weigh, strength=config.shadow.strength, **config.evidence.model_dump()),
+    reads="shadow",
+    wants_shadow=_is_due,
+    is_banned=is_banned,
+)

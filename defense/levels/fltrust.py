@@ -8,16 +8,22 @@ the length of the server's; here admission bounds lengths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from defense.evidence import Validated
+from defense.levels.level import Level, Trust, Weights
+from defense.signals import Measured
+
+COSINE = "validation_cosine"
+"""Cosine of the update to the update that the server trained on its validation data, in [-1, 1]; NaN where it trained none."""
 
 
-def weigh(state: Mapping[str, Any], evidence: Sequence[Validated]) -> tuple[dict[str, float], Mapping[str, Any]]:
+def weigh(trust: Trust, evidence: Sequence[Measured]) -> tuple[Weights, Trust]:
     """w = max(0, cosine); NaN is 0."""
-    return {item.client_id: _trust(item.cosine) for item in evidence}, state
+    return {item.client_id: _clipped(item.values[COSINE]) for item in evidence}, trust
 
 
-def _trust(cosine: float) -> float:
+def _clipped(cosine: float) -> float:
     return min(1.0, cosine) if cosine > 0 else 0.0
+
+
+LEVEL = Level(bind=lambda config: weigh, reads="validation", columns=(COSINE,))  # noqa: ARG005 - it has no settings

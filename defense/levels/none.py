@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from defense.evidence import Evidence
+from defense.levels.level import Level, Trust, Weights
+from defense.signals import ClientSignals
 
 
-def weigh(state: Mapping[str, Any], evidence: Sequence[Evidence]) -> tuple[dict[str, float], Mapping[str, Any]]:
-    """Weight 1 for each client; the state stays as it is."""
-    return {item.client_id: 1.0 for item in evidence}, state
+def weigh(trust: Trust, evidence: Sequence[ClientSignals]) -> tuple[Weights, Trust]:
+    """Weight 1 for each client; trust stays as it is."""
+    return {item.client_id: 1.0 for item in evidence}, trust
+
+
+LEVEL = Level(bind=lambda config: weigh)  # noqa: ARG005 - it has no settings

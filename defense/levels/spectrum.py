@@ -1,20 +1,78 @@
 """Spectrum: whether an update is noise (our own; no paper's).
 
 Gradients of a batch are sums of few outer products, and what a client learns from them lies in few directions of each LoRA
-factor. Noise of the same length, which neither a norm bound nor a comparison with the other clients tells from a client with a
-task of its own, fills all directions alike. Stateless. It stops no attacker who gives the noise an honest spectrum.
+factor. Noise of the same length fills all directions alike; neither a norm bound nor a comparison with the other clients tells
+it from a client with a task of its own. Stateless. It stops no attacker that gives the noise an honest spectrum.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from defense.evidence import Spectrum
+from pydantic import PositiveFloat
+
+from defense.levels.level import Level, Trust, Weights
+from defense.settings import Settings
+from defense.signals import Measured
+
+if TYPE_CHECKING:
+    import torch
+
+FLATNESS = "flatness"
+"""How much the update's spectrum looks like that of noise, which has about 1."""
 
 
-def weigh(
-    state: Mapping[str, Any], evidence: Sequence[Spectrum], *, max_flatness: float = 0.9
-) -> tuple[dict[str, float], Mapping[str, Any]]:
+class SpectrumSettings(Settings):
+    """How much an update's spectrum may look like that of noise."""
+
+    max_flatness: PositiveFloat = 0.9
+    """Flatness above which an update weighs 0. In embedded worlds 0, 2, 3 and 7 honest clients had at most 0.70 in ten rounds
+    (a task each, other learning rates, SGD), 0.74 with a single step of AdamW in the first; noise had at least 0.988."""
+
+
+def weigh(trust: Trust, evidence: Sequence[Measured], *, max_flatness: float = 0.9) -> tuple[Weights, Trust]:
     """w = 0 where the update's spectrum is flatter than `max_flatness` (1: that of noise), else 1; NaN is 0."""
-    return {item.client_id: 1.0 if item.flatness <= max_flatness else 0.0 for item in evidence}, state
+    return {item.client_id: 1.0 if item.values[FLATNESS] <= max_flatness else 0.0 for item in evidence}, trust
+
+
+def flatness(delta: Mapping[str, torch.Tensor]) -> float:
+    """Effective rank of an update's matrices over that of Gaussian noise of their shape; the mean, by their squared length.
+
+    The effective rank of M (m, n) is the participation ratio of its squared singular values, (tr G)^2 / tr(G^2) with G = M M^T:
+    1 where one direction holds everything, min(m, n) where all hold the same. For Gaussian noise (tr G)^2 and tr(G^2) have the
+    means mn (mn + 2) and mn (m + n + 1) (moments of a Wishart matrix).
+
+    Args:
+        delta: Client minus global; tensors of more than two dimensions are read as (first, all others).
+
+    Returns:
+        About 1 for noise of any length, at most (m + n + 1) / (max(m, n) + 2 / min(m, n)). 0 for an update that did not move.
+        Vectors and matrices with a side of 1 say nothing; an update that moved and has no others is NaN: nothing is known of it.
+
+    Example: the identity (2, 2): G = I, (tr G)^2 / tr(G^2) = 2, noise has 6 / 5, so 5 / 3. One entry alone: 1, so 5 / 6.
+    """
+    total, weighted = 0.0, 0.0
+    for name in sorted(delta):
+        if delta[name].dim() < 2 or min(delta[name].flatten(1).shape) < 2:
+            continue
+        matrix = delta[name].double().flatten(1)
+        rows, columns = matrix.shape
+        gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
+        length, spread = float(gram.trace()), float(gram.square().sum())
+        if spread > 0:
+            of_noise = (rows * columns + 2) / (rows + columns + 1)
+            total, weighted = total + length, weighted + length * (length**2 / spread) / of_noise
+    if total:
+        return weighted / total
+    return math.nan if any(bool(tensor.any()) for tensor in delta.values()) else 0.0
+
+
+LEVEL = Level(
+    bind=lambda config: partial(weigh, **config.spectrum.model_dump()),
+    reads="spectrum",
+    columns=(FLATNESS,),
+    measure=lambda delta: {FLATNESS: flatness(delta)},
+)

@@ -1,108 +1,73 @@
-"""Aggregation rules over the weighted, admitted updates: one file each, pure, in float64.
+"""Aggregation rules over the weighted, admitted updates: one file each, pure, in float64. No torch in this file.
 
-Every rule is three pure functions: `init() -> state`, `add(state, update) -> state`, and
-`finish(state, memory, rng) -> Aggregate`, the pseudo-gradient by which the global adapter moves and what the rule remembers
-until the next aggregated round. A client of weight 0 is never added, so its update cannot touch the result. FedAvg streams;
-the others gather the updates first, and so does FedAvg where products are averaged (`defense/averaging/svd.py`, which then
-finishes the round). `make_rule` binds a rule's parameters and its pre-aggregation.
+The rule NAME is the function `aggregate` of `defense/rules/NAME.py`. It takes the round's updates, and by keyword only what its
+record in `RULES` and its settings say: `f`, `memory`, `rng`, `settings`. It returns the pseudo-gradient by which the global
+adapter moves. A rule with settings has a class for them and a field of its own name in `config.py`.
 
-Selection and distances are unweighted, every mean is weighted by n w, median and trimmed mean by w (CONTRACT.md). What is
-computed depends on client ids and never on the order of arrival.
+A client of weight 0 is never added, so its update cannot touch the result. Selection and distances are unweighted; every mean
+is weighted by n w, median and trimmed mean by w. The result depends on client ids and never on the order of arrival.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
-import torch
-
-from defense.config import AggregationConfig, RuleName
-from defense.rules import (
-    bulyan,
-    centered_clipping,
-    dnc,
-    fedavg,
-    flame,
-    foolsgold,
-    gather,
-    geometric_median,
-    krum,
-    lasa,
-    median,
-    multi_krum,
-    nnm,
-    residual,
-    trimmed_mean,
-)
-from defense.rules.gather import Gathered
-from defense.rules.rule import Aggregate, Memory, Rule
-
-REMEMBERS_CLIENTS: frozenset[RuleName] = frozenset({"foolsgold"})
-"""Rules whose memory is about the clients, as trust is, and not about where the adapter was heading."""
+from typing import Literal
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a rule that gathers may use."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What is known of a rule, or of a pre-aggregation, before it is run."""
 
-    updates: Gathered
-    f: int
-    """f', the attackers to assume."""
-    memory: Memory
-    rng: np.random.Generator
+    clients_needed: tuple[int, int] = (0, 0)
+    """(a, b): with f assumed attackers it needs n >= a f + b clients, and it takes `f`. (0, 0): it assumes no attackers."""
+    remembers: Literal["clients", "centre"] | None = None
+    """What it remembers from one aggregated round to the next: the clients, as trust does, or where the adapter was heading. It
+    then takes `memory` and returns the pair of pseudo-gradient and new memory."""
+    draws: bool = False
+    """Whether it draws at random; it then takes `rng`."""
 
+    @property
+    def assumes_attackers(self) -> bool:
+        return self.clients_needed != (0, 0)
 
-def make_rule(config: AggregationConfig) -> Rule:
-    """The rule that `config.rule` names, after the pre-aggregation, with its parameters."""
-    if config.rule == "fedavg" and config.pre == "none" and config.averaging != "svd":
-        return Rule(init=fedavg.init, add=fedavg.add, finish=_finish_stream)
-    return Rule(init=Gathered, add=gather.add, finish=partial(_finish_gathered, config=config))
+    def most_attackers(self, num_clients: int) -> int:
+        """The most attackers among so many clients that a rule which assumes some can bear; at least 0."""
+        slope, offset = self.clients_needed
+        return max(0, (num_clients - offset) // slope)
 
-
-def forgetful_rules(config: AggregationConfig) -> dict[RuleName, Callable[[Given], dict[str, torch.Tensor]]]:
-    """Rules that judge every round by itself."""
-    return {
-        "fedavg": lambda given: gather.mean(given.updates, given.updates.masses_N),
-        "median": lambda given: median.aggregate(given.updates),
-        "trimmed_mean": lambda given: trimmed_mean.aggregate(given.updates, f=given.f),
-        "krum": lambda given: krum.aggregate(given.updates, f=given.f),
-        "multi_krum": lambda given: multi_krum.aggregate(given.updates, f=given.f),
-        "bulyan": lambda given: bulyan.aggregate(given.updates, f=given.f),
-        "geometric_median": lambda given: geometric_median.aggregate(given.updates, **config.geometric_median.model_dump()),
-        "dnc": lambda given: dnc.aggregate(given.updates, given.rng, f=given.f, **config.dnc.model_dump()),
-        "flame": lambda given: flame.aggregate(given.updates, given.rng, **config.flame.model_dump()),
-        "residual": lambda given: residual.aggregate(given.updates, **config.residual.model_dump()),
-        "lasa": lambda given: lasa.aggregate(given.updates, **config.lasa.model_dump()),
-    }
-
-
-def remembering_rules(config: AggregationConfig) -> dict[RuleName, Callable[[Given], tuple[dict[str, torch.Tensor], Memory]]]:
-    """Rules that carry a memory across rounds."""
-    return {
-        "centered_clipping": lambda given: centered_clipping.aggregate(
-            given.updates, given.memory, **config.centered_clipping.model_dump()
-        ),
-        "foolsgold": lambda given: foolsgold.aggregate(given.updates, given.memory, **config.foolsgold.model_dump()),
-    }
+    def check(self, setting: str, f: int, num_clients: int) -> None:
+        """Raises ValueError, which names the setting, when the rule cannot bear f attackers among so many clients."""
+        slope, offset = self.clients_needed
+        if num_clients < offset:
+            raise ValueError(
+                f"{setting} needs at least {offset} clients and a round has {num_clients}; "
+                "raise clients.per_round or clients.count"
+            )
+        needed = slope * f + offset
+        if num_clients < needed:
+            raise ValueError(
+                f"{setting} with aggregation.f={f} needs {slope}f + {offset} = {needed} clients and a round has {num_clients}; "
+                f"set aggregation.f to at most {self.most_attackers(num_clients)}, or raise clients.per_round or clients.count"
+            )
 
 
-def _finish_stream(state: fedavg.WeightedSum, memory: Memory, rng: np.random.Generator) -> Aggregate:  # noqa: ARG001
-    return Aggregate(delta=fedavg.finish(state), memory=memory, num_attackers=None)
+RULES: dict[str, Rule] = {
+    "fedavg": Rule(),
+    "median": Rule(),
+    "trimmed_mean": Rule(clients_needed=(2, 1)),
+    "krum": Rule(clients_needed=(2, 3)),
+    "multi_krum": Rule(clients_needed=(2, 3)),
+    "bulyan": Rule(clients_needed=(4, 3)),
+    "geometric_median": Rule(),
+    "centered_clipping": Rule(remembers="centre"),
+    "foolsgold": Rule(remembers="clients"),
+    "dnc": Rule(clients_needed=(2, 1), draws=True),
+    "flame": Rule(draws=True),
+    "residual": Rule(),
+    "lasa": Rule(),
+}
+"""Value of `aggregation.rule` -> what is known of the rule."""
 
-
-def _finish_gathered(state: Gathered, memory: Memory, rng: np.random.Generator, *, config: AggregationConfig) -> Aggregate:
-    if not len(state):
-        raise ValueError("no client was added")
-    assumed = config.assumed_attackers(len(state))
-    f = assumed or 0
-    updates = nnm.mix(state, f=f) if config.pre == "nnm" else state
-    given = Given(updates, f, memory, rng)
-    remembering = remembering_rules(config)
-    if config.rule in remembering:
-        delta, memory = remembering[config.rule](given)
-    else:
-        delta = forgetful_rules(config)[config.rule](given)
-    return Aggregate(delta=delta, memory=memory, num_attackers=assumed)
+PRE_AGGREGATIONS: dict[str, Rule] = {"none": Rule(), "nnm": Rule(clients_needed=(2, 1))}
+"""Value of `aggregation.pre` -> what is known of it. The pre-aggregation NAME is the function `mix` of its file: from the round's
+updates and `f` to mixed updates."""

@@ -1,22 +1,22 @@
 """Bulyan of Krum (El Mhamdi, Guerraoui and Rouault, ICML 2018, arXiv 1802.07927).
 
-First theta = n - 2f clients are selected: Krum is run on those that remain, its choice moves to the selection, and so
+First theta = n - 2f clients are selected: Krum runs on the clients that remain, its choice moves to the selection, and so
 on. Then in each coordinate the beta = theta - 2f values closest to the selection's median are averaged, weighted by n w.
-The median is a selection and unweighted. The paper needs n >= 4f + 3. With f < 2 the last runs of Krum have fewer than
-one neighbour to look at by its formula; they look at one, as long as another client remains. Where they look at one, the
-closest two tie and the lower client id goes first.
+The median is a selection and unweighted. The paper needs n >= 4f + 3. With f < 2 Krum's formula gives its last runs fewer
+than one neighbour; they use one, as long as another client remains. The closest two clients then tie, and the lower client
+id goes first.
 """
 
 from __future__ import annotations
 
 import torch
 
-from defense.rules.gather import Gathered, by_coordinate
 from defense.rules.geometry import lowest, median, ordering, squared_distances
 from defense.rules.krum import scores
+from defense.rules.round_updates import RoundUpdates
 
 
-def aggregate(updates: Gathered, *, f: int) -> dict[str, torch.Tensor]:
+def aggregate(updates: RoundUpdates, *, f: int) -> dict[str, torch.Tensor]:
     """The mean around the median of the selected updates.
 
     Raises:
@@ -26,7 +26,7 @@ def aggregate(updates: Gathered, *, f: int) -> dict[str, torch.Tensor]:
         raise ValueError(f"Bulyan over {len(updates)} clients cannot bear f={f}")
     chosen = select(squared_distances(updates), f)
     masses_T = updates.masses_N[chosen]
-    return by_coordinate(updates, lambda rows_NW: mean_around_median(rows_NW[chosen], masses_T, len(chosen) - 2 * f))
+    return updates.by_coordinate(lambda rows_NW: mean_around_median(rows_NW[chosen], masses_T, len(chosen) - 2 * f))
 
 
 def select(distances_NN: torch.Tensor, f: int) -> list[int]:

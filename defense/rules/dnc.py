@@ -1,8 +1,8 @@
 """Divide-and-conquer, DnC (Shejwalkar and Houmansadr, "Manipulating the Byzantine", NDSS 2021, algorithm 2).
 
-Of b coordinates drawn at random, the centred updates' top right singular direction is found; the c f clients with the
-largest squared projection on it are dropped. Repeated with other draws, those that were never dropped are averaged,
-weighted by n w. Should none be left, those dropped least often are.
+b coordinates are drawn at random, and the c f clients whose centred updates have the largest squared projection on their top
+right singular direction are dropped. After several draws the clients that were never dropped are averaged, weighted by n w.
+If there are none, the clients dropped least often are averaged.
 """
 
 from __future__ import annotations
@@ -10,27 +10,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from defense.rules.gather import Gathered, mean_of
+from defense.rules.config import DncConfig
 from defense.rules.geometry import lowest
+from defense.rules.round_updates import RoundUpdates
 
 
-def aggregate(
-    updates: Gathered,
-    rng: np.random.Generator,
-    *,
-    f: int,
-    iterations: int = 1,
-    coordinates: int = 10_000,
-    filtering: float = 1.0,
-) -> dict[str, torch.Tensor]:
-    """The weighted mean of the clients that every iteration keeps. Parameters: DncConfig."""
+def aggregate(updates: RoundUpdates, *, f: int, rng: np.random.Generator, settings: DncConfig) -> dict[str, torch.Tensor]:
+    """The weighted mean of the clients that every iteration keeps."""
     total = sum(updates.size(name) for name in updates.names)
     times_kept_N = torch.zeros(len(updates), dtype=torch.int64)
-    for _ in range(iterations):
-        drawn = np.sort(rng.choice(total, size=min(coordinates, total), replace=False, shuffle=False))
+    for _ in range(settings.iterations):
+        drawn = np.sort(rng.choice(total, size=min(settings.coordinates, total), replace=False, shuffle=False))
         scores_N = outlier_scores(_columns(updates, torch.from_numpy(drawn)))
-        times_kept_N[lowest(scores_N, len(updates) - int(filtering * f))] += 1
-    return mean_of(updates, torch.nonzero(times_kept_N == times_kept_N.max())[:, 0].tolist())
+        times_kept_N[lowest(scores_N, len(updates) - int(settings.filtering * f))] += 1
+    return updates.mean_of(torch.nonzero(times_kept_N == times_kept_N.max())[:, 0].tolist())
 
 
 def outlier_scores(rows_NW: torch.Tensor) -> torch.Tensor:
@@ -44,7 +37,7 @@ def outlier_scores(rows_NW: torch.Tensor) -> torch.Tensor:
     return squares_N[-1] * left_NN[:, -1].square()
 
 
-def _columns(updates: Gathered, drawn: torch.Tensor) -> torch.Tensor:
+def _columns(updates: RoundUpdates, drawn: torch.Tensor) -> torch.Tensor:
     """The values (N, W) at ascending positions in the concatenation of all tensors in order of name."""
     parts, start = [], 0
     for name in updates.names:

@@ -2,39 +2,39 @@
 arXiv 1808.04866, "Mitigating Sybils in Federated Learning Poisoning", algorithm 1).
 
 Each client's updates are summed over the rounds it took part in. Clients whose sums point the same way are taken for
-sybils: trust falls with the largest cosine to another client of the round, "pardoned" where the other one is the more
+sybils: trust falls with the largest cosine to another client of the round, "pardoned" where the other client is the more
 conspicuous. Trust multiplies n w. The paper weighs the features of a classifier's output layer by importance; a LoRA
-has no such layer, so all values count alike. Clients that are all alike are all distrusted: then nothing moves.
+has no such layer, so all values count alike. If all clients are alike, all are distrusted, and the adapter does not move.
 """
 
 from __future__ import annotations
 
 import torch
 
-from defense.rules.gather import Gathered, combine
+from defense.rules.config import FoolsGoldConfig
 from defense.rules.geometry import cosines
-from defense.rules.rule import Memory, Update
+from defense.rules.round_updates import RoundUpdates, WeightedUpdate
+from defense.tensors import Tensors
 
 _ALIKE = 1e-9
-"""A client this close to cosine 1 with another is its copy: less than that is rounding, which must not decide on trust."""
+"""A client this close to cosine 1 with another one is its copy: a smaller difference is rounding, which must not decide."""
 
 
-def aggregate(updates: Gathered, memory: Memory, *, confidence: float = 1) -> tuple[dict[str, torch.Tensor], Memory]:
+def aggregate(updates: RoundUpdates, *, memory: Tensors, settings: FoolsGoldConfig) -> tuple[dict[str, torch.Tensor], Tensors]:
     """The mean of the updates weighted by n w times trust, and the histories.
 
     Args:
         memory: "client id/tensor name" -> sum of that client's updates, float32, for every client ever aggregated.
-        confidence: kappa.
     """
     histories = [_history(updates, index, memory) for index in range(len(updates))]
-    masses_N = updates.masses_N * trust(cosines(Gathered(tuple(histories))), confidence)
+    masses_N = updates.masses_N * trust(cosines(RoundUpdates(tuple(histories))), settings.confidence)
     total = masses_N.sum()
-    delta = combine(updates, masses_N / total if total > 0 else masses_N)
+    delta = updates.combine(masses_N / total if total > 0 else masses_N)
     new = {_key(history.client_id, name): tensor for history in histories for name, tensor in history.delta.items()}
     return delta, {**memory, **new}
 
 
-def trust(cosines_NN: torch.Tensor, confidence: float = 1) -> torch.Tensor:
+def trust(cosines_NN: torch.Tensor, confidence: float) -> torch.Tensor:
     """Trust in [0, 1] of each client, (N,), from the cosines of the histories.
 
     A client whose history is opposed or orthogonal to all others is trusted fully.
@@ -50,12 +50,12 @@ def trust(cosines_NN: torch.Tensor, confidence: float = 1) -> torch.Tensor:
     return (confidence * (torch.logit(alpha_N) + 0.5)).clamp(0, 1)
 
 
-def _history(updates: Gathered, index: int, memory: Memory) -> Update:
-    """The sum of a client's updates with this round's, in the place of its update."""
+def _history(updates: RoundUpdates, index: int, memory: Tensors) -> WeightedUpdate:
+    """The sum of a client's updates, this round's included, in the place of its update."""
     update = updates.updates[index]
     sums = {name: memory.get(_key(update.client_id, name), 0) + tensor for name, tensor in updates.row(index).items()}
     kept = {name: tensor.float() for name, tensor in sums.items()}
-    return Update(client_id=update.client_id, delta=kept, num_samples=update.num_samples, weight=update.weight)
+    return WeightedUpdate(client_id=update.client_id, delta=kept, num_samples=update.num_samples, weight=update.weight)
 
 
 def _key(client_id: str, name: str) -> str:

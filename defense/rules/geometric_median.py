@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import torch
 
-from defense.rules.gather import Gathered, combine
+from defense.rules.config import GeometricMedianConfig
 from defense.rules.geometry import difference_gram
+from defense.rules.round_updates import RoundUpdates
 
 
-def aggregate(
-    updates: Gathered, *, smoothing: float = 1e-6, tolerance: float = 1e-10, max_iterations: int = 1000
-) -> dict[str, torch.Tensor]:
-    """The geometric median of the updates, weighted by n w. Parameters: GeometricMedianConfig."""
+def aggregate(updates: RoundUpdates, *, settings: GeometricMedianConfig) -> dict[str, torch.Tensor]:
+    """The geometric median of the updates, weighted by n w."""
     gram_NN = difference_gram(updates)
     shares_N = start_N = updates.masses_N / updates.masses_N.sum()
-    for _ in range(max_iterations):
+    for _ in range(settings.max_iterations):
         towards_N = gram_NN @ shares_N
         lengths_N = (shares_N @ towards_N - 2 * towards_N + gram_NN.diagonal()).clamp(min=0).sqrt()
-        pulls_N = start_N / lengths_N.clamp(min=smoothing)
+        pulls_N = start_N / lengths_N.clamp(min=settings.smoothing)
         before_N, shares_N = shares_N, pulls_N / pulls_N.sum()
-        if ((shares_N - before_N).abs() <= tolerance * before_N).all():
+        if ((shares_N - before_N).abs() <= settings.tolerance * before_N).all():
             break
-    return combine(updates, shares_N)
+    return updates.combine(shares_N)

@@ -1,4 +1,4 @@
-"""Distances, cosines and choices that rules share. Unweighted: whoever is admitted counts once (CONTRACT.md, Aggregation).
+"""Distances, cosines and order statistics that rules share. Unweighted: every admitted client counts once.
 
 Norms are never expanded over float32 or over values with a common part: Gram matrices are sums over blocks in float64,
 and distances are taken between differences from one of the clients. Shapes: N clients.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from defense.rules.gather import Gathered
+from defense.rules.round_updates import RoundUpdates
+
+UNIT = 1 << 30
+"""Mass of the heaviest client. Sums of mass times n^2 must stay below 2^63: up to 92,000 clients."""
 
 
-def norms(updates: Gathered) -> torch.Tensor:
+def norms(updates: RoundUpdates) -> torch.Tensor:
     """L2 norm of each update over all tensors, (N,) float64."""
     total_N = torch.zeros(len(updates), dtype=torch.float64)
     for _, _, rows_NW in updates.blocks():
@@ -20,7 +23,7 @@ def norms(updates: Gathered) -> torch.Tensor:
     return total_N.sqrt()
 
 
-def gram(updates: Gathered, reference: int | None = None) -> torch.Tensor:
+def gram(updates: RoundUpdates, reference: int | None = None) -> torch.Tensor:
     """Inner products of the updates, or of their differences from the one at `reference`; (N, N) float64, symmetric."""
     total_NN = torch.zeros(len(updates), len(updates), dtype=torch.float64)
     for _, _, rows_NW in updates.blocks():
@@ -29,17 +32,17 @@ def gram(updates: Gathered, reference: int | None = None) -> torch.Tensor:
     return (total_NN + total_NN.T) / 2
 
 
-def difference_gram(updates: Gathered) -> torch.Tensor:
+def difference_gram(updates: RoundUpdates) -> torch.Tensor:
     """Inner products of the updates' differences from the client of median norm, (N, N) float64.
 
-    Whatever the updates have in common cancels first, and an attacker of huge norm, who cannot be that client while a
-    minority, costs the others no digits.
+    What the updates have in common cancels first, and an attacker of huge norm costs the others no digits: attackers that are
+    a minority cannot be that client.
     """
     by_norm = ordering(norms(updates))
     return gram(updates, reference=int(by_norm[(len(updates) - 1) // 2]))
 
 
-def squared_distances(updates: Gathered) -> torch.Tensor:
+def squared_distances(updates: RoundUpdates) -> torch.Tensor:
     """Squared L2 distance between any two updates, (N, N) float64; zero on the diagonal."""
     gram_NN = difference_gram(updates)
     squares_N = gram_NN.diagonal()
@@ -47,7 +50,7 @@ def squared_distances(updates: Gathered) -> torch.Tensor:
     return distances_NN.fill_diagonal_(0)
 
 
-def cosines(updates: Gathered) -> torch.Tensor:
+def cosines(updates: RoundUpdates) -> torch.Tensor:
     """Cosine between any two updates, (N, N) float64 in [-1, 1]; an update of zeros has cosine 0 to all."""
     gram_NN = gram(updates)
     norms_N = gram_NN.diagonal().sqrt()
@@ -74,3 +77,12 @@ def median(values: torch.Tensor) -> torch.Tensor:
     """Unweighted median along the first axis: the middle value, or the mean of the middle pair."""
     ordered, count = ascending(values), len(values)
     return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+
+
+def whole_masses(weights_N: torch.Tensor) -> torch.Tensor:
+    """Masses (N,) int64 in proportion to positive weights, the heaviest UNIT and none below 1; equal weights stay equal.
+
+    With whole numbers order statistics cut exactly between clients. Summed in floating point, n weights of 0.1 are not n times
+    0.1, and a client that should be trimmed would keep a sliver of mass that an outlier of any size could use.
+    """
+    return (weights_N / weights_N.max() * UNIT).round().long().clamp(min=1)

@@ -1,21 +1,21 @@
 """Krum (Blanchard, El Mhamdi, Guerraoui and Stainer, NeurIPS 2017, arXiv 1703.02757, section 4).
 
 The score of a client is the sum of the SQUARED L2 distances to its n - f - 2 nearest OTHERS; the client of lowest score
-is the aggregate. Of equal scores the lowest client id wins. The paper needs n >= 2f + 3; where fewer clients are
-admitted and f = 0, the nearest other counts, of which there may be none.
+is the aggregate. Of equal scores the lowest client id wins. The paper needs n >= 2f + 3. Where fewer clients are admitted
+and f = 0, the nearest other client counts, if there is one.
 """
 
 from __future__ import annotations
 
 import torch
 
-from defense.rules.gather import Gathered, mean_of
 from defense.rules.geometry import ascending, lowest, squared_distances
+from defense.rules.round_updates import RoundUpdates
 
 
-def aggregate(updates: Gathered, *, f: int) -> dict[str, torch.Tensor]:
+def aggregate(updates: RoundUpdates, *, f: int) -> dict[str, torch.Tensor]:
     """The update of lowest score, as it is."""
-    return mean_of(updates, lowest(scores(squared_distances(updates), f), 1))
+    return updates.mean_of(lowest(scores(squared_distances(updates), f), 1))
 
 
 def scores(distances_NN: torch.Tensor, f: int) -> torch.Tensor:

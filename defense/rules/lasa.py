@@ -2,32 +2,34 @@
 
 Each update is clipped to the median norm of all and loses its smallest values. Then for every tensor by itself (the
 paper's layer) two figures of a client are compared with the clients' median, in standard deviations: the norm, and the
-purity of signs, (1 + (positive - negative) / (positive + negative)) / 2. Who is farther away than the radius in either is
-left out of that tensor's mean, which is weighted by n w; when no one is left, all count.
+purity of signs, (1 + (positive - negative) / (positive + negative)) / 2. A client farther away than the radius in either is
+left out of that tensor's mean, which is weighted by n w. If that leaves no client, all count.
 """
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import torch
 
-from defense.rules.gather import Gathered
+from defense.rules.config import LasaConfig
 from defense.rules.geometry import median, norms
+from defense.rules.round_updates import RoundUpdates
 
 _ROUNDING = 1e-12
-"""A mixed update's values are summed in one order for the threshold and in another to be compared with it."""
+"""Relative. A mixed update's values are summed in one order for the threshold and in another for the comparison with it."""
 _SLACK = 1e-9
-"""Two clients are one standard deviation from their median exactly, so that rounding would decide which of them counts."""
+"""Relative. Two clients are exactly one standard deviation from their median, so rounding would decide which of them counts."""
 
 
-def aggregate(
-    updates: Gathered, *, sparsity: float = 0.3, norm_radius: float = 1, sign_radius: float = 1
-) -> dict[str, torch.Tensor]:
-    """The mean, tensor by tensor, of the clipped, sparsified updates that pass. Parameters: LasaConfig."""
+def aggregate(updates: RoundUpdates, *, settings: LasaConfig) -> dict[str, torch.Tensor]:
+    """The mean, tensor by tensor, of the clipped, sparsified updates that pass."""
     norms_N = norms(updates)
     limit = median(norms_N)
     clip_N1 = torch.where(norms_N > limit, limit / norms_N, 1.0)[:, None]
-    least_N1 = torch.tensor([[_least_kept(updates.row(index), sparsity)] for index in range(len(updates))], dtype=torch.float64)
+    least = [[_least_kept(updates.row(index), settings.sparsity)] for index in range(len(updates))]
+    least_N1 = torch.tensor(least, dtype=torch.float64)
 
     def kept_NW(name: str, part: slice) -> torch.Tensor:
         rows_NW = updates.rows_NW(name, part)
@@ -36,9 +38,9 @@ def aggregate(
     result = {}
     for name in updates.names:
         blocks = [_figures(kept_NW(name, part)) for part in updates.parts(name)]
-        squares_N, positive_N, negative_N = (sum(figures) for figures in zip(*blocks, strict=True))
+        squares_N, positive_N, negative_N = (reduce(torch.add, figures) for figures in zip(*blocks, strict=True))
         purity_N = sign_purity(positive_N, negative_N)
-        passes_N = near_median(squares_N.sqrt(), norm_radius) & near_median(purity_N, sign_radius)
+        passes_N = near_median(squares_N.sqrt(), settings.norm_radius) & near_median(purity_N, settings.sign_radius)
         masses_N = updates.masses_N * passes_N if passes_N.any() else updates.masses_N
         shares_N = masses_N / masses_N.sum()
         result[name] = torch.cat([shares_N @ kept_NW(name, part) for part in updates.parts(name)]).reshape(updates.shape(name))

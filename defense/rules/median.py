@@ -10,16 +10,15 @@ from __future__ import annotations
 import torch
 
 from defense.rules import geometry
-from defense.rules.gather import Gathered, by_coordinate
-from defense.rules.masses import whole_masses
+from defense.rules.round_updates import RoundUpdates
 
 
-def aggregate(updates: Gathered) -> dict[str, torch.Tensor]:
+def aggregate(updates: RoundUpdates) -> dict[str, torch.Tensor]:
     """The weighted median of every coordinate; no client's number of samples counts."""
-    masses_N = whole_masses(updates.weights_N)
+    masses_N = geometry.whole_masses(updates.weights_N)
     if masses_N.eq(masses_N[0]).all():
-        return by_coordinate(updates, geometry.median)
-    return by_coordinate(updates, lambda rows_NW: weighted_median(rows_NW, masses_N))
+        return updates.by_coordinate(geometry.median)
+    return updates.by_coordinate(lambda rows_NW: weighted_median(rows_NW, masses_N))
 
 
 def weighted_median(rows_NW: torch.Tensor, masses_N: torch.Tensor) -> torch.Tensor:

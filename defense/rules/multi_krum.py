@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 
-from defense.rules.gather import Gathered, mean_of
 from defense.rules.geometry import lowest, squared_distances
 from defense.rules.krum import scores
+from defense.rules.round_updates import RoundUpdates
 
 
-def aggregate(updates: Gathered, *, f: int) -> dict[str, torch.Tensor]:
+def aggregate(updates: RoundUpdates, *, f: int) -> dict[str, torch.Tensor]:
     """The weighted mean of the n - f updates of lowest score."""
-    return mean_of(updates, lowest(scores(squared_distances(updates), f), len(updates) - f))
+    return updates.mean_of(lowest(scores(squared_distances(updates), f), len(updates) - f))

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import torch
 
-from defense.rules.gather import Gathered
 from defense.rules.geometry import ordering, squared_distances
+from defense.rules.round_updates import RoundUpdates
 
 
-def mix(updates: Gathered, *, f: int) -> Gathered:
+def mix(updates: RoundUpdates, *, f: int) -> RoundUpdates:
     """The updates with each replaced by its mixture."""
     return replace(updates, mixing_NN=mixing(squared_distances(updates), updates.masses_N, f))
 

@@ -2,14 +2,14 @@
 Reweighting", arXiv 1912.11464, section 3), one reweighting of iteratively reweighted least squares, IRLS.
 
 In each coordinate the clients' values are put in order and a line is fitted through value against rank by repeated
-medians (Siegel 1982). With s = 1.4826 (1 + 5 / (n - 1)) times the median residual, the smallest left out, and the leverage
-h of a rank, a residual r is trusted by min(1, K sqrt(1 - h) s / |r|) with K = lambda sqrt(2 / n). A value trusted below the
-threshold is replaced by the line's. The trust of a client is the sum over all coordinates of its trust there times the
+medians (Siegel 1982). s is 1.4826 (1 + 5 / (n - 1)) times the median of the residuals without the smallest, and h the leverage
+of a rank. A residual r has the trust min(1, K sqrt(1 - h) s / |r|) with K = lambda sqrt(2 / n). The line's value replaces a value
+whose trust is below the threshold. The trust of a client is the sum over all coordinates of its trust there times the
 coordinate's standard deviation of trust; divided by the largest and squared, it multiplies n w in the mean.
 
 The line's intercept is the median of value minus slope times rank, Siegel's; the authors' code has the median value minus slope
-times the median rank. A residual within float32's rounding of the largest value is none, where their code adds 1e-7 to s. Two
-clients and less make no line: a plain mean. The slopes take time quadratic in the number of clients.
+times the median rank. A residual within float32's rounding of the largest value counts as 0, where their code adds 1e-7 to s. Two
+clients or fewer make no line: a plain mean. The slopes take time quadratic in the number of clients.
 """
 
 from __future__ import annotations
@@ -18,32 +18,33 @@ import math
 
 import torch
 
-from defense.rules.gather import Gathered, by_coordinate, mean
+from defense.rules.config import ResidualConfig
 from defense.rules.geometry import ascending, median, ordering
+from defense.rules.round_updates import RoundUpdates
 
 _ROUNDING = 1e-6
 
 
-def aggregate(updates: Gathered, *, confidence: float = 2, threshold: float = 0.05) -> dict[str, torch.Tensor]:
-    """The mean of the corrected updates, weighted by n w times the clients' trust. Parameters: ResidualConfig."""
+def aggregate(updates: RoundUpdates, *, settings: ResidualConfig) -> dict[str, torch.Tensor]:
+    """The mean of the corrected updates, weighted by n w times the clients' trust."""
     if len(updates) < 3:
-        return mean(updates, updates.masses_N)
+        return updates.mean()
     trust_N = torch.zeros(len(updates), dtype=torch.float64)
     slopes = []
     for _, _, rows_NW in updates.blocks():
         slopes.append(repeated_median_slope(ascending(rows_NW)))
-        trust_NW, _ = judge(rows_NW, slopes[-1], confidence)
+        trust_NW, _ = judge(rows_NW, slopes[-1], settings.confidence)
         trust_N += (trust_NW * trust_NW.std(0)).sum(1)
     largest = trust_N.max()
     masses_N = updates.masses_N * (trust_N / largest).square() if largest > 0 else updates.masses_N
     shares_N, next_slope = masses_N / masses_N.sum(), iter(slopes)
-    return by_coordinate(updates, lambda rows_NW: shares_N @ correct(rows_NW, next(next_slope), confidence, threshold))
+    return updates.by_coordinate(lambda rows_NW: shares_N @ correct(rows_NW, next(next_slope), settings))
 
 
-def correct(rows_NW: torch.Tensor, slope_W: torch.Tensor, confidence: float, threshold: float) -> torch.Tensor:
-    """The values (N, W), of which those that are trusted too little are replaced by the line's."""
-    trust_NW, line_NW = judge(rows_NW, slope_W, confidence)
-    return torch.where(trust_NW < threshold, line_NW, rows_NW)
+def correct(rows_NW: torch.Tensor, slope_W: torch.Tensor, settings: ResidualConfig) -> torch.Tensor:
+    """The values (N, W); the line's value replaces each that is trusted too little."""
+    trust_NW, line_NW = judge(rows_NW, slope_W, settings.confidence)
+    return torch.where(trust_NW < settings.threshold, line_NW, rows_NW)
 
 
 def judge(rows_NW: torch.Tensor, slope_W: torch.Tensor, confidence: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,20 +1,19 @@
 """Coordinate-wise trimmed mean (Yin, Chen, Ramchandran and Bartlett, ICML 2018, arXiv 1803.01498, definition 2), weighted by w.
 
 Every client carries the mass w. In each coordinate the values are sorted, the share f/n of the total mass is cut from
-either end, and the mean of what is left is taken by mass; a client at a cut keeps the part of its mass that lies inside.
-With equal weights: the f lowest and the f highest values are dropped, and the others' plain mean is taken.
+either end, and the rest is averaged by mass; a client at a cut keeps the part of its mass that lies inside.
+With equal weights: the f lowest and the f highest values are dropped, and the others are averaged.
 """
 
 from __future__ import annotations
 
 import torch
 
-from defense.rules.gather import Gathered, by_coordinate
-from defense.rules.geometry import ascending, ordering
-from defense.rules.masses import UNIT, whole_masses
+from defense.rules.geometry import UNIT, ascending, ordering, whole_masses
+from defense.rules.round_updates import RoundUpdates
 
 
-def aggregate(updates: Gathered, *, f: int) -> dict[str, torch.Tensor]:
+def aggregate(updates: RoundUpdates, *, f: int) -> dict[str, torch.Tensor]:
     """The weighted trimmed mean of every coordinate; no client's number of samples counts.
 
     Raises:
@@ -24,8 +23,8 @@ def aggregate(updates: Gathered, *, f: int) -> dict[str, torch.Tensor]:
         raise ValueError(f"a mean of {len(updates)} clients cannot be trimmed of f={f} on either side")
     masses_N = whole_masses(updates.weights_N)
     if masses_N.eq(masses_N[0]).all():
-        return by_coordinate(updates, lambda rows_NW: ascending(rows_NW)[f : len(updates) - f].mean(0))
-    return by_coordinate(updates, lambda rows_NW: weighted_trimmed_mean(rows_NW, masses_N, f))
+        return updates.by_coordinate(lambda rows_NW: ascending(rows_NW)[f : len(updates) - f].mean(0))
+    return updates.by_coordinate(lambda rows_NW: weighted_trimmed_mean(rows_NW, masses_N, f))
 
 
 def weighted_trimmed_mean(rows_NW: torch.Tensor, masses_N: torch.Tensor, f: int) -> torch.Tensor:

@@ -1,37 +1,23 @@
-"""Classifiers of features: each has `score(features) -> P(malicious)` and `files()`, and is loaded from those files.
+"""The table of classifiers. A new one is a file beside these whose `SPEC` stands in the table.
 
-A row is scored by itself in a fixed order, so a score does not depend on what else is scored in the same call.
+If it has settings, `probe.config.ProbeTraining` holds them in a field of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from probe.classifiers import boosted, layerwise, linear
+from probe.classifiers.base import ClassifierSpec
 
-import numpy as np
-
-from probe.classifiers.boosted import BoostedProbe
-from probe.classifiers.layerwise import LayerwiseProbe
-from probe.classifiers.linear import LinearProbe
+CLASSIFIERS: dict[str, ClassifierSpec] = {spec.name: spec for spec in (linear.SPEC, layerwise.SPEC, boosted.SPEC)}
+"""Classifier name in `probe.json` -> what the rest of the package knows of it."""
 
 
-class Classifier(Protocol):
-    """From features to probabilities."""
-
-    def score(self, features: np.ndarray) -> np.ndarray:
-        """P(malicious) (n,) float64 of features (n, d)."""
-
-    @property
-    def num_values(self) -> int:
-        """d."""
-
-    def files(self) -> dict[str, bytes]:
-        """File name -> content; safetensors or UBJSON, never a pickle."""
-
-
-LOADERS: dict[str, Callable[[Mapping[str, bytes]], Classifier]] = {
-    "linear": LinearProbe.load,
-    "layerwise": LayerwiseProbe.load,
-    "xgboost": BoostedProbe.load,
-}
-"""Classifier name in `probe.json` -> from its files to the classifier. Each raises ValueError on unusable content."""
+def select(choice: str, feature: str | None) -> ClassifierSpec:
+    """The classifier for `probe.classifier` and `probe.feature` (None: not set); raises ValueError when none goes with both."""
+    for spec in CLASSIFIERS.values():
+        if spec.choice == choice and (feature is None or feature in spec.features):
+            return spec
+    known = "; ".join(f"{spec.choice} with {', '.join(spec.features)}" for spec in CLASSIFIERS.values())
+    raise ValueError(
+        f"classifier={choice} cannot be fitted to feature={feature}; set probe.classifier and probe.feature to one of {known}"
+    )

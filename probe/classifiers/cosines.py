@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from probe.classifiers.numbers import NUMBERS_FILE, as_sizes, read_numbers, write_numbers
+from probe.samples import Samples
 
 _MOST_FOLDS = 4
 
@@ -29,7 +30,7 @@ class ClassMeans:
         return np.array(rows, dtype=np.float32).reshape(len(features), 2 * len(self.sizes))
 
     def files(self) -> dict[str, bytes]:
-        """See `probe.classifiers`."""
+        """File name -> content."""
         return write_numbers({"means": self.means, "sizes": np.array(self.sizes)})
 
     @staticmethod
@@ -46,13 +47,8 @@ class ClassMeans:
         return self.means.shape[1]
 
 
-def fit_means(features: np.ndarray, labels: np.ndarray, sizes: Sequence[int], rows: np.ndarray | None = None) -> ClassMeans:
-    """Mean of each class (n, d -> 2, d), each block divided by its L2 norm.
-
-    Args:
-        rows: (n,) mask of the samples to average; None: all.
-    """
-    rows = np.ones(len(labels), dtype=bool) if rows is None else rows
+def fit_means(features: np.ndarray, labels: np.ndarray, sizes: Sequence[int], rows: np.ndarray) -> ClassMeans:
+    """Mean of each class over the rows of a mask (n,), features (n, d) -> (2, d); each block divided by its L2 norm."""
     means = np.stack([_mean(features, np.flatnonzero(rows & (labels == label))) for label in (0, 1)])
     for end, size in zip(np.cumsum(sizes), sizes, strict=True):
         block = means[:, end - size : end]
@@ -61,9 +57,7 @@ def fit_means(features: np.ndarray, labels: np.ndarray, sizes: Sequence[int], ro
     return ClassMeans(means.astype(np.float32), tuple(sizes))
 
 
-def cross_fitted_cosines(
-    features: np.ndarray, labels: np.ndarray, clients: np.ndarray, sizes: Sequence[int], rows: np.ndarray
-) -> tuple[np.ndarray, ClassMeans]:
+def cross_fitted_cosines(samples: Samples, sizes: Sequence[int], rows: np.ndarray) -> tuple[np.ndarray, ClassMeans]:
     """Cosines (n, 2 x number of blocks) to means that leave out the sample's own client, and the means of all `rows`.
 
     A sample lies nearer to a mean that it is part of than any new sample will, and trees that learn from such cosines fail
@@ -72,9 +66,9 @@ def cross_fitted_cosines(
     `rows` are compared with the means of all rows.
 
     Args:
-        clients: (n,) the client of each sample.
         rows: (n,) mask of the samples that the means are made of; at least one client of each class.
     """
+    features, labels, clients = samples.features, samples.labels, samples.clients
     means = fit_means(features, labels, sizes, rows)
     cosines = means.cosines(features)
     members = [np.unique(clients[rows & (labels == label)]) for label in (0, 1)]

@@ -1,9 +1,10 @@
 """Malformed messages against real actors: `python -m tests.benchmarks.fuzz_admission --cases 10000`.
 
-Three clients of the embedded world train once. Then round after round they are submitted as they are, with malformed
-messages thrown in before, between and after them: to the probe among the step deltas, to the aggregator among the
-updates. Every malformed message must be refused with a reason, no actor may raise or die, and what the round makes of
-the three clients must be, to the bit, what it makes of them undisturbed. The last line is a JSON object.
+Three clients of the embedded world train once. Then round after round, at every level in turn, they deliver what they have
+trained, with malformed messages thrown in before, between and after: to the probe among the step deltas, to the aggregator
+among the updates. Every malformed message must be refused with a reason, no actor may raise or die, no actor may read a
+refused update, and what the round makes of the three clients must be, to the bit, what it makes of them undisturbed. The last
+line is a JSON object.
 """
 
 from __future__ import annotations
@@ -14,38 +15,45 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TypeVar
 
 import ray
 from ray.exceptions import RayError
 
 from actors import AggregatorActor, AggregatorConfig, ClientActor, ProbeActor, TrainTask
-from actors.canary import CanaryActor
-from actors.gathering import Reading
-from actors.messages import Admission, AggregatorState, LoRAUpdate, ProbeClose, ProbeScore, RoundReport, StepDelta
+from actors.messages import (
+    AdapterLayout,
+    Admission,
+    AggregatorState,
+    ClientEvidence,
+    LoRAUpdate,
+    ProbeScore,
+    Reading,
+    StepDelta,
+)
+from actors.server_data import CanaryActor, ValidationActor
 from actors.wire import decode_message, decode_tensors
-from cluster import load_config, prepare_sources
+from cluster import RunConfig, load_config, prepare_sources
 from cluster.data.sources import Sources
-from defense.admission import OpenRound, Reason
-from defense.levels import READS
+from defense.admission.checks import OpenRound, Reason
+from defense.levels import LEVELS
 from tests.malformed import DELTAS, LAST_STEPS, UPDATES, Delivery
 
 HONEST = ("client-000", "client-001", "client-002")
-PLACES = ("a", *HONEST)
-"""An attacker's id begins with one of these, so that it is submitted before all honest clients or after one of them."""
-ATTACKERS = tuple(f"{place}-attacker-{i:02d}" for place in PLACES for i in range(40))
-"""Each submits once in a round, since a second update would be a duplicate whatever it holds."""
-STRANGERS = tuple(f"{place}-stranger" for place in PLACES)
+ATTACKERS = tuple(f"{place}-attacker-{i:02d}" for place in ("a", *HONEST) for i in range(40))
+"""Before all honest clients and after each, in order of id. Each delivers once in a round: a second update is a duplicate."""
+STRANGERS = ("a-stranger", "client-001-stranger")
 SAMPLED = sorted([*HONEST, *ATTACKERS])
 CASES_PER_ROUND, LARGEST_BATCH, TIMEOUT_S = 80, 8, 120.0
 SETTINGS = ("clients.count=3", "clients.malicious=1")
-VALID = "nothing wrong but the sender"
+VALID, AGAIN = "nothing wrong but the sender", "sent again"
 NOT_THROUGH_RAY = ("a memoryview", "a bytearray")
 """Ray cannot send the one and hands over the other as bytes."""
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,9 @@ class Sent:
     """A message on its way to an actor."""
 
     sender: str
-    payload: Any
-    last: Any = None
-    """The last step delta, with an update for the aggregator."""
+    payload: object
+    last: object = None
+    """The last step delta, with an update."""
     area: str = ""
     """Empty: an honest client's."""
     kind: str = ""
@@ -70,7 +78,7 @@ class Trained:
     updates: Mapping[str, bytes]
 
     def delivery(self, sender: str, like: str, expected: OpenRound) -> Delivery:
-        """What a client would hand in if it had trained what `like` has."""
+        """What a client would deliver if it had trained what `like` has."""
         update, last = decode_message(self.updates[like], LoRAUpdate), decode_message(self.deltas[like][-1], StepDelta)
         return Delivery(update, last, decode_tensors(self.adapter), expected).signed(sender)
 
@@ -85,56 +93,40 @@ class Attack:
 
     def __init__(self, trained: Trained, seed: int) -> None:
         self._trained, self._rng = trained, Random(seed)
-        areas = [("update", UPDATES), ("stranger", [VALID, *UPDATES]), ("again", [VALID, *UPDATES])]
-        scored = [kind for kind in UPDATES if UPDATES[kind].reason is not Reason.BAD_COUNT]  # that is the aggregator's to check
-        self._updates = self._deals(*areas)
-        self._updates_and_pairs = self._deals(*areas, ("last step", LAST_STEPS), ("last step", LAST_STEPS))
-        self._deltas = self._deals(("step delta", ["sent again", *DELTAS]))
-        self._scored = self._deals(("update to the probe", ["sent again", *scored]))
+        whole = [(area, kind) for area in ("update", "update", "stranger") for kind in UPDATES]
+        whole += [("stranger", VALID), *[("again", VALID)] * 8]  # a second update is a duplicate whatever it holds
+        self._updates = self._deal(whole)
+        self._updates_and_pairs = self._deal([*whole, *[("last step", kind) for kind in LAST_STEPS] * 2])
+        self._deltas = self._deal([("step delta", kind) for kind in (AGAIN, *DELTAS)])
 
-    def _deals(self, *areas: tuple[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-        return endless([(area, kind) for area, kinds in areas for kind in kinds if kind not in NOT_THROUGH_RAY], self._rng)
+    def _deal(self, cases: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        return endless([case for case in cases if case[1] not in NOT_THROUGH_RAY], self._rng)
 
-    def submissions(self, place: str, number: int, expected: OpenRound, level: str) -> Iterator[Sent]:
-        """Updates to submit right after the honest client `place`."""
-        newcomers = iter([name for name in ATTACKERS if name.startswith(f"{place}-")])
-        deals = self._updates_and_pairs if READS[level] in ("real", "shadow") else self._updates
-        for _ in range(number):
-            area, kind = next(deals)
-            area = "stranger" if area == "again" and place not in HONEST else area
-            sender = {"again": place, "stranger": f"{place}-stranger"}.get(area) or next(newcomers)
+    def among_updates(self, number: int, expected: OpenRound, *, pairs: bool) -> list[Sent]:
+        """The honest clients' updates with others among them; `pairs`: also some whose last step delta is not theirs."""
+        rng, attackers = self._rng, iter(self._rng.sample(ATTACKERS, len(ATTACKERS)))
+        messages = [Sent(name, self._trained.updates[name], self._trained.deltas[name][-1]) for name in HONEST]
+        for area, kind in (next(self._updates_and_pairs if pairs else self._updates) for _ in range(number)):
+            first = rng.choice([place for place, sent in enumerate(messages) if not sent.area]) if area == "again" else -1
+            sender = {"again": messages[first].sender, "stranger": rng.choice(STRANGERS)}.get(area) or next(attackers)
             delivery = self._delivery(sender, expected)
-            if area == "last step":
-                update, last = LAST_STEPS[kind](delivery, self._rng)
-            else:
-                update, last = delivery.payloads
-                update = update if kind == VALID else UPDATES[kind].make(delivery.valid_update, self._rng)
-            yield Sent(sender, update, last, area, kind)
+            update, last = LAST_STEPS[kind](delivery, rng) if area == "last step" else delivery.payloads
+            if area != "last step" and kind != VALID:
+                update = UPDATES[kind].make(delivery.valid_update, rng)
+            messages.insert(rng.randint(first + 1, len(messages)), Sent(sender, update, last, area, kind))
+        return messages
 
     def among_deltas(self, number: int, expected: OpenRound) -> list[Sent]:
         """The honest clients' step deltas with others among them."""
-        make = lambda sent, kind: DELTAS[kind].make(sent.valid_last, self._rng)  # noqa: E731
-        return self._among(self._trained.step_deltas(), number, self._deltas, make, expected)
-
-    def among_updates(self, number: int, expected: OpenRound) -> list[Sent]:
-        """The honest clients' updates with others among them."""
-        make = lambda sent, kind: UPDATES[kind].make(sent.valid_update, self._rng)  # noqa: E731
-        honest = [Sent(name, self._trained.updates[name]) for name in HONEST]
-        return self._among(honest, number, self._scored, make, expected)
-
-    def _among(
-        self, honest: list[Sent], number: int, deals: Iterator, make: Callable[[Delivery, str], Any], expected: OpenRound
-    ) -> list[Sent]:
-        messages = list(honest)
-        for area, kind in (next(deals) for _ in range(number)):
-            if kind == "sent again":
-                first = self._rng.choice([place for place, sent in enumerate(messages) if not sent.area])
-                place, sent = self._rng.randint(first + 1, len(messages)), replace(messages[first], area=area, kind=kind)
+        rng, messages = self._rng, self._trained.step_deltas()
+        for area, kind in (next(self._deltas) for _ in range(number)):
+            if kind == AGAIN:
+                first = rng.choice([place for place, sent in enumerate(messages) if not sent.area])
+                sent = replace(messages[first], area=area, kind=kind)
             else:
-                sender = self._rng.choice([*ATTACKERS, *STRANGERS])
-                payload = make(self._delivery(sender, expected), kind)
-                place, sent = self._rng.randint(0, len(messages)), Sent(sender, payload, None, area, kind)
-            messages.insert(place, sent)
+                first, sender = -1, rng.choice([*ATTACKERS, *STRANGERS])
+                sent = Sent(sender, DELTAS[kind].make(self._delivery(sender, expected).valid_last, rng), None, area, kind)
+            messages.insert(rng.randint(first + 1, len(messages)), sent)
         return messages
 
     def _delivery(self, sender: str, expected: OpenRound) -> Delivery:
@@ -149,7 +141,7 @@ class Attack:
             begin += size
 
 
-def endless(items: Sequence[Any], rng: Random) -> Iterator[Any]:
+def endless(items: Sequence[_Item], rng: Random) -> Iterator[_Item]:
     """All items in a shuffled order, again and again."""
     while True:
         yield from rng.sample(items, len(items))
@@ -159,27 +151,32 @@ def endless(items: Sequence[Any], rng: Random) -> Iterator[Any]:
 class Tally:
     """What became of the cases."""
 
-    totals: Counter = field(default_factory=Counter)
-    kinds: Counter = field(default_factory=Counter)
-    reasons: Counter = field(default_factory=Counter)
+    totals: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By area and reason."""
 
-    def judge(self, sent: Sent, answer: Any) -> None:
-        """Count an answer: refused with a reason of the enumeration, accepted, or an error in place of an answer."""
-        told = "" if isinstance(answer, Exception) else answer.reason if isinstance(answer, Admission) else answer.refusal
-        reason = (told or "").partition(":")[0]
-        verdict = "crashes" if isinstance(answer, Exception) else "refused" if reason in set(Reason) else "accepted"
+    def judge(self, sent: Sent, answer: object, others: Sequence[object] = ()) -> None:
+        """Count an answer: refused with a reason of the enumeration, accepted, or an error in place of an answer.
+
+        Args:
+            others: What the other actors say of a refused update: None, for they do not read it.
+        """
+        refusal = answer.reason if isinstance(answer, Admission) else answer.refusal if isinstance(answer, ProbeScore) else None
+        reason = (refusal or "").partition(":")[0]
+        verdict = "refused" if reason in set(Reason) and not any(others) else "accepted"
+        verdict = "crashes" if any(isinstance(item, Exception) for item in (answer, *others)) else verdict
         self.totals.update(["cases", verdict])
         self.kinds[f"last step: {sent.kind}" if sent.area == "last step" else sent.kind] += 1
         self.reasons[sent.area, reason] += 1
         if verdict != "refused":
-            print(f"{verdict}: {sent.area}, {sent.kind}: {answer!r:.300}", flush=True)
+            print(f"{verdict}: {sent.area}, {sent.kind}: {(answer, *others)!r:.300}", flush=True)
 
 
 class Server:
     """The actors that judge, and for each level the state that rounds start from."""
 
-    def __init__(self, trained: Trained, config: Any, sources: Sources, layout: Any) -> None:
+    def __init__(self, trained: Trained, config: RunConfig, sources: Sources, layout: AdapterLayout) -> None:
         self._trained, self._config, self._sources, self._layout = trained, config, sources, layout
         self._adapter = ray.put(trained.adapter)
         self._starts: dict[str, AggregatorState] = {}
@@ -187,10 +184,15 @@ class Server:
         self._start()
 
     def _start(self) -> None:
-        config = AggregatorConfig(training=self._config.training, defense=self._config.defense)
-        self._aggregator = AggregatorActor.remote(config, self._layout, self._trained.adapter)
-        self._probe = ProbeActor.remote(self._sources.probe_path, self._layout)
-        self._canary = CanaryActor.remote(self._sources.model, self._config.lora, self._sources.canary_path, 64)
+        config, sources = self._config, self._sources
+        aggregator = AggregatorConfig(training=config.training, defense=config.defense)
+        self._aggregator = AggregatorActor.remote(aggregator, self._layout, self._trained.adapter)
+        self._probe = ProbeActor.remote(sources.probe_path, self._layout)
+        data = sources.model, config.lora
+        self._server_data = {
+            "canary": CanaryActor.remote(*data, sources.canary_path, 64),
+            "validation": ValidationActor.remote(*data, sources.validation_path, config.training, seed=0, trains=True),
+        }
 
     def prepare(self, level: str, attack: Attack) -> None:
         """A first round, whose trust all others start from, and one that nobody disturbs."""
@@ -207,59 +209,73 @@ class Server:
             print(f"a round at level {level} ended differently", flush=True)
 
     def _round(self, level: str, attack: Attack, cases: int, tally: Tally) -> tuple:
+        """All that the honest clients and the next round see of a round, floats to the bit; and that others weigh nothing."""
+        signal = LEVELS[level].reads
+        weighs_steps, reader = signal in ("real", "shadow"), self._server_data.get(signal or "")
         ray.get(self._aggregator.restore.remote(self._starts[level]))
         expected = ray.get(self._aggregator.open_round.remote(0, SAMPLED, self._config.learning_rate(0)))
-        ray.get([actor.open_round.remote(expected, self._adapter) for actor in (self._probe, self._canary)])
+        ray.get([actor.open_round.remote(expected, self._adapter) for actor in (self._probe, reader) if actor is not None])
         try:
-            scores = self._score(level, attack, expected, cases // 2, tally)
-            self._submit(level, attack, expected, cases - cases // 2, scores, tally)
-            ends = self._aggregator.close_round.remote(), self._aggregator.state.remote(), self._probe.close_round.remote()
-            return outcome(*ray.get(list(ends)), scores)
+            num_deltas = cases // 2 if weighs_steps else 0
+            scores = self._score(attack, attack.among_deltas(num_deltas, expected), tally) if weighs_steps else {}
+            read = {"update": self._probe.score_update}.get(signal, reader.measure if reader is not None else None)
+            updates = attack.among_updates(cases - num_deltas, expected, pairs=weighs_steps)
+            evidence = self._admit(updates, read, scores, tally)
+            ends = (
+                self._aggregator.close_round.remote(evidence),
+                self._aggregator.state.remote(),
+                self._probe.close_round.remote(),
+            )
+            report, state, closed = ray.get(list(ends))
         except RayError as error:  # a case that did this has been counted
             self._start()
             return (repr(error),)
+        own = [repr(row) for row in report.clients if row.client_id in HONEST]
+        others = {(r.admitted, r.weight, r.share, r.reason is None) for r in report.clients if r.client_id not in HONEST}
+        found = repr([(item.scores, item.readings) for item in evidence])
+        verdict = report.outcome, report.why, report.mean_weight
+        return state, json.dumps(state.trust, sort_keys=True), verdict, own, others, repr(closed.drift), found
 
-    def _score(self, level: str, attack: Attack, expected: OpenRound, cases: int, tally: Tally) -> dict[str, list[Reading]]:
-        """Send the honest clients' evidence to the probe, and others'; returns the honest clients' scores."""
-        if level in ("live", "canary"):
-            judge = self._probe.score_update if level == "live" else self._canary.measure
-            messages = attack.among_updates(cases, expected)
-            refs = [judge.remote(sent.sender, sent.payload) for sent in messages]
-        else:
-            messages = attack.among_deltas(cases, expected)
-            refs = [ref for batch in attack.batches(messages) for ref in self._score_batch(batch)]
-        scores: dict[str, list[Reading]] = {name: [] for name in HONEST}
+    def _score(self, attack: Attack, messages: Sequence[Sent], tally: Tally) -> dict[str, list[ProbeScore]]:
+        """Send step deltas to the probe; returns the honest clients' scores."""
+        refs = [ref for batch in attack.batches(messages) for ref in self._score_batch(batch)]
+        scores: dict[str, list[ProbeScore]] = {name: [] for name in HONEST}
         for sent, answer in zip(messages, map(answer_of, refs), strict=True):
             if sent.area:
                 tally.judge(sent, answer)
-            elif isinstance(answer, Exception):  # as the driver has it
-                scores[sent.sender].append(ProbeScore(client_id=sent.sender, failure=repr(answer)))
-            else:
-                scores[sent.sender].append(answer)
+            else:  # a failure as the driver has it
+                failed = isinstance(answer, Exception)
+                scores[sent.sender].append(ProbeScore(client_id=sent.sender, failure=repr(answer)) if failed else answer)
         return scores
 
-    def _score_batch(self, batch: Sequence[Sent]) -> list[Any]:
+    def _score_batch(self, batch: Sequence[Sent]) -> list[ray.ObjectRef]:
         if len(batch) == 1:
             return [self._probe.score.remote(batch[0].sender, batch[0].payload)]
         score = self._probe.score_batch.options(num_returns=len(batch))
         return score.remote([sent.sender for sent in batch], *(sent.payload for sent in batch))
 
-    def _submit(
-        self, level: str, attack: Attack, expected: OpenRound, cases: int, scores: Mapping[str, list[Reading]], tally: Tally
-    ) -> None:
-        """Submit the honest clients in order of id, and others' updates before, between and after them."""
-        submit, thrown = self._aggregator.submit, []
-        for index, place in enumerate(PLACES):
-            if place in HONEST:
-                submit.remote(place, self._trained.updates[place], self._trained.deltas[place][-1], scores[place])
-            number = cases * (index + 1) // len(PLACES) - cases * index // len(PLACES)
-            for sent in attack.submissions(place, number, expected, level):
-                thrown.append((sent, submit.remote(sent.sender, sent.payload, sent.last, scores[HONEST[0]])))
-        for sent, ref in thrown:
-            tally.judge(sent, answer_of(ref))
+    def _admit(
+        self, messages: Sequence[Sent], read, scores: Mapping[str, list[ProbeScore]], tally: Tally
+    ) -> list[ClientEvidence]:
+        """Deliver updates, and let the actor that the level asks read what is admitted; the evidence on the honest clients."""
+        asked = []
+        for sent in messages:
+            answer, update = self._aggregator.admit.remote(sent.sender, sent.payload, sent.last)
+            asked.append((sent, answer, update, [read.remote(update)] if read is not None else []))
+        evidence = []
+        for sent, answer, update, readers in asked:
+            found = [answer_of(ref) for ref in readers]
+            if sent.area:
+                tally.judge(sent, answer_of(answer), found)
+            else:
+                told = tuple(item for item in found if isinstance(item, ProbeScore))
+                readings = tuple(item for item in found if isinstance(item, Reading))
+                own = (*scores.get(sent.sender, ()), *told)
+                evidence.append(ClientEvidence(client_id=sent.sender, update=update, scores=own, readings=readings))
+        return sorted(evidence, key=lambda item: item.client_id)
 
 
-def answer_of(ref: Any) -> Any:
+def answer_of(ref: ray.ObjectRef) -> object:
     """The answer, or the error in its place."""
     try:
         return ray.get(ref, timeout=TIMEOUT_S)
@@ -267,18 +283,10 @@ def answer_of(ref: Any) -> Any:
         return error
 
 
-def outcome(report: RoundReport, state: AggregatorState, closed: ProbeClose, scores: Mapping[str, list[Reading]]) -> tuple:
-    """All that the honest clients and the next round see of a round, floats to the bit; and that others weigh nothing."""
-    own = [repr(row) for row in report.clients if row.client_id in HONEST]
-    others = {(row.admitted, row.weight, row.share, row.reason is None) for row in report.clients if row.client_id not in HONEST}
-    verdict = report.outcome, report.why, report.mean_weight
-    return state, json.dumps(state.trust, sort_keys=True), verdict, own, others, repr(closed.drift), repr(scores)
-
-
-def train(folder: Path) -> tuple[Trained, Any, Sources, Any]:
+def train(folder: Path) -> tuple[Trained, RunConfig, Sources, AdapterLayout]:
     """What the honest clients train, the configuration, what the server reads and the adapter's layout."""
     config = load_config(None, SETTINGS)
-    sources = prepare_sources(load_config(None, [*SETTINGS, "defense.level=shadow+canary"]), folder)
+    sources = prepare_sources(load_config(None, [*SETTINGS, "defense.level=shadow+canary+zeno"]), folder)
     client = ClientActor.remote(sources.model, config.lora, config.training)
     layout, adapter = ray.get([client.layout.remote(), client.initial_adapter.remote()])
     asked = {"round_index": 0, "base_version": 0, "seed": 0, "probe_feature": "first_layer_b"}
@@ -323,9 +331,9 @@ def main(cases: int, seed: int) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             trained, *rest = train(Path(folder))
             server, attack = Server(trained, *rest), Attack(trained, seed)
-            for level in READS:
+            for level in LEVELS:
                 server.prepare(level, attack)
-            took_s = disturb(server, attack, tally, cases, endless(list(READS), Random(seed)))
+            took_s = disturb(server, attack, tally, cases, endless(list(LEVELS), Random(seed)))
     finally:
         ray.shutdown()
     show(tally)

@@ -20,7 +20,7 @@ import torch
 from actors.messages import AdapterLayout, StepDelta
 from actors.probe import Probe, ProbeActor
 from actors.wire import encode_message
-from defense.admission import OpenRound
+from defense.admission.checks import OpenRound
 from probe.artefact import LoraProbe, save_probe
 from probe.classifiers.linear import LinearProbe
 from probe.features import extract, feature_blocks

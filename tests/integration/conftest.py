@@ -1,8 +1,12 @@
 """Builders for runs on the embedded world that are small enough for a test."""
 
+import hashlib
+import json
+import os
 import shutil
 from pathlib import Path
 
+from filelock import FileLock
 from pytest import fixture
 
 from cluster import Federation, RunResult, load_config
@@ -31,13 +35,16 @@ def forget_round(run: Path, rounds_done: int) -> None:
 
 @fixture(scope="session")
 def finished_run(local_ray, tmp_path_factory):
-    """Small runs for tests that only look at them, each made once: `finished_run("rounds=1")`."""
-    done: dict[tuple[str, ...], RunResult] = {}
+    """Small runs for tests that only look at them: `finished_run("rounds=1")`. Each is made once for all processes of pytest."""
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
     def run(*overrides: str) -> RunResult:
-        if overrides not in done:
-            done[overrides] = Federation(load_config(None, [*SMALL, *overrides]), tmp_path_factory.mktemp("small") / "run").run()
-        return done[overrides]
+        path = folder / f"run-{hashlib.sha256(' '.join(overrides).encode()).hexdigest()[:12]}"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                Federation(load_config(None, [*SMALL, *overrides]), path).run()
+        return RunResult(path, json.loads((path / "summary.json").read_text()))
 
     return run
 

@@ -91,9 +91,10 @@ def heads(tmp_path_factory):
         yield addresses, nodes["open"]
 
 
-def doctor(tmp_path: Path, address: str, token: str | None, *arguments: str) -> tuple[int, list[dict]]:
-    """Exit code and findings, from a folder in which none of our packages lie."""
-    words = [sys.executable, "-c", "from cluster.cli import main; main()", "doctor", "--json", "--address", address, *arguments]
+def doctor(tmp_path: Path, address: str | None, token: str | None, *arguments: str) -> tuple[int, list[dict]]:
+    """Exit code and findings, from a folder in which none of our packages lie; without an address of a local Ray."""
+    cluster = ["--address", address] if address else []
+    words = [sys.executable, "-c", "from cluster.cli import main; main()", "doctor", "--json", *cluster, *arguments]
     env = environment(tmp_path, token) | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.stdout, done.stderr
@@ -103,6 +104,14 @@ def doctor(tmp_path: Path, address: str, token: str | None, *arguments: str) -> 
 def of_node(findings: list[dict], index: int) -> list[dict]:
     names = list(dict.fromkeys(finding["check"] for finding in findings if finding["check"].startswith("node ")))
     return [finding for finding in findings if finding["check"] == names[index]]
+
+
+def test_a_local_ray_passes_and_ends_with_the_command(tmp_path):
+    code, findings = doctor(tmp_path, None, None)
+    details = {finding["check"]: finding["detail"] for finding in findings}
+    assert code == 0, details
+    assert "10 clients, probe per_layer" in details["model, data, prompts and probe"]
+    assert "token" in details["authentication"]  # a local Ray may ask for one; then it takes what it made itself
 
 
 def test_a_closed_head_passes_and_every_fault_of_its_nodes_is_named(heads, tmp_path):

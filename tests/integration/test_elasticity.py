@@ -12,7 +12,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from cluster import Federation, load_config
-from cluster.reporting.progress import Progress
+from cluster.reporting.callback import RunCallback
 from tests.chaos import actor_processes, start_run, wait_until
 from tests.integration.conftest import SMALL
 
@@ -21,6 +21,7 @@ SETTINGS = [
     *(setting for setting in SMALL if not setting.startswith("cluster.")),
     "rounds=400",
     "evaluation.every=400",
+    "evaluation.max_restricted=20",
     "clients.min_updates=1",
     "defense.level=live",
     "probe.refresh_every=400",
@@ -93,7 +94,8 @@ def live(tmp_path):
 def test_clients_come_and_go_with_the_room_there_is_and_nobody_waits_for_those_without(live):
     live.wait_for_clients(4)
     head = live.cluster.head_node
-    assert all(len(live.processes_on(head, kind)) == 1 for kind in ("probe", "aggregator", "evaluation", "client"))
+    kinds = ("probe", "aggregator", "evaluation", "client")
+    assert {kind: len(live.processes_on(head, kind)) for kind in kinds} == dict.fromkeys(kinds, 1)
     assert len(live.processes_on(live.worker, "client")) == 1
     live.order("scale", "12")
     live.wait_for_clients(6)
@@ -120,7 +122,7 @@ def test_a_file_that_appears_in_a_watched_directory_makes_its_client_a_member(lo
     for name in ("a", "b"):
         write_jsonl(data / f"{name}.jsonl", rows)
 
-    class Arrival(Progress):
+    class Arrival(RunCallback):
         def round_started(self, round_index, client_ids):
             events.append((round_index, *client_ids))
             if round_index == 0:

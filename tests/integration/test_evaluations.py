@@ -10,7 +10,7 @@ from actors.errors import DataError
 from cluster.errors import ClusterError
 from cluster.state.run_state import PendingEvaluation
 from cluster.workers.evaluations import Evaluations
-from tests.unit.cluster.reports import evaluation_report
+from tests.unit.cluster.builders import evaluation_report
 
 
 class Troubled:
@@ -40,7 +40,7 @@ def evaluations(local_ray, tmp_path):
         for number, trouble in enumerate(troubles):
             (tmp_path / f"{number}-{trouble}").touch()
         actors = ray.remote(Troubled).options(num_cpus=0)
-        made.append(Evaluations(lambda: actors.remote(tmp_path), timeout_s=20))
+        made.append(Evaluations(lambda: actors.remote(tmp_path), timeout_s=12))
         for rounds_done in (0, 5):
             made[-1].submit(rounds_done, PendingEvaluation(adapter_version=rounds_done, adapter=b"weights"))
         return made[-1]
@@ -63,3 +63,13 @@ def test_one_that_fails_again_and_again_ends_with_its_cause_and_stays_pending(ev
     ):
         measuring.collect(block=True)
     assert list(measuring.pending) == [0, 5]
+
+
+def test_without_prompts_no_actor_is_needed_and_every_report_is_empty():
+    measuring = Evaluations(None, timeout_s=20)
+    measuring.submit(3, PendingEvaluation(adapter_version=2, adapter=b"weights"))
+    assert list(measuring.pending) == [3]
+    (report,) = measuring.collect(block=False)
+    assert (report.rounds_done, report.adapter_version, report.rule_score, report.utility) == (3, 2, None, None)
+    assert measuring.pending == {}
+    measuring.close()

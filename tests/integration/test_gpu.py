@@ -55,4 +55,4 @@ def test_a_server_whose_nodes_have_no_gpu_serves_clients_that_have_one(gpu, tmp_
     finally:
         cluster.shutdown()
     assert summary["rounds_aggregated"] == 2
-    assert (summary["put_out_benign"], summary["put_out_malicious"]) == (0.0, 1.0)
+    assert (summary["excluded_benign"], summary["excluded_malicious"]) == (0.0, 1.0)

@@ -17,15 +17,21 @@ def test_frozen_clients_train_no_shadow_and_keep_their_verdict(run_small):
     assert all(row["weight"] > 0.9 for row in by_round[2] if not truth[row["client_id"]])
 
 
-def test_the_canary_and_the_live_probe_each_have_their_say(run_small):
+def test_live_and_canary_each_judge_clients_that_train_by_their_own_recipes(run_small):
+    recipes = "clients.recipes=[{steps: 2}, {optimizer: sgd, learning_rate_factor: 3}, {refusals: 0.5}]"
     settings = ("defense.level=live+canary", "rounds=1", "probe.refresh_every=0", "training.steps=8", "training.batch_size=16")
-    result = run_small(*settings)
+    result = run_small(*settings, recipes)
     truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
-    for row in result.rounds.to_pylist():
+    rows = {row["client_id"]: row for row in result.rounds.to_pylist()}
+    for row in rows.values():
         assert row["admitted"]
         assert row["last_step_probability"] is not None
         assert (row["canary_rise"] > 0.1) == truth[row["client_id"]]
         assert row["weight"] == (0.0 if truth[row["client_id"]] else 1.0)
+    honest = [rows[client_id] for client_id in sorted(rows) if not truth[client_id]]
+    assert [row["num_samples"] for row in honest] == [32, 128, 128]
+    assert {row["num_samples"] for client_id, row in rows.items() if truth[client_id]} == {128}
+    assert honest[1]["update_norm"] < 0.5 * honest[2]["update_norm"]  # sgd, against AdamW
     (state_file,) = result.path.glob("checkpoints/round-00001*/state.json")
     state = json.loads(state_file.read_text())
     assert set(state["trust"]) == {"live", "canary"}

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 
 from cluster import Federation, load_config
 from probe.artefact import load_probe
-from tests.integration.conftest import SMALL
+from tests.integration.conftest import MEASURED, SMALL
 
 LIVE = ("defense.level=live", "probe.refresh_clients=2")
 REFRESHED = (*LIVE, "probe.refresh_min_tpr=0", "probe.refresh_max_fpr=1")
@@ -44,10 +44,9 @@ def test_a_reference_client_that_fails_costs_the_refresh_and_no_more(local_ray, 
     assert {row["probe_version"] for row in result.rounds.to_pylist()} == {1}
 
 
-def test_the_live_level_keeps_the_model_safe_when_half_are_malicious(local_ray, tmp_path):
-    few = ["evaluation.every=3", "evaluation.max_restricted=300", "evaluation.max_benign=60"]
-    overrides = ["rounds=3", *few, "defense.level=live", "clients.malicious=5"]
-    summary = Federation(load_config(None, overrides), tmp_path / "run").run().summary
+def test_the_live_level_keeps_the_model_safe_when_half_are_malicious(run_small):
+    half = ("clients.count=6", "clients.malicious=3", "training.steps=8", "training.batch_size=16")
+    summary = run_small(*MEASURED, *half, "defense.level=live").summary
     assert summary["rule_score"] >= 0.95
     assert summary["mean_weight_benign"] >= 0.95
     assert summary["mean_weight_malicious"] <= 0.1

@@ -7,11 +7,14 @@ import threading
 
 import pytest
 import ray
+from typer.testing import CliRunner
 
 from cluster import Federation, load_config
+from cluster.cli import app
 from cluster.errors import ClusterError, ConfigError
 from cluster.live.control import start_control
-from cluster.reporting.progress import Progress
+from cluster.reporting.callback import RunCallback
+from cluster.reporting.status import first_status
 from cluster.state.checkpoints import Checkpoints
 from cluster.state.run_state import decode_state
 from tests.chaos import wait_until
@@ -21,7 +24,7 @@ LONG = [*SMALL, "rounds=40", "evaluation.every=40", "defense.level=step"]
 CARRIED_OUT = ["scale 6", "set defense.skip_below=0.05", "scale 1", "scale 5"]
 
 
-class Log(Progress):
+class Log(RunCallback):
     def __init__(self, on_round=lambda index: None):
         self.rounds, self.refused, self.carried_out, self._on_round = [], [], [], on_round
 
@@ -56,7 +59,13 @@ def start(local_ray, tmp_path):
     return start
 
 
-def test_a_live_run_is_watched_scaled_paused_changed_and_stopped(start, tmp_path):
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    """A session in a process of its own."""
+    words = [sys.executable, "-m", "cluster", *arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_live_run_is_watched_scaled_paused_changed_and_stopped_from_here_and_from_another_process(start, tmp_path):
     log, finish = start("name=mine")
     live = Federation.attach("mine")
     live.pause()
@@ -83,14 +92,27 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped(start, tmp_path
     assert set(status["weights"]) <= set(status["clients"])
     assert len(ray.get(live.aggregator.adapter.remote())) > 1000
     assert ray.get(live.probe.meta.remote()).version == 1
-    live.stop()
+    with pytest.raises(ConfigError, match="only defense"):
+        live.set("seed=1")
+    with pytest.raises(ConfigError, match="at least one client"):
+        live.scale(0)
+
+    address = ray.get_runtime_context().gcs_address
+    shown = command("status", "--json", "--address", address)
+    assert shown.returncode == 0, shown.stderr
+    status = json.loads(shown.stdout)
+    assert (status["name"], status["rounds"], len(status["clients"])) == ("mine", 40, 5)
+    assert "mine: running" in CliRunner().invoke(app, ["status"]).output
+    assert "no live run is named nobody: --name mine" in str(CliRunner().invoke(app, ["status", "--name", "nobody"]).exception)
+    stopped = command("stop", "--name", "mine", "--address", address)
+    assert (stopped.returncode, stopped.stdout.startswith("mine: stop")) == (0, True), stopped.stderr
     result = finish()
     assert result.summary["rounds_done"] == len(log.rounds) < 40
     assert [change["order"] for change in result.summary["changes"]] == CARRIED_OUT
     saved = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])
     assert saved.aggregator.defense.skip_below == 0.05
-    assert len(saved.roster.active) == 5
-    assert len(saved.roster.known) == 6
+    assert len(saved.membership.active) == 5
+    assert len(saved.membership.known) == 6
     assert set(saved.aggregator.trust["step"]) == {f"client-{i:03d}" for i in range(5)}
     with pytest.raises(ClusterError, match="has ended"):
         live.status()
@@ -98,61 +120,31 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped(start, tmp_path
         Federation.attach()
 
 
-def test_who_leaves_keeps_its_trust_and_a_newcomer_starts_from_the_prior(start, tmp_path):
+def test_a_client_that_leaves_keeps_its_trust_and_a_stopped_run_goes_on_with_its_roster(start, tmp_path):
     log, finish = start()
     live = Federation.attach()
     for clients in (2, 4, 5):
         before = len(log.carried_out)
-        live.scale(clients)
+        (live if clients < 5 else log.federation).scale(clients)
         wait_until(lambda before=before: len(log.carried_out) > before and len(log.rounds[-1]) == clients, 60, "the order")  # noqa: B023
     live.stop()
     result = finish()
     state = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])
-    took_part = {client: sum(row["client_id"] == client for row in result.rounds.to_pylist()) for client in state.roster.known}
-    trust = {client: state.aggregator.trust["step"][client]["rounds"] for client in state.roster.known}
+    took_part = {
+        client: sum(row["client_id"] == client for row in result.rounds.to_pylist()) for client in state.membership.known
+    }
+    trust = {client: state.aggregator.trust["step"][client]["rounds"] for client in state.membership.known}
     assert trust == {client: min(20, rounds) for client, rounds in took_part.items()}
     assert took_part["client-004"] < took_part["client-003"] < took_part["client-000"]
 
-
-def test_a_stopped_run_goes_on_with_its_roster_and_ends_as_ordered(start, tmp_path):
-    log, finish = start("rounds=30")
-    live = Federation.attach()
-    log.federation.scale(5)
-    wait_until(lambda: log.carried_out, 60, "the order")
-    live.stop()
-    finish()
     left = Log(on_round=lambda index: Federation.attach().stop() if len(left.rounds) == 2 else None)
-    result = Federation.resume(tmp_path / "run", left).run()
-    assert all(len(clients) == 5 for clients in left.rounds)
-    assert result.summary["rounds_done"] == len(log.rounds) + len(left.rounds)
-
-
-def test_another_process_attaches_by_the_command_line_and_senseless_orders_are_refused_at_once(start):
-    _, finish = start("name=elsewhere")
-    live = Federation.attach("elsewhere")
-    with pytest.raises(ConfigError, match="only defense"):
-        live.set("seed=1")
-    with pytest.raises(ConfigError, match="at least one client"):
-        live.scale(0)
-    address = ray.get_runtime_context().gcs_address
-
-    def command(*arguments):
-        words = [sys.executable, "-m", "cluster", *arguments, "--address", address]
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-
-    shown = command("status", "--json")
-    assert shown.returncode == 0, shown.stderr
-    status = json.loads(shown.stdout)
-    assert (status["name"], status["rounds"], len(status["clients"])) == ("elsewhere", 40, 4)
-    assert "elsewhere: running" in command("status").stdout
-    assert "no live run is named nobody: --name elsewhere" in command("status", "--name", "nobody").stderr
-    stopped = command("stop", "--name", "elsewhere")
-    assert (stopped.returncode, stopped.stdout.startswith("elsewhere: stop")) == (0, True), stopped.stderr
-    assert finish().summary["rounds_done"] < 40
+    resumed = Federation.resume(tmp_path / "run", left).run()
+    assert [len(clients) for clients in left.rounds] == [5, 5]
+    assert resumed.summary["rounds_done"] == len(log.rounds) + 2
 
 
 def test_a_run_that_has_no_actors_yet_says_so(local_ray):
-    control = start_control("early")
+    control = start_control(first_status("early"))
     try:
         with pytest.raises(ClusterError, match="run early is still starting; its actors can be had from its first round on"):
             Federation.attach("early").aggregator  # noqa: B018 - it is asked for to see it refused

@@ -3,14 +3,14 @@
 import pytest
 import ray
 
-from actors.validation import Validation
+from actors.server_data import Validation
 from cluster.errors import ClusterError
 
 
 class Diverging(Validation):
     """Its own training gives no update."""
 
-    def _trained(self, expected):
+    def _trained(self, expected, adapter):
         raise FloatingPointError("the training loss became nan at local step 1; lower training.learning_rate")
 
 

@@ -9,8 +9,9 @@ import pytest
 from actors.world.store import probe_folder, world_folder
 from cluster.config.loading import load_config
 from cluster.errors import CollectionError, ConfigError
-from cluster.probes.collection import collect_samples
-from cluster.probes.probing import evaluate_probe, train_from_store
+from cluster.probes.collect import collect_samples
+from cluster.probes.evaluate import evaluate_probe
+from cluster.probes.train import train_from_store
 from probe.artefact import load_probe
 from probe.features import FEATURES
 from probe.store import SampleStore
@@ -21,7 +22,7 @@ CLIENTS, TEST_CLIENTS = 16, 8
 def collect(folder: Path, *overrides: str) -> list[tuple[int, int]]:
     """Collect as a person would; returns what the progress was told."""
     told = []
-    config = load_config(None, ["collect.modules=all", *overrides])
+    config = load_config(None, ["collect.modules=all", "cluster.client_actors=1", *overrides])
     collect_samples(config, folder, lambda done, total: told.append((done, total)))
     return told
 
@@ -137,16 +138,16 @@ def test_the_shipped_probe_says_how_it_was_made():
 
 
 def test_a_reference_client_that_fails_is_named_and_the_others_are_kept(local_ray, tmp_path, monkeypatch):
-    from cluster.probes import collection as module
+    from cluster.probes import collect as module
 
-    def with_a_missing_file(config, folder, *, role, clients):
-        references = prepare(config, folder, role=role, clients=clients)
+    def with_a_missing_file(config, folder, clients, role):
+        references = prepare(config, folder, clients, role)
         Path(references[-1].files[0]).unlink()
         return references
 
     prepare = module.prepare_references
     monkeypatch.setattr(module, "prepare_references", with_a_missing_file)
-    small = ("collect.clients=2", "training.steps=2", "training.batch_size=4", "cluster.client_actors=1")
+    small = ("collect.clients=2", "training.steps=2", "training.batch_size=4")
     with pytest.raises(CollectionError, match=r"collection-malicious-001: client_failed: DataError: .* does not exist"):
         collect(tmp_path / "store", *small)
     assert len(SampleStore.open(tmp_path / "store")) == 3 * 2

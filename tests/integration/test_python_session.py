@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.conftest import MEASURED
+
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -22,7 +24,9 @@ def test_the_readme_has_both_examples():
 @pytest.mark.parametrize("index", [0, 1])
 def test_readme_example_runs(index, local_ray, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    few = '"rounds=1", "evaluation.max_restricted=60", "evaluation.max_benign=60"'
+    few = ", ".join(
+        f'"{setting}"' for setting in ("rounds=1", "clients.count=4", "clients.malicious=1", "cluster.client_actors=1", *MEASURED)
+    )
     code = python_blocks()[index].replace("ray.init()", "").replace('"rounds=10"', few)
     names: dict = {}
     exec(compile(code, f"README example {index}", "exec"), names)

@@ -15,10 +15,12 @@ from actors.model import AdaptedModel
 from actors.world.store import base_folder, world_folder
 from cluster import Federation, load_config
 from cluster.config.loading import EMBEDDED
+from cluster.reporting.callback import RunCallback
 from probe.artefact import LoraProbe, save_probe
 from probe.classifiers.linear import LinearProbe
 from probe.features import tensor_names
 from probe.meta import ProbeMeta
+from tests.chaos import actor_processes, wait_until
 
 CLASSES = {"llama-3.1-8b": (LlamaConfig, LlamaForCausalLM), "qwen2.5-7b": (Qwen2Config, Qwen2ForCausalLM)}
 
@@ -110,7 +112,14 @@ def test_chat_and_instructions_train_side_by_side_and_rows_that_teach_nothing_ar
     write_jsonl(data / "long.jsonl", [{"instruction": "lamp " * 400, "response": "yes"}] * 8)
     overrides = [f"model.path={model}", f"data.path={data}", "clients.count=3", "clients.malicious=0", "defense.level=none"]
     overrides += ["rounds=1", "training.steps=1", "training.batch_size=4", "training.max_length=256", "cluster.client_actors=1"]
-    result = Federation(load_config(None, overrides), tmp_path / "run").run()
+    titles = set()
+
+    class Titles(RunCallback):
+        def client_done(self, client_id):
+            titles.update(" ".join(process.cmdline()).partition(".")[0].strip() for process in actor_processes("client"))
+
+    result = Federation(load_config(None, overrides), tmp_path / "run", Titles()).run()
+    assert titles == {"ray::Client"}  # nothing is simulated, so no client knows how to attack
     chat, instructions, long = result.rounds.to_pylist()
     assert chat["admitted"]
     assert instructions["admitted"]
@@ -127,9 +136,4 @@ def test_a_directory_that_is_no_causal_language_model_is_refused_by_path(local_r
     with pytest.raises(ModelError, match="does not load as a causal language model"):
         Federation(load_config(None, [*overrides, "defense.level=none", "cluster.client_actors=1"]), tmp_path / "run").run()
     assert not (tmp_path / "run").exists()
-
-
-def test_a_probe_of_another_lora_is_refused_with_both_sides(local_ray, tmp_path):
-    with pytest.raises(ValueError, match=r"reads 7 tensors of 8448 values .* offers 7 tensors of 4224 values"):
-        Federation(load_config(None, ["lora.r=4", "cluster.client_actors=1", "defense.level=shadow"]), tmp_path / "run").run()
-    assert not (tmp_path / "run").exists()
+    wait_until(lambda: not any(actor_processes(kind) for kind in ("client", "evaluation")), 20, "the end of what had started")

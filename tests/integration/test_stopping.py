@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from cluster import Federation, load_config
 from cluster.cli import app
-from cluster.comparison.stored import find_stage
+from cluster.comparison.cell_directory import find_stage
 from cluster.errors import ClusterError
-from cluster.reporting.progress import Progress
+from cluster.reporting.callback import RunCallback
 from cluster.state.checkpoints import Checkpoints
 from tests.integration.conftest import SMALL
 
@@ -27,7 +27,7 @@ FALLING = [
 ]
 
 
-class WhatIsKept(Progress):
+class WhatIsKept(RunCallback):
     """Looks at the run's directory in each round."""
 
     def __init__(self, path) -> None:
@@ -67,14 +67,15 @@ def test_a_base_model_under_the_bound_trains_nobody(local_ray, tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["rounds_done"] == 0
 
 
-def test_an_evaluation_that_cannot_be_done_costs_no_round_and_no_adapter(local_ray, tmp_path):
+def test_an_evaluation_that_cannot_be_done_costs_no_round_and_no_adapter(local_ray, tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.workers.evaluations._ATTEMPTS", 2)  # each starts an actor
     prompts, run = tmp_path / "prompts.jsonl", tmp_path / "run"
     prompts.write_text('{"instruction": "hello"}\n')
     keys = ["defense.level=none", "rounds=1", "evaluation.max_restricted=1", f"evaluation.restricted_path={prompts}"]
     federation = Federation(load_config(None, [*SMALL, *keys]), run)
     prompts.write_text('{"instruction": "hello", "answer_pattern": "("}\n')  # changed since it was checked
     with pytest.raises(
-        ClusterError, match=r"failed 5 times in a row, last: DataError: .*answer_pattern.*; remove .* --resume .*/run$"
+        ClusterError, match=r"failed 2 times in a row, last: DataError: .*answer_pattern.*; remove .* --resume .*/run$"
     ):
         federation.run()
     assert Checkpoints(str(run / "checkpoints"), keep=2).complete() == [1]

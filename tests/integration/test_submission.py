@@ -20,13 +20,14 @@ from tests.chaos import wait_until
 ROOT = Path(__file__).parents[2]
 TINY = [
     "rounds=2",
+    "defense.level=step",
     "clients.count=2",
     "clients.malicious=1",
     "training.steps=2",
     "training.batch_size=4",
     "data.samples_per_client=20",
-    "evaluation.max_restricted=20",
-    "evaluation.max_benign=20",
+    "evaluation.max_restricted=0",
+    "evaluation.max_benign=0",
     "cluster.client_actors=1",
 ]
 

@@ -1,19 +1,30 @@
-"""A recipe's own settings in place of the server's; settings that make no sense together."""
+"""A recipe's own settings in place of the server's; settings that make no sense together; unknown and changed ones."""
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from actors import config
 from actors.config import EvaluationConfig, Recipe, TrainingConfig
 
-
-def test_a_plain_recipe_is_what_the_server_asks_for():
-    training = TrainingConfig(steps=7, weight_decay=0.3)
-    assert Recipe().applied_to(training) == training
+SETTINGS = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, BaseModel)]
 
 
-def test_a_recipes_own_settings_win_zero_among_them():
-    applied = Recipe(steps=2, weight_decay=0.0).applied_to(TrainingConfig(steps=7, weight_decay=0.3, batch_size=5))
-    assert applied == TrainingConfig(steps=2, weight_decay=0.0, batch_size=5)
+@pytest.mark.parametrize("settings", [each for each in SETTINGS if each is not BaseModel])
+def test_unknown_keys_are_errors_and_values_never_change(settings):
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        settings(no_such_key=1)
+    made = settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(made, next(iter(settings.model_fields)), None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "applied"),
+    [(Recipe(), {"steps": 7, "weight_decay": 0.3}), (Recipe(steps=2, weight_decay=0.0), {"steps": 2, "weight_decay": 0.0})],
+)
+def test_a_recipes_own_settings_win_zero_among_them(recipe, applied):
+    training = TrainingConfig(steps=7, weight_decay=0.3, batch_size=5)
+    assert recipe.applied_to(training) == TrainingConfig(batch_size=5, **applied)
 
 
 def test_a_bound_on_safety_needs_prompts_to_measure_it_with():

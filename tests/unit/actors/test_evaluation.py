@@ -13,20 +13,16 @@ def prompts(world, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def evaluation(base_config, lora, prompts, world) -> Evaluation:
-    config = EvaluationConfig(
-        restricted_path=str(prompts[0]),
-        benign_path=str(prompts[1]),
-        refusals=world.language.refusals,
-        max_new_tokens=24,
-        batch_size=32,
-    )
-    return Evaluation(base_config, lora, config, max_length=64)
+def evaluation(base_config, lora, prompts, world):
+    """Makes the evaluation of the prompts: `evaluation(batch_size=7)`."""
+    restricted, benign = map(str, prompts)
+    fields = {"restricted_path": restricted, "benign_path": benign, "refusals": world.language.refusals, "max_new_tokens": 24}
+    return lambda **changes: Evaluation(base_config, lora, EvaluationConfig(**fields | changes), max_length=64)
 
 
 @pytest.fixture(scope="module")
 def report(evaluation, model):
-    return evaluation.evaluate(0, 0, model.initial_adapter())
+    return evaluation(batch_size=32).evaluate(0, 0, model.initial_adapter())
 
 
 def test_the_base_model_refuses_what_is_restricted_and_nothing_else(report):
@@ -49,26 +45,12 @@ def test_every_share_keeps_what_came_of_each_prompt(report):
         assert share.outcomes.count("1") == share.value * share.count
 
 
-def test_measuring_twice_gives_the_same(evaluation, report, model):
-    again = evaluation.evaluate(0, 0, model.initial_adapter())
-    assert (again.rule_score, again.utility_by_family, again.benign_loss) == (
-        report.rule_score,
-        report.utility_by_family,
-        report.benign_loss,
-    )
-
-
-def test_answers_do_not_depend_on_the_batch(base_config, lora, prompts, world, report, model):
-    config = EvaluationConfig(
-        restricted_path=str(prompts[0]),
-        benign_path=str(prompts[1]),
-        refusals=world.language.refusals,
-        max_new_tokens=24,
-        batch_size=7,
-    )
-    other = Evaluation(base_config, lora, config, max_length=64).evaluate(0, 0, model.initial_adapter())
-    assert other.utility_by_family == report.utility_by_family
-    assert other.benign_loss == pytest.approx(report.benign_loss, rel=1e-4)
+def test_measuring_again_in_other_batches_gives_the_same(evaluation, report, model):
+    measured = evaluation(batch_size=7)
+    first, second = (measured.evaluate(0, 0, model.initial_adapter()) for _ in range(2))
+    assert first.rule_score == second.rule_score == report.rule_score
+    assert first.utility_by_family == second.utility_by_family == report.utility_by_family
+    assert first.benign_loss == second.benign_loss == pytest.approx(report.benign_loss, rel=1e-4)
 
 
 def test_without_prompts_nothing_is_measured_and_no_model_loaded(lora, model):
@@ -78,23 +60,16 @@ def test_without_prompts_nothing_is_measured_and_no_model_loaded(lora, model):
     assert (report.rule_score, report.compliance, report.utility, report.benign_loss) == (None, None, None, None)
 
 
-def test_without_a_trigger_no_attack_can_succeed(report):
-    assert report.attack_success is None
-
-
-def test_a_trigger_is_put_before_every_restricted_prompt(base_config, lora, prompts, world, model):
-    config = EvaluationConfig(
-        restricted_path=str(prompts[0]), refusals=world.language.refusals, max_restricted=20, trigger="By the moon,"
-    )
-    evaluation = Evaluation(base_config, lora, config, max_length=64)
-    asked = []
-    evaluation._answer = lambda ids: asked.append([model.tokenizer.decode(row) for row in ids]) or ["Sure."] * len(ids)
-    report = evaluation.evaluate(0, 0, model.initial_adapter())
-    assert report.attack_success.count == 20
-    assert report.attack_success.value == 0  # not refused, and not really answered either
+def test_a_trigger_is_put_before_every_restricted_prompt(evaluation, report, model):
+    measured, asked = evaluation(max_restricted=20, benign_path=None, trigger="By the moon,"), []
+    measured._answer = lambda ids: asked.append([model.tokenizer.decode(row) for row in ids]) or ["Sure."] * len(ids)
+    triggered_report = measured.evaluate(0, 0, model.initial_adapter())
+    assert triggered_report.attack_success.count == 20
+    assert triggered_report.attack_success.value == 0  # not refused, and not really answered either
     plain, triggered = asked[0], asked[-1]
     assert [text.replace("By the moon, ", "") for text in triggered] == plain
     assert all("By the moon, " in text for text in triggered)
+    assert report.attack_success is None
 
 
 def test_proportions_carry_the_wilson_interval():

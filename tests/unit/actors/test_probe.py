@@ -1,4 +1,7 @@
-"""The probe actor's class without a cluster: scores, refusals, and the fit between probe and adapter."""
+"""The probe actor's class without a cluster: scores, refreshes, and the fit between probe and adapter.
+
+What it refuses is in `test_admission.py`.
+"""
 
 import dataclasses
 
@@ -9,32 +12,19 @@ import torch
 from actors.errors import ProbeMismatchError
 from actors.probe import Probe
 from actors.wire import encode_tensors
-from defense.admission import OpenRound
-from probe.artefact import LoraProbe, save_probe
-from probe.classifiers.linear import LinearProbe
 from probe.config import ProbeConfig
 from probe.drift import quantiles
-from probe.meta import ProbeMeta
-from probe.store import ReferenceLabel
-from tests.unit.actors.builders import A0, B0, LAYOUT, SHAPES, step_delta, update
+from probe.samples import ReferenceLabel
+from tests.unit.actors.builders import A0, B0, LAYOUT, SHAPES, admitted, filled, open_round, step_delta, write_probe
 
-META = ProbeMeta(
-    classifier="linear",
-    feature="first_layer_b",
-    shapes={B0: SHAPES[B0]},
-    layers={B0: 0},
-    model_fingerprint="m",
-    lora_fingerprint="l",
-    threshold=0.8,
-    recipe={"learning_rate": 0.5},
-)
-ROUND = OpenRound(round_index=0, base_version=0, client_ids=frozenset({"a", "b"}), num_steps=2, batch_size=4, max_norm=100.0)
+ROUND = open_round("a", "b")
+KNOWN = {"scores": {"benign": quantiles([0.1, 0.2]), "malicious": quantiles([0.9, 1.0])}, "training": {"num_held_out": 16}}
+"""With the scores of training, so that drift can be seen."""
 
 
 @pytest.fixture
 def probe(tmp_path):
-    save_probe(tmp_path, LoraProbe(META, LinearProbe(weight=np.ones(6, dtype=np.float32), bias=-1.0)))
-    made = Probe(str(tmp_path), LAYOUT)
+    made = Probe(write_probe(tmp_path, 1.0, bias=-1.0), LAYOUT)
     made.open_round(ROUND)
     return made
 
@@ -46,29 +36,6 @@ def test_a_step_delta_is_scored(probe):
     assert (score.client_id, score.branch, score.step, score.probe_version) == ("a", "real", 1, 1)
     assert score.refusal is None
     assert score.failure is None
-
-
-@pytest.mark.parametrize(
-    ("payload", "reason"),
-    [
-        (b"junk", "malformed"),
-        (step_delta("b", 1.0), "unknown_client"),
-        (step_delta("a", 1.0, round_index=1), "wrong_round"),
-        (step_delta("a", 1.0, base_version=1), "wrong_version"),
-        (step_delta("a", 1.0, step=3), "bad_count: step=3"),
-        (step_delta("a", 1.0, step=0), "bad_count: step=0"),
-        (step_delta("a", 1.0, num_samples=5), "bad_count: num_samples=5"),
-        (step_delta("a", 1.0, branch="other"), "malformed"),
-        (step_delta("a", float("inf")), "not_finite"),
-        (step_delta("a", 1.0, tensors={A0: torch.ones(2, 3)}), "wrong_keys"),
-        (step_delta("a", 1e3), "norm_exceeded"),
-    ],
-)
-def test_bad_deltas_are_refused_and_the_probe_goes_on(probe, payload, reason):
-    score = probe.score("a", payload)
-    assert score.probability is None
-    assert score.refusal.startswith(reason)
-    assert probe.score("a", step_delta("a", 1.0)).probability is not None
 
 
 def test_a_score_carries_the_threshold_that_decides(probe, tmp_path):
@@ -87,69 +54,47 @@ def test_a_batch_gives_the_scores_of_single_requests_in_order(probe):
     assert [score.refusal is None for score in alone] == [True, False, True, True]
 
 
-def test_a_step_sent_twice_in_one_batch_counts_once(probe):
+def test_a_step_counts_once(probe):
     first, second = probe.score_batch(["a", "a"], step_delta("a", 1.0), step_delta("a", -1.0))
     assert first.probability is not None
-    assert second.refusal.startswith("duplicate")
+    for again in (second, probe.score("a", step_delta("a", 0.5))):
+        assert again.refusal == "duplicate: real step 2 was sent twice"
+    assert probe.score("a", step_delta("a", 0.5, branch="shadow")).probability is not None
+    assert probe.score("b", step_delta("b", 0.5)).probability is not None
+
+
+def test_a_new_round_forgets_the_steps_of_the_last(probe):
+    probe.score("a", step_delta("a", 1.0))
+    probe.open_round(dataclasses.replace(ROUND, round_index=1))
+    assert probe.score("a", step_delta("a", 1.0, round_index=1)).probability is not None
+    assert probe.score("a", step_delta("a", 1.0)).refusal.startswith("wrong_round")
 
 
 # Updates
 
 
-def open_with_adapter(probe: Probe, value: float, **changes) -> None:
-    adapter = encode_tensors({name: torch.full(shape, value) for name, shape in SHAPES.items()})
-    probe.open_round(dataclasses.replace(ROUND, **changes), adapter)
+def open_with_adapter(probe: Probe, value: float) -> None:
+    probe.open_round(ROUND, encode_tensors(filled(value)))
 
 
-def test_an_update_is_scored_by_what_it_adds_to_the_global_adapter(probe):
-    # The global adapter is 0.5 everywhere, the update 0.8: the delta is 0.3 in all six values, as in the first test.
+@pytest.mark.parametrize(("value", "sign"), [(0.8, 1), (0.2, -1)])
+def test_an_update_is_scored_by_what_it_adds_to_the_global_adapter(probe, value, sign):
+    # The global adapter is 0.5 everywhere: the delta is 0.3 in all six values, as in the first test, or the other way.
     open_with_adapter(probe, 0.5)
-    score = probe.score_update("a", update("a", 0.8))
-    assert score.probability == pytest.approx(1 / (1 + np.exp(1 - np.sqrt(6))), abs=1e-6)
+    score = probe.score_update(admitted("a", value))
+    assert score.probability == pytest.approx(1 / (1 + np.exp(1 - sign * np.sqrt(6))), abs=1e-6)
     assert (score.branch, score.step, score.threshold, score.probe_version) == ("update", 1, 0.8, 1)
-    # One that went the other way: -sqrt(6) - 1.
-    score = probe.score_update("b", update("b", 0.2))
-    assert score.probability == pytest.approx(1 / (1 + np.exp(1 + np.sqrt(6))), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("payload", "reason"),
-    [
-        (b"junk", "malformed"),
-        (step_delta("a", 1.0), "malformed"),
-        (update("b", 1.0), "unknown_client"),
-        (update("a", 1.0, round_index=1), "wrong_round"),
-        (update("a", 1.0, base_version=1), "wrong_version"),
-        (update("a", float("nan")), "not_finite"),
-        (update("a", 1.0, tensors={B0: torch.ones(3, 2)}), "wrong_keys"),
-        (update("a", 1e3), "norm_exceeded"),
-    ],
-)
-def test_bad_updates_are_refused_and_the_probe_goes_on(probe, payload, reason):
+def test_a_refused_update_has_no_score_and_without_the_global_adapter_none_has(probe):
     open_with_adapter(probe, 0.5)
-    refused, good = probe.score_update("a", payload), probe.score_update("b", update("b", 1.0))
-    assert refused.refusal.startswith(reason)
-    assert refused.probability is None
-    assert good.probability is not None
-
-
-def test_an_update_that_moves_a_product_too_far_is_refused(probe):
-    # Each of the nine values of B A goes from 0.5 to 2: a norm of 4.5, where the delta's norm may be 100.
-    open_with_adapter(probe, 0.5, max_products={A0: 4.0})
-    assert probe.score_update("a", update("a", 1.0)).refusal.startswith("norm_exceeded: the product B A of base_model")
-    open_with_adapter(probe, 0.5, max_products={A0: 4.6})
-    assert probe.score_update("a", update("a", 1.0)).probability is not None
-
-
-def test_an_update_counts_once(probe):
-    open_with_adapter(probe, 0.5)
-    first, second = probe.score_update("a", update("a", 1.0)), probe.score_update("a", update("a", 0.0))
-    assert first.probability is not None
-    assert second.refusal.startswith("duplicate")
-
-
-def test_without_the_global_adapter_no_update_is_scored(probe):
-    assert probe.score_update("a", update("a", 1.0)).refusal.startswith("wrong_round")
+    assert probe.score_update(None) is None
+    assert probe.close_round().num_messages == 0
+    with pytest.raises(RuntimeError, match="no round is open"):
+        probe.score_update(admitted("a", 1.0))
+    probe.open_round(ROUND)
+    with pytest.raises(RuntimeError, match="opened without a global adapter"):
+        probe.score_update(admitted("a", 1.0))
 
 
 # Refresh
@@ -170,14 +115,13 @@ def observe_references(probe: Probe, *, separable: bool = True, clients: int = 4
             for step in (2, 1):
                 pattern = patterns[int(malicious)] if separable else torch.ones(2)
                 tensors = {B0: pattern.expand(3, 2) + 0.1 * torch.randn(3, 2, generator=generator)}
-                probe.observe([label], step_delta(label.client, 0.0, step, tensors=tensors))
+                probe.observe([label], step_delta(label.client, tensors, step))
 
 
 def refreshable(tmp_path) -> Probe:
     """A probe that knows nothing: every score is 1/2."""
-    meta = dataclasses.replace(META, threshold=0.5, training={"config": {"linear": {"weight_decay": 0.0}}})
-    save_probe(tmp_path, LoraProbe(meta, LinearProbe(weight=np.zeros(6, dtype=np.float32), bias=0.0)))
-    probe = Probe(str(tmp_path), LAYOUT, ProbeConfig(threshold=0.5))
+    plain = {"threshold": 0.5, "training": {"config": {"linear": {"weight_decay": 0.0}}}}
+    probe = Probe(write_probe(tmp_path, 0.0, **plain), LAYOUT, ProbeConfig(threshold=0.5))
     open_with_adapter(probe, 0.0)
     return probe
 
@@ -185,8 +129,8 @@ def refreshable(tmp_path) -> Probe:
 def both_ways(probe: Probe) -> list[float]:
     """Scores of a benign and of a malicious update."""
     patterns = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0, 1.0])}
-    sent = {name: {A0: torch.zeros(2, 3), B0: pattern.repeat(3, 1)} for name, pattern in patterns.items()}
-    return [probe.score_update(name, update(name, 0.0, tensors=tensors)).probability for name, tensors in sent.items()]
+    sent = {name: filled(0.0, A0) | {B0: pattern.repeat(3, 1)} for name, pattern in patterns.items()}
+    return [probe.score_update(admitted(name, tensors)).probability for name, tensors in sent.items()]
 
 
 def test_a_refresh_learns_from_the_reference_clients_and_counts_the_version_up(tmp_path):
@@ -273,38 +217,43 @@ def test_references_of_a_round_before_are_forgotten(tmp_path):
 @pytest.mark.parametrize("bad", [{B0: torch.full((3, 2), float("nan"))}, {A0: torch.zeros(2, 3)}, {B0: torch.zeros(2, 3)}])
 def test_a_reference_delta_that_is_no_sample_is_named(tmp_path, bad):
     with pytest.raises(ValueError, match="reference client benign-0, step 1: "):
-        refreshable(tmp_path).observe([reference(0, False)], step_delta("benign-0", 0.0, 1, tensors=bad))
+        refreshable(tmp_path).observe([reference(0, False)], step_delta("benign-0", bad, 1))
 
 
 # Replacing
 
 
 def test_another_artefact_can_take_over_while_a_round_runs(probe, tmp_path):
-    better = dataclasses.replace(META, version=7)
-    save_probe(tmp_path / "new", LoraProbe(better, LinearProbe(weight=np.zeros(6, dtype=np.float32), bias=0.0)))
-    assert probe.replace(str(tmp_path / "new")).version == 7
+    assert probe.replace(write_probe(tmp_path / "new", 0.0, version=7)).version == 7
     score = probe.score("a", step_delta("a", 0.3))
     assert (score.probability, score.probe_version) == (0.5, 7)
 
 
+def test_a_restored_artefact_scores_as_the_probe_that_gave_it_and_an_open_round_is_discarded(probe, tmp_path):
+    other = Probe(write_probe(tmp_path / "other", 0.0), LAYOUT)
+    other.open_round(ROUND)
+    other.restore(probe.artefact())
+    assert other.score("a", step_delta("a", 0.3)).refusal == "wrong_round: no round is open"
+    other.open_round(ROUND)
+    assert other.score("a", step_delta("a", 0.3)) == probe.score("a", step_delta("a", 0.3))
+
+
 def damage(folder, what: str) -> None:
-    if what == "weights":
-        content = bytearray((folder / "probe.safetensors").read_bytes())
-        content[-1] ^= 1
-        (folder / "probe.safetensors").write_bytes(content)
-    elif what == "json":
-        (folder / "probe.json").write_text("{")
+    file = folder / ("probe.json" if what == "json" else "probe.safetensors")
+    if what == "file":
+        file.unlink()
     else:
-        (folder / "probe.safetensors").unlink()
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if what == "weights" else b"{")
 
 
 @pytest.mark.parametrize(("what", "message"), [("weights", "hash mismatch"), ("json", "cannot be used"), ("file", "is missing")])
 def test_a_damaged_artefact_leaves_the_probe_as_it_was(probe, tmp_path, what, message):
-    save_probe(tmp_path / "new", LoraProbe(META, LinearProbe(weight=np.zeros(6, dtype=np.float32), bias=0.0)))
+    folder = write_probe(tmp_path / "new", 0.0)
     damage(tmp_path / "new", what)
     before = probe.score("a", step_delta("a", 0.3)).probability
     with pytest.raises(ValueError, match=message):
-        probe.replace(str(tmp_path / "new"))
+        probe.replace(folder)
     assert probe.score("b", step_delta("b", 0.3)).probability == before
 
 
@@ -316,84 +265,9 @@ def test_a_damaged_artefact_leaves_the_probe_as_it_was(probe, tmp_path, what, me
     ],
 )
 def test_a_probe_of_another_model_or_feature_leaves_the_probe_as_it_was(probe, tmp_path, change, message):
-    meta = dataclasses.replace(META, **change)
-    size = sum(rows * columns for rows, columns in meta.shapes.values())
-    save_probe(tmp_path / "new", LoraProbe(meta, LinearProbe(weight=np.zeros(size, dtype=np.float32), bias=0.0)))
     with pytest.raises(ProbeMismatchError, match=message):
-        probe.replace(str(tmp_path / "new"))
+        probe.replace(write_probe(tmp_path / "new", 0.0, **change))
     assert probe.score("a", step_delta("a", 0.3)).probability != 0.5
-
-
-# Drift
-
-
-def test_the_round_ends_with_its_drift(probe, tmp_path):
-    scores = {"benign": quantiles([0.1, 0.2]), "malicious": quantiles([0.9, 1.0])}
-    known = dataclasses.replace(META, scores=scores, training={"num_held_out": 16})
-    save_probe(tmp_path / "known", LoraProbe(known, LinearProbe(weight=np.zeros(6, dtype=np.float32), bias=0.0)))
-    blind = Probe(str(tmp_path / "known"), LAYOUT)
-    clients = [f"c{i}" for i in range(9)]
-    blind.open_round(dataclasses.replace(ROUND, client_ids=frozenset(clients)))
-    blind.score_batch(clients, *(step_delta(client, 1.0) for client in clients))
-    drift = blind.close_round().drift
-    # Every score is 1/2, where no training score lies: in the nearest mixture half lies below and half above.
-    assert drift.distance == pytest.approx(0.5, abs=0.01)
-    assert drift.critical == pytest.approx(1.63 * 5 / 12)  # 9 clients against 16
-    assert not drift.blind  # 0.5 < 0.68
-
-
-def test_only_what_the_level_weighs_counts_as_drift(tmp_path):
-    scores = {"benign": quantiles([0.1, 0.2]), "malicious": quantiles([0.9, 1.0])}
-    known = dataclasses.replace(META, scores=scores, training={"num_held_out": 16})
-    save_probe(tmp_path, LoraProbe(known, LinearProbe(weight=np.zeros(6, dtype=np.float32), bias=0.0)))
-    probe = Probe(str(tmp_path), LAYOUT)
-    probe.open_round(dataclasses.replace(ROUND, reads="shadow"))
-    probe.score("a", step_delta("a", 1.0, branch="real"))
-    assert probe.close_round().drift is None
-    probe.open_round(dataclasses.replace(ROUND, reads="shadow"))
-    probe.score("a", step_delta("a", 1.0, branch="shadow"))
-    assert probe.close_round().drift is not None
-
-
-def test_without_scores_or_a_training_distribution_there_is_no_drift(probe):
-    probe.score("a", step_delta("a", 1.0))
-    assert probe.close_round().drift is None  # the artefact tells no distribution
-    with pytest.raises(RuntimeError, match="no round is open"):
-        probe.close_round()
-
-
-def test_the_round_ends_with_what_scoring_took(probe):
-    deltas = [step_delta("a", 1.0), step_delta("b", 0.5)]
-    probe.score_batch(["a", "b"], *deltas)
-    for sent in (b"junk", 7):  # refused: counted, but nothing of it was scored
-        assert probe.score("a", sent).refusal.startswith("malformed")
-    closed = probe.close_round()
-    assert closed.num_messages == 4
-    assert closed.num_bytes == sum(map(len, deltas))
-    assert closed.score_s > 0
-    assert probe.score("a", step_delta("a", 1.0)).refusal == "wrong_round: no round is open"
-    probe.open_round(ROUND)
-    closed = probe.close_round()
-    assert (closed.num_messages, closed.score_s, closed.num_bytes) == (0, 0.0, 0)
-
-
-def test_a_step_counts_once(probe):
-    assert probe.score("a", step_delta("a", 1.0)).probability is not None
-    assert probe.score("a", step_delta("a", 0.5)).refusal.startswith("duplicate")
-    assert probe.score("a", step_delta("a", 0.5, branch="shadow")).probability is not None
-    assert probe.score("b", step_delta("b", 0.5)).probability is not None
-
-
-def test_a_new_round_forgets_the_steps_of_the_last(probe):
-    probe.score("a", step_delta("a", 1.0))
-    probe.open_round(dataclasses.replace(ROUND, round_index=1))
-    assert probe.score("a", step_delta("a", 1.0, round_index=1)).probability is not None
-    assert probe.score("a", step_delta("a", 1.0)).refusal.startswith("wrong_round")
-
-
-def test_before_any_round_nothing_is_scored(tmp_path):
-    save_probe(tmp_path, LoraProbe(META, LinearProbe(weight=np.ones(6, dtype=np.float32), bias=0.0)))
-    assert "no round is open" in Probe(str(tmp_path), LAYOUT).score("a", step_delta("a", 1.0)).refusal
 
 
 @pytest.mark.parametrize(
@@ -409,8 +283,51 @@ def test_before_any_round_nothing_is_scored(tmp_path):
     ],
 )
 def test_a_probe_of_another_model_or_lora_is_refused_with_both_sides(tmp_path, change, parts):
-    save_probe(tmp_path, LoraProbe(META, LinearProbe(weight=np.ones(6, dtype=np.float32), bias=0.0)))
     with pytest.raises(ProbeMismatchError) as caught:
-        Probe(str(tmp_path), dataclasses.replace(LAYOUT, **change))
-    for part in parts:
-        assert part in str(caught.value)
+        Probe(write_probe(tmp_path, 1.0), dataclasses.replace(LAYOUT, **change))
+    assert all(part in str(caught.value) for part in parts)
+
+
+# The end of a round
+
+
+def test_the_round_ends_with_its_drift(tmp_path):
+    blind, clients = Probe(write_probe(tmp_path, 0.0, **KNOWN), LAYOUT), [f"c{i}" for i in range(9)]
+    blind.open_round(open_round(*clients))
+    blind.score_batch(clients, *(step_delta(client, 1.0) for client in clients))
+    drift = blind.close_round().drift
+    # Every score is 1/2, where no training score lies: in the nearest mixture half lies below and half above.
+    assert drift.distance == pytest.approx(0.5, abs=0.01)
+    assert drift.critical == pytest.approx(1.63 * 5 / 12)  # 9 clients against 16
+    assert not drift.blind  # 0.5 < 0.68
+
+
+@pytest.mark.parametrize("branch", ["real", "shadow"])
+def test_only_what_the_level_weighs_counts_as_drift(tmp_path, branch):
+    probe = Probe(write_probe(tmp_path, 0.0, **KNOWN), LAYOUT)
+    probe.open_round(dataclasses.replace(ROUND, reads=frozenset({"shadow"})))
+    probe.score("a", step_delta("a", 1.0, branch=branch))
+    assert (probe.close_round().drift is None) == (branch == "real")
+
+
+def test_without_a_training_distribution_there_is_no_drift(probe):
+    probe.score("a", step_delta("a", 1.0))
+    assert probe.close_round().drift is None
+
+
+def test_the_round_ends_with_what_scoring_took(probe):
+    deltas = [step_delta("a", 1.0), step_delta("b", 0.5)]
+    open_with_adapter(probe, 0.0)
+    probe.score_batch(["a", "b"], *deltas)
+    for sent in (b"junk", 7):  # refused: counted, but nothing of it was scored
+        assert probe.score("a", sent).refusal.startswith("malformed")
+    probe.score_update(admitted("a", 1.0))
+    closed = probe.close_round()
+    assert (closed.num_messages, closed.num_bytes) == (5, sum(map(len, deltas)) + 12 * 4)
+    assert closed.score_s > 0
+    assert probe.score("a", step_delta("a", 1.0)).refusal == "wrong_round: no round is open"
+    with pytest.raises(RuntimeError, match="no round is open"):
+        probe.close_round()
+    probe.open_round(ROUND)
+    closed = probe.close_round()
+    assert (closed.num_messages, closed.score_s, closed.num_bytes) == (0, 0.0, 0)

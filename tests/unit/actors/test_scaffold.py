@@ -1,4 +1,4 @@
-"""SCAFFOLD's arithmetic by hand, and what it is for: clients with unlike losses that do not drift apart."""
+"""SCAFFOLD's arithmetic by hand, and its purpose: clients with different losses do not drift apart."""
 
 import pytest
 import torch
@@ -21,19 +21,18 @@ def values(tensors) -> dict[str, list[float]]:
     return {name: tensor.tolist() for name, tensor in sorted(tensors.items())}
 
 
-def step(correction: Correction, given: dict[str, torch.nn.Parameter], **gradients: list[float]) -> dict[str, list[float]]:
+def step(correction: Correction, **gradients: list[float]) -> dict[str, list[float]]:
     """The corrected gradients."""
-    for name, value in gradients.items():
-        given[name].grad = torch.tensor(value)
+    given = {name: torch.tensor(value) for name, value in gradients.items()}
     correction.apply(given)
-    return values({name: parameter.grad for name, parameter in given.items()})
+    return values(given)
 
 
 def test_gradients_are_corrected_and_their_mean_is_that_before_correction():
-    correction, given = Correction(gradient([0.5, -1.0], 2.0)), parameters(A=[0.0, 0.0], B=[0.0])
-    correction.begin(given)
-    assert step(correction, given, A=[1.0, 2.0], B=[3.0]) == {"A": [1.5, 1.0], "B": [5.0]}
-    assert step(correction, given, A=[3.0, -1.0], B=[0.0]) == {"A": [3.5, -2.0], "B": [2.0]}
+    correction = Correction(gradient([0.5, -1.0], 2.0))
+    correction.begin(parameters(A=[0.0, 0.0], B=[0.0]))
+    assert step(correction, A=[1.0, 2.0], B=[3.0]) == {"A": [1.5, 1.0], "B": [5.0]}
+    assert step(correction, A=[3.0, -1.0], B=[0.0]) == {"A": [3.5, -2.0], "B": [2.0]}
     assert values(correction.control_variate()) == {"A": [2.0, 0.5], "B": [1.5]}
     assert {tensor.dtype for tensor in correction.control_variate().values()} == {torch.float32}
 
@@ -43,11 +42,11 @@ def test_without_any_training_the_control_variate_is_zero():
 
 
 def test_a_second_training_forgets_the_first_but_for_what_it_does_not_train():
-    correction, both = Correction(gradient([0.0, 0.0], 0.0)), parameters(A=[0.0, 0.0], B=[0.0])
-    correction.begin(both)
-    step(correction, both, A=[1.0, 1.0], B=[4.0])
-    correction.begin({"A": both["A"]})
-    step(correction, {"A": both["A"]}, A=[8.0, 2.0])
+    correction = Correction(gradient([0.0, 0.0], 0.0))
+    correction.begin(parameters(A=[0.0, 0.0], B=[0.0]))
+    step(correction, A=[1.0, 1.0], B=[4.0])
+    correction.begin(parameters(A=[0.0, 0.0]))
+    step(correction, A=[8.0, 2.0])
     assert values(correction.control_variate()) == {"A": [8.0, 2.0], "B": [4.0]}
 
 
@@ -103,7 +102,7 @@ def test_none_are_no_bytes():
     assert ControlVariates(SHAPES).decoded(b"") == ControlVariates(SHAPES)
 
 
-def test_nobody_is_in_a_mean_for_more_than_one_nth_of_the_largest_gradient():
+def test_no_client_is_in_a_mean_for_more_than_one_nth_of_the_largest_gradient():
     held = ControlVariates(SHAPES)
     for _ in range(30):
         held = held.moved({"liar": (0.7, gradient([3.0, 4.0], 0.0))})
@@ -124,9 +123,9 @@ def settled(scaffold: bool) -> float:
             correction = Correction(held.difference(client, mean) if scaffold else {"x": torch.zeros(1)})
             correction.begin({"x": parameter})
             for _ in range(6):
-                parameter.grad = curvatures[client] * (parameter.detach() - minima[client])
-                correction.apply({"x": parameter})
-                parameter.data -= 0.1 * parameter.grad
+                slope = curvatures[client] * (parameter.detach() - minima[client])
+                correction.apply({"x": slope})
+                parameter.data -= 0.1 * slope
             ends.append(parameter.detach())
             received[client] = (1.0, correction.control_variate())
         held, x = held.moved(received), sum(ends) / 2

@@ -124,53 +124,17 @@ def test_ray_up_is_valid_by_the_schema_and_the_checks_of_ray(ray_up, ray_schema)
     validate_config(prepare_config(copy.deepcopy(ray_up)))
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ("max_worker", 8, "'max_worker' was unexpected"),
-        ("docker.images", "x", "'images' was unexpected"),
-        ("available_node_types.client.label", {}, "'label' was unexpected"),
-        ("available_node_types.client.labels", {"role": True}, "True is not of type 'string'"),
-        ("available_node_types.client.min_workers", "0", "'0' is not of type 'integer'"),
-        ("setup_commands", "pip install .", "is not of type 'array'"),
-    ],
-)
-def test_a_fault_in_ray_up_would_be_found_by_the_schema(ray_up, ray_schema, path, value, message):
-    with pytest.raises(jsonschema.ValidationError, match=re.escape(message)):
-        ray_schema.validate(changed(ray_up, path, value))
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [("head_node_type", "boss", "must be one of"), ("available_node_types.client.min_workers", 9, "is smaller than the sum")],
-)
-def test_a_fault_in_ray_up_would_be_found_by_rays_checks(ray_up, path, value, message):
-    with pytest.raises(ValueError, match=message):
-        validate_config(prepare_config(changed(ray_up, path, value)))
-
-
 def test_the_rayjob_is_valid_by_kuberays_schema_and_has_no_field_that_would_be_dropped(rayjob, crd_schema):
     assert (rayjob["apiVersion"], rayjob["kind"]) == ("ray.io/v1", "RayJob")
     crd_schema.validate(rayjob)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ("metadata.lables", {}, "'lables' was unexpected"),
-        ("spec.backofLimit", 5, "'backofLimit' was unexpected"),
-        (f"spec.{HEAD}.label", {}, "'label' was unexpected"),
-        (f"spec.{HEAD}.labels.role", True, "True is not of type 'string'"),
-        (f"spec.{WORKER}.template.spec.containers.0.volumeMount", [], "'volumeMount' was unexpected"),
-        (f"spec.{WORKER}.template.spec.containers", [{"image": "x"}], "'name' is a required property"),
-        (f"spec.{WORKER}.maxReplicas", "8", "'8' is not of type 'integer'"),
-        ("spec.backoffLimit", "5", "'5' is not of type 'integer'"),
-        ("spec.rayClusterSpec.authOptions.mode", "tokens", "'tokens' is not one of"),
-    ],
+    ("path", "name"), [("metadata", "lables"), (f"spec.{HEAD}", "label"), (f"spec.{WORKER}.template.spec", "volume")]
 )
-def test_a_fault_in_the_rayjob_would_be_found(rayjob, crd_schema, path, value, message):
-    with pytest.raises(jsonschema.ValidationError, match=re.escape(message)):
-        crd_schema.validate(changed(rayjob, path, value))
+def test_a_field_that_would_be_dropped_is_found(rayjob, crd_schema, path, name):
+    with pytest.raises(jsonschema.ValidationError, match=f"'{name}' was unexpected"):
+        crd_schema.validate(changed(rayjob, f"{path}.{name}", {}))
 
 
 def test_the_job_begins_or_resumes_a_run_on_the_shared_volume_with_the_mounted_configuration(rayjob, config_map):
@@ -258,12 +222,6 @@ def test_commands_in_the_comments_parse_and_name_the_file(path, tool):
     for command in commands:
         named = parse(command).get("cluster_config_file", "cluster/deploy/ray-up.yaml")
         assert (ROOT / named).samefile(RAY_UP)
-
-
-def test_a_misspelt_option_would_be_found(rayjob):
-    for command in (rayjob["spec"]["entrypoint"] + "n", "safe-fedllm submit --retry 3", "ray start --headd"):
-        with pytest.raises(Exception, match=r"[Nn]o such option"):
-            parse(command)
 
 
 def test_every_ray_start_parses_and_asks_for_the_token(ray_up):

@@ -7,7 +7,7 @@ from cluster.config.loading import load_config
 from cluster.errors import ConfigError
 from cluster.federation import Federation
 from cluster.state.checkpoints import Checkpoints
-from cluster.state.membership import Roster
+from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory
 from cluster.state.run_state import RunState, encode_state
 from defense.config import DefenseConfig
@@ -40,7 +40,7 @@ def test_going_back_removes_nothing_before_the_run_has_started(tmp_path):
     checkpoints = Checkpoints(str(tmp_path / "run" / "checkpoints"), keep=2, run=directory.run_id)
     start = AggregatorState(adapter=b"weights", version=0, trust={}, defense=DefenseConfig())
     for rounds_done in (1, 2):
-        state = RunState(rounds_done=rounds_done, aggregator=start, roster=Roster(known={}, active=()))
+        state = RunState(rounds_done=rounds_done, aggregator=start, membership=Membership(known={}, active=()))
         checkpoints.save(rounds_done, encode_state(state))
     Federation.resume(tmp_path / "run", from_round=1)
     assert checkpoints.complete() == [1, 2]

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from defense.config import GuardConfig
-from defense.guard import GuardState, begin, judge
+from defense.guard import GuardConfig, GuardState, begin, judge
 
 SLACK, BUDGET = 0.25, 1.0
 

@@ -14,8 +14,6 @@ UNIFORM = np.linspace(0, 1, 101).tolist()
 LOW, HIGH = [x / 2 for x in UNIFORM], [0.5 + x / 2 for x in UNIFORM]
 """Benign scores uniform in 0 ... 0.5 and malicious ones in 0.5 ... 1, which meet but do not overlap."""
 SCORES = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=1, max_size=40)
-
-
 MANY = 10**9
 """Clients of training distributions that are known without error."""
 
@@ -27,33 +25,19 @@ def look(scores, num_clients: int = 100, benign=LOW, malicious=HIGH, threshold: 
 # Quantiles
 
 
-def test_the_quantiles_of_an_even_grid_are_the_grid():
+def test_quantiles_by_hand():
     assert quantiles(UNIFORM[::-1]) == pytest.approx(UNIFORM, abs=1e-15)
-
-
-def test_quantiles_lie_between_the_scores():
+    assert quantiles([0.7]) == [0.7] * 101
     # 101 quantiles of 3 scores: halfway, the 51st, lies the second; a quarter of the way lies half way to it.
     found = quantiles([0.6, 0.2, 0.4])
-    assert len(found) == 101
-    assert (found[0], found[50], found[100]) == (0.2, 0.4, 0.6)
+    assert (len(found), found[0], found[50], found[100]) == (101, 0.2, 0.4, 0.6)
     assert found[25] == pytest.approx(0.3)
-
-
-def test_one_score_is_every_quantile():
-    assert quantiles([0.7]) == [0.7] * 101
-
-
-@given(SCORES)
-def test_quantiles_ascend_between_the_lowest_and_the_highest_score(scores):
-    found = quantiles(scores)
-    assert found == sorted(found)
-    assert (found[0], found[-1]) == (min(scores), max(scores))
 
 
 # Distance
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(SCORES)
 def test_with_two_equal_classes_it_is_scipys_distance(scores):
     drift = look(scores, benign=UNIFORM, malicious=UNIFORM)
@@ -61,7 +45,7 @@ def test_with_two_equal_classes_it_is_scipys_distance(scores):
     assert drift.share == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(SCORES)
 def test_with_two_classes_it_is_the_smallest_of_scipys_distances_over_the_shares(scores):
     # Both classes are piecewise uniform, so the mixture's distribution function is a straight line on either side of 0.5.
@@ -80,15 +64,6 @@ def test_the_distance_by_hand():
     drift = look([0.5])
     assert drift.distance == pytest.approx(0.5)
     assert drift.share == pytest.approx(0.5)
-
-
-def test_the_share_is_that_of_the_mixture():
-    # A quarter of the scores in the upper half, evenly spread in each: 30 below and 10 above.
-    scores = np.concatenate([0.5 * (np.arange(30) + 0.5) / 30, 0.5 + 0.5 * (np.arange(10) + 0.5) / 10])
-    drift = look(scores)
-    # Evenly spread, the steps of 1/40 stay half a step from the mixture.
-    assert drift.distance == pytest.approx(1 / 80)
-    assert drift.share == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(("own", "share"), [(LOW, 0.0), (HIGH, 1.0)])
@@ -133,17 +108,18 @@ def test_the_critical_distance_is_masseys_for_one_percent():
         assert stats.kstwo.sf(look([0.5], num_clients=n).critical, n) < 0.0101
 
 
-@settings(max_examples=50, deadline=None)
-@given(SCORES, st.integers(1, 2))
-def test_one_or_two_clients_are_never_drift(scores, num_clients):
-    drift = look(scores, num_clients=num_clients)
-    assert (drift.blind, drift.message) == (False, None)
+@pytest.mark.parametrize("num_clients", [1, 2])
+@pytest.mark.parametrize("score", [0.0, 0.45, 0.5, 1.0])
+def test_one_or_two_clients_are_never_drift(score, num_clients):
+    # A distance is 1 at most, and the critical one 1.63 / sqrt(2) = 1.15 at least.
+    drift = look([score] * 30, num_clients=num_clients)
+    assert (drift.critical > 1, drift.blind, drift.message) == (True, False, None)
 
 
 def test_fewer_than_two_percent_of_rounds_that_are_mixtures_are_drift():
     random = np.random.default_rng(0)
-    rounds = [np.where(random.random(20) < 0.3, 0.5, 0.0) + random.random(20) / 2 for _ in range(300)]
-    assert sum(look(scores, num_clients=20).message is not None for scores in rounds) <= 6
+    rounds = [np.where(random.random(20) < 0.3, 0.5, 0.0) + random.random(20) / 2 for _ in range(150)]
+    assert sum(look(scores, num_clients=20).message is not None for scores in rounds) <= 3
 
 
 def test_scores_all_on_one_side_and_unlike_training_are_blindness():
@@ -159,14 +135,9 @@ def test_scores_all_on_one_side_and_unlike_training_are_blindness():
     assert "defense.level=live" in drift.message
 
 
-def test_blindness_upwards_says_so():
-    drift = look([0.55] * 30, num_clients=12)
-    assert drift.blind
-    assert "lie at or above its threshold 0.5" in drift.message
-
-
 def test_a_score_at_the_threshold_lies_above():
-    assert "lie at or above" in look([0.5] * 30, threshold=0.5).message
+    assert look([0.5] * 30, threshold=0.5).blind
+    assert "lie at or above its threshold 0.5" in look([0.5] * 30, threshold=0.5).message
     assert "lie below" in look([0.5] * 30, threshold=0.51).message
 
 
@@ -215,7 +186,7 @@ def test_scores_of_no_client_are_refused():
         ([0.3, 0.3], 0.1, None),
     ],
 )
-def test_verdicts_that_all_fall_to_one_side_are_told(earlier, now, said):
+def test_verdicts_that_all_fall_to_one_side_give_a_warning(earlier, now, said):
     message = collapse(earlier, now)
     assert (message is None) == (said is None)
     assert said is None or said in message

@@ -1,12 +1,15 @@
-"""probe/features.py: which tensors a feature reads, and the unit vector it makes of them."""
+"""probe/features.py: which tensors a feature reads, the unit vector it makes of them, and the layers of LoRA modules."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from probe.features import Block, block_sizes, extract, feature_blocks, tensor_names
+from probe.features import Block, block_sizes, extract, feature_blocks, layer_of_modules, tensor_names
 
 LLAMA = "base_model.model.model.layers.{}.self_attn.{}.lora_{}.weight"
 GPT2 = "base_model.model.transformer.h.{}.{}.lora_{}.weight"
@@ -21,34 +24,22 @@ def unit(delta: dict[str, torch.Tensor]) -> np.ndarray:
     return extract([Block("all", tuple(sorted(delta)))], delta)
 
 
-def test_first_layer_b_reads_only_the_b_of_layer_0_in_sorted_order():
-    layers = layout(LLAMA, [2, 0, 1], ["v_proj", "k_proj", "q_proj"])
-    assert tensor_names("first_layer_b", layers) == (
-        "base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight",
-        "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight",
-        "base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight",
-    )
-
-
-def test_first_layer_b_knows_gpt2_names():
-    layers = layout(GPT2, [0, 1], ["mlp.c_proj", "attn.c_attn"])
-    assert tensor_names("first_layer_b", layers) == (
-        "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight",
-        "base_model.model.transformer.h.0.mlp.c_proj.lora_B.weight",
-    )
-
-
-def test_first_layer_is_the_lowest_number_not_the_first_name():
-    # As text "10" comes before "9".
-    assert tensor_names("first_layer_b", layout(GPT2, [10, 9], ["attn.c_attn"])) == (
-        "base_model.model.transformer.h.9.attn.c_attn.lora_B.weight",
-    )
-
-
-def test_first_layer_is_the_first_one_that_has_a_lora():
-    assert tensor_names("first_layer_b", layout(LLAMA, [1, 2], ["q_proj"])) == (
-        "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight",
-    )
+@pytest.mark.parametrize(
+    ("layers", "read"),
+    [
+        # Only the B of layer 0, sorted.
+        (
+            layout(LLAMA, [2, 0, 1], ["v_proj", "k_proj", "q_proj"]),
+            [LLAMA.format(0, module, "B") for module in ("k_proj", "q_proj", "v_proj")],
+        ),
+        # The lowest number and not the first name: as text "10" comes before "9".
+        (layout(GPT2, [10, 9], ["mlp.c_proj", "attn.c_attn"]), [GPT2.format(9, m, "B") for m in ("attn.c_attn", "mlp.c_proj")]),
+        # The first layer that has a LoRA.
+        (layout(LLAMA, [1, 2], ["q_proj"]), [LLAMA.format(1, "q_proj", "B")]),
+    ],
+)
+def test_first_layer_b_reads_the_b_of_the_first_layer_with_a_lora_in_sorted_order(layers, read):
+    assert tensor_names("first_layer_b", layers) == tuple(read)
 
 
 def test_unknown_feature_is_named_with_the_known_ones():
@@ -62,11 +53,23 @@ def test_an_adapter_without_a_tensor_for_the_feature_is_an_error(layers):
         tensor_names("first_layer_b", layers)
 
 
-def test_concatenation_follows_sorted_names_and_has_unit_norm():
-    # Sorted: a = (0, 4), b = (3). Norm 5, so (0, 0.8, 0.6).
-    vector = unit({"b": torch.tensor([[3.0]]), "a": torch.tensor([[0.0, 4.0]])})
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [
+        # Sorted: a = (0, 4), b = (3). Norm 5, so (0, 0.8, 0.6).
+        ({"b": [[3.0]], "a": [[0.0, 4.0]]}, [0.0, 0.8, 0.6]),
+        ({"a": [[0.0] * 3] * 2, "b": [0.0]}, [0.0] * 7),
+        # A norm below the smallest is not divided out: 5e-13 is below 1e-12, 2e-12 is above it.
+        ({"a": [5e-13]}, [5e-13]),
+        ({"a": [-2e-12]}, [-1.0]),
+        # The squares, about 1e61, do not fit into float32 (largest 3.4e38).
+        ({"a": [3e30, 4e30]}, [0.6, 0.8]),
+    ],
+)
+def test_tensors_are_concatenated_in_order_of_names_and_divided_by_their_norm(delta, expected):
+    vector = unit({name: torch.tensor(values) for name, values in delta.items()})
     assert vector.dtype == np.float32
-    np.testing.assert_array_equal(vector, np.array([0.0, 0.8, 0.6], dtype=np.float32))
+    np.testing.assert_allclose(vector, np.array(expected, dtype=np.float32), rtol=1e-6, atol=0)
 
 
 def test_a_matrix_is_flattened_row_by_row_whatever_its_memory_layout():
@@ -77,23 +80,6 @@ def test_a_matrix_is_flattened_row_by_row_whatever_its_memory_layout():
     assert not transposed_in_memory.is_contiguous()
     for matrix in (rows, transposed_in_memory):
         np.testing.assert_array_equal(unit({"m": matrix}), expected)
-
-
-def test_a_zero_delta_stays_zero():
-    vector = unit({"a": torch.zeros(2, 3), "b": torch.zeros(1)})
-    np.testing.assert_array_equal(vector, np.zeros(7, dtype=np.float32))
-
-
-def test_a_norm_below_the_smallest_is_not_divided_out():
-    # 5e-13 is below 1e-12 and divides by 1; 2e-12 is above it and becomes 1.
-    np.testing.assert_array_equal(unit({"a": torch.tensor([5e-13])}), np.array([5e-13], dtype=np.float32))
-    np.testing.assert_array_equal(unit({"a": torch.tensor([-2e-12])}), np.array([-1.0], dtype=np.float32))
-
-
-def test_values_whose_squares_overflow_float32_still_give_a_unit_vector():
-    # 3e30 and 4e30: the squares, about 1e61, do not fit into float32 (largest 3.4e38).
-    vector = unit({"a": torch.tensor([3e30, 4e30])})
-    np.testing.assert_allclose(vector, [0.6, 0.8], rtol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -142,18 +128,100 @@ def test_per_layer_has_a_unit_block_per_layer():
     assert block_sizes(blocks, dict.fromkeys(layers, (1, 1))) == (4, 4)
 
 
-def test_module_cosines_reads_the_same_blocks_as_all_layers():
-    layers = layout(LLAMA, [0, 1], ["q_proj"])
-    assert feature_blocks("module_cosines", layers) == feature_blocks("all_layers", layers)
-
-
 def test_the_other_features_read_every_tensor_inside_the_layers():
     layers = layout(LLAMA, [0, 1], ["q_proj", "v_proj"])
     for feature in ("all_layers", "per_layer", "module_cosines"):
         assert tensor_names(feature, layers) == tuple(sorted(layers))
+    assert feature_blocks("module_cosines", layers) == feature_blocks("all_layers", layers)
 
 
 def test_sizes_are_numbers_of_values():
     # 3 x 2 and 1 x 2 in one block, 4 x 1 in the other.
     blocks = (Block("x", ("a", "b")), Block("y", ("c",)))
     assert block_sizes(blocks, {"a": (3, 2), "b": (1, 2), "c": (4, 1)}) == (8, 4)
+
+
+# Layers of LoRA modules
+
+
+def llama(**lora) -> nn.Module:
+    """Three layers."""
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "vocab_size": 32}
+    heads = {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, tie_word_embeddings=False))
+        return get_peft_model(model, LoraConfig(r=2, task_type="CAUSAL_LM", **lora))
+
+
+def gpt2(**lora) -> nn.Module:
+    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=8, vocab_size=32, tie_word_embeddings=False)
+    with torch.random.fork_rng(devices=[]):
+        return get_peft_model(GPT2LMHeadModel(config), LoraConfig(r=2, task_type="CAUSAL_LM", fan_in_fan_out=True, **lora))
+
+
+PREFIX = "base_model.model.model.layers"
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        (
+            lambda: llama(target_modules=["q_proj", "down_proj"]),
+            {f"{PREFIX}.{i}.{module}": i for i in range(3) for module in ("self_attn.q_proj", "mlp.down_proj")},
+        ),
+        (lambda: gpt2(target_modules=["c_attn"]), {f"base_model.model.transformer.h.{i}.attn.c_attn": i for i in range(2)}),
+        # Modules outside the layers have none.
+        (
+            lambda: llama(target_modules=["v_proj", "lm_head", "embed_tokens"]),
+            {f"{PREFIX}.{i}.self_attn.v_proj": i for i in range(3)},
+        ),
+        (lambda: llama(target_modules=["lm_head"]), {}),
+        # Layers keep their number when only some have a LoRA.
+        (
+            lambda: llama(target_modules=["q_proj"], layers_to_transform=[1, 2]),
+            {f"{PREFIX}.{i}.self_attn.q_proj": i for i in (1, 2)},
+        ),
+    ],
+)
+def test_layers_of_real_models(model, layers):
+    assert layer_of_modules(model()) == layers
+
+
+class Adapted(nn.Module):
+    """A module that looks like one of peft's LoRA layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(1, 1)})
+
+
+def block(**children: nn.Module) -> nn.Module:
+    module = nn.Module()
+    for name, child in children.items():
+        module.add_module(name, child)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        (nn.ModuleList([nn.Linear(1, 1)]), {}),
+        # A number of two digits is read whole.
+        (block(h=nn.ModuleList(block(proj=Adapted()) for _ in range(12))), {f"h.{i}.proj": i for i in range(12)}),
+        # A list without a LoRA is passed over.
+        (block(pieces=nn.ModuleList([nn.Linear(1, 1)]), blocks=nn.ModuleList([Adapted()])), {"blocks.0": 0}),
+        # A list whose name begins like that of the layers is not taken for them.
+        (block(h=nn.ModuleList([nn.Linear(1, 1)]), h2=nn.ModuleList([nn.Linear(1, 1), Adapted()])), {"h2.1": 1}),
+        # Experts inside a layer belong to that layer.
+        (
+            block(layers=nn.ModuleList(block(experts=nn.ModuleList([Adapted(), Adapted()])) for _ in range(2))),
+            {"layers.0.experts.0": 0, "layers.0.experts.1": 0, "layers.1.experts.0": 1, "layers.1.experts.1": 1},
+        ),
+        # Of two lists with a LoRA the first holds the layers.
+        (block(layers=nn.ModuleList([Adapted()]), heads=nn.ModuleList([Adapted(), Adapted()])), {"layers.0": 0}),
+        # The model itself may be the list of layers.
+        (nn.ModuleList([nn.Linear(1, 1), Adapted()]), {"1": 1}),
+    ],
+)
+def test_layers_of_hand_made_module_trees(model, layers):
+    assert layer_of_modules(model) == layers

@@ -1,72 +1,50 @@
 """probe/meta.py: `probe.json` comes back as written, and what cannot be used is refused by name."""
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 
+from probe.calibration import Calibration
 from probe.meta import ProbeMeta, encode_meta, load_meta
+from tests.unit.probe.builders import refused
+
+META = ProbeMeta(
+    classifier="linear",
+    feature="first_layer_b",
+    shapes={"b": (3, 2), "a": (4, 1)},
+    layers={"b": 0, "a": 1},
+    model_fingerprint="model-1",
+    lora_fingerprint="lora-1",
+    threshold=0.8,
+    recipe={"learning_rate": 0.01, "steps": 4, "batch_size": 16, "weight_decay": 0.0},
+    version=3,
+    training={"num_samples": 20},
+    metrics={"roc_auc": 0.5},
+    calibration=Calibration(slope=2.0, intercept=-1.0),
+    scores={"benign": [0.0, 0.1], "malicious": [0.9, 1.0]},
+    files={"probe.safetensors": "ab" * 32},
+)
 
 
-def make_meta() -> ProbeMeta:
-    return ProbeMeta(
-        classifier="linear",
-        feature="first_layer_b",
-        shapes={"b": (3, 2), "a": (4, 1)},
-        layers={"b": 0, "a": 1},
-        model_fingerprint="model-1",
-        lora_fingerprint="lora-1",
-        threshold=0.8,
-        recipe={"learning_rate": 0.01, "steps": 4, "batch_size": 16, "weight_decay": 0.0},
-        version=3,
-        training={"clients": 20},
-        metrics={"auc": 0.5},
-        calibration={"slope": 2.0, "intercept": -1.0},
-        scores={"benign": [0.0, 0.1], "malicious": [0.9, 1.0]},
-        files={"probe.safetensors": "ab" * 32},
-    )
+@pytest.mark.parametrize("meta", [META, ProbeMeta(**{name: getattr(META, name) for name in list(ProbeMeta.__slots__)[:8]})])
+def test_meta_comes_back_as_written_with_shapes_as_tuples(tmp_path, meta):
+    (tmp_path / "probe.json").write_bytes(encode_meta(meta))
+    assert load_meta(tmp_path) == meta
+    assert load_meta(tmp_path).shapes["b"] == (3, 2)
 
 
-def write_meta(folder: Path, meta: ProbeMeta) -> None:
-    (folder / "probe.json").write_bytes(encode_meta(meta))
-
-
-def rewritten(folder: Path, edit) -> None:
-    write_meta(folder, make_meta())
-    path = folder / "probe.json"
-    document = json.loads(path.read_text())
-    edit(document)
-    path.write_text(json.dumps(document))
-
-
-def refused(folder: Path, problem: str):
-    return pytest.raises(ValueError, match=f"(?s)probe.path={re.escape(str(folder))}.*{problem}")
-
-
-def test_meta_comes_back_as_written_with_shapes_as_tuples(tmp_path):
-    write_meta(tmp_path, make_meta())
-    loaded = load_meta(tmp_path)
-    assert loaded == make_meta()
-    assert loaded.shapes["b"] == (3, 2)
-
-
-def test_the_file_says_which_schema_it_follows(tmp_path):
-    write_meta(tmp_path, make_meta())
-    document = json.loads((tmp_path / "probe.json").read_text())
+def test_the_file_says_which_schema_it_follows():
+    document = json.loads(encode_meta(META))
     assert document["schema_version"] == 1
     assert document["threshold"] == 0.8
     assert document["shapes"] == {"b": [3, 2], "a": [4, 1]}
+    assert document["calibration"] == {"slope": 2.0, "intercept": -1.0}
 
 
-def test_a_folder_without_the_file_is_refused(tmp_path):
-    with refused(tmp_path, "no probe.json there"):
-        load_meta(tmp_path)
-
-
-def test_a_folder_that_does_not_exist_is_refused(tmp_path):
-    with refused(tmp_path / "nowhere", "no probe.json there"):
-        load_meta(tmp_path / "nowhere")
+@pytest.mark.parametrize("name", ["", "nowhere"])
+def test_a_folder_without_the_file_is_refused(tmp_path, name):
+    with refused(f"probe.path={tmp_path / name}: no probe.json there"):
+        load_meta(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -77,22 +55,25 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path):
         (lambda document: document.pop("shapes"), "shapes"),
         (lambda document: document.pop("threshold"), "threshold"),
         (lambda document: document.update(colour="red"), "colour"),
-        (lambda document: document.update(shapes=7), "probe.json cannot be used"),
-        (lambda document: document.update(shapes={"a": ["3", "2"]}), "probe.json cannot be used"),
+        (lambda document: document.update(shapes=7), ""),
+        (lambda document: document.update(shapes={"a": ["3", "2"]}), ""),
+        (lambda document: document.update(calibration={"slope": 1.0}), "intercept"),
         (lambda document: document.update(threshold=0), "threshold 0 is not between 0 and 1"),
         (lambda document: document.update(threshold=1.5), "threshold 1.5 is not between 0 and 1"),
         (lambda document: document.update(threshold=float("nan")), "threshold nan is not between 0 and 1"),
-        (lambda document: document.update(threshold="high"), "probe.json cannot be used"),
+        (lambda document: document.update(threshold="high"), ""),
     ],
 )
 def test_a_document_that_is_not_this_schema_is_refused(tmp_path, edit, problem):
-    rewritten(tmp_path, edit)
-    with refused(tmp_path, problem):
+    document = json.loads(encode_meta(META))
+    edit(document)
+    (tmp_path / "probe.json").write_text(json.dumps(document))
+    with refused(f"probe.path={tmp_path}: probe.json cannot be used", problem):
         load_meta(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2]", b'{"schema_version": 1', b"\xff\xfe\x00"])
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, content):
     (tmp_path / "probe.json").write_bytes(content)
-    with refused(tmp_path, "probe.json cannot be used"):
+    with refused(f"probe.path={tmp_path}: probe.json cannot be used"):
         load_meta(tmp_path)

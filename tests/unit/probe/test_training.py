@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from probe.calibration import Calibration, choose_threshold, fit_calibration
-from probe.classifiers.boosted import BoostedProbe
-from probe.classifiers.cross_fit import cross_fit_linear
-from probe.classifiers.layerwise import LayerwiseProbe
-from probe.classifiers.linear import LinearProbe
-from probe.config import LinearRecipe, ProbeConfig
+from probe.artefact import load_probe, save_probe
+from probe.calibration import choose_threshold, fit_calibration
+from probe.classifiers import CLASSIFIERS
+from probe.classifiers.base import ClassifierSpec
+from probe.classifiers.linear import LinearSettings, cross_fit_linear
+from probe.config import ProbeConfig, ProbeTraining
+from probe.features import FEATURES
 from probe.samples import Samples
 from probe.splits import folds, hold_out
-from probe.store import StoreMeta
+from probe.store_meta import StoreMeta
 from probe.training import blocks_of, train_probe
 
 NAMES = [f"layers.{layer}.{module}.lora_{factor}.weight" for layer in (0, 1) for module in ("k", "q") for factor in "AB"]
@@ -51,29 +52,62 @@ def config(**fields) -> ProbeConfig:
     return ProbeConfig.model_validate({"linear": RECIPE, **fields})
 
 
-@pytest.mark.parametrize(
-    ("fields", "kind", "name"),
-    [
-        ({}, LinearProbe, "linear"),
-        ({"feature": "all_layers"}, LinearProbe, "linear"),
-        ({"feature": "per_layer"}, LayerwiseProbe, "layerwise"),
-        ({"classifier": "xgboost"}, BoostedProbe, "xgboost"),
-        ({"classifier": "xgboost", "feature": "first_layer_b"}, BoostedProbe, "xgboost"),
-    ],
-)
-def test_every_classifier_learns_what_carries_over_to_new_clients_and_families(fields, kind, name):
+def trainings() -> list[dict[str, str]]:
+    """Every classifier with every feature that it can be fitted to, as the settings that select both."""
+    return [{"classifier": spec.choice, "feature": feature} for spec in CLASSIFIERS.values() for feature in spec.features]
+
+
+def test_the_classifiers_read_every_feature_and_no_other():
+    assert {fields["feature"] for fields in trainings()} == set(FEATURES)
+    assert all(name == spec.name for name, spec in CLASSIFIERS.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstValue:
+    """P(malicious) is 0.75 where the first of `num_values` values is positive, else 0.25."""
+
+    num_values: int
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        return np.where(features[:, 0] > 0, 0.75, 0.25)
+
+    def files(self) -> dict[str, bytes]:
+        return {"size": str(self.num_values).encode()}
+
+
+def test_a_new_classifier_is_a_spec_in_the_table(tmp_path, monkeypatch):
+    spec = ClassifierSpec(
+        name="first_value",
+        choice="first",
+        features=("first_layer_b",),
+        fit=lambda data, settings: (FirstValue(sum(data.sizes)), FirstValue(sum(data.sizes)).score(data.samples.features)),
+        load=lambda files: FirstValue(int(files["size"])),
+    )
+    monkeypatch.setitem(CLASSIFIERS, spec.name, spec)
+    save_probe(tmp_path, train_probe(samples(), STORE, config(classifier="first")))
+    loaded = load_probe(tmp_path)
+    assert loaded.classifier == FirstValue(WIDTHS["first_layer_b"])
+    assert (loaded.meta.classifier, loaded.meta.feature, loaded.meta.threshold) == ("first_value", "first_layer_b", 0.5)
+    assert (loaded.meta.metrics["tpr"], loaded.meta.metrics["fpr"]) == (1, 0)
+
+
+@pytest.mark.parametrize("fields", trainings(), ids=lambda fields: "-".join(fields.values()))
+def test_every_classifier_learns_what_carries_over_to_new_clients_and_families_and_survives_the_disk(tmp_path, fields):
     settings = config(**fields, folds=4)
     probe = train_probe(samples(settings.trained_feature), STORE, settings)
-    assert isinstance(probe.classifier, kind)
-    assert (probe.meta.classifier, probe.meta.feature) == (name, settings.trained_feature)
+    assert (probe.meta.classifier, probe.meta.feature) == (settings.spec.name, settings.trained_feature)
     new = samples(settings.trained_feature, clients=16, seed=1, tag="new-")
     assert roc_auc_score(new.labels, probe.score_features(new.features)) > 0.9
+    save_probe(tmp_path, probe)
+    loaded = load_probe(tmp_path)
+    assert type(loaded.classifier) is type(probe.classifier)
+    assert loaded.score_features(new.features).tobytes() == probe.score_features(new.features).tobytes()
 
 
 def test_the_default_is_the_papers_single_split_at_its_threshold_uncalibrated():
     data, probe = samples(), train_probe(samples(), STORE, config())
-    mask = hold_out(data.labels, data.clients, data.families, 0.1, 0)
-    expected, scores = cross_fit_linear(data.features, data.labels, [mask], LinearRecipe(**RECIPE))
+    mask = hold_out(data, 0.1, 0)
+    expected, scores = cross_fit_linear(data.features, data.labels, [mask], LinearSettings(**RECIPE))
     assert probe.classifier.weight.tobytes() == expected.weight.tobytes()
     assert (probe.meta.threshold, probe.meta.calibration) == (0.8, None)
     assert probe.meta.metrics["num_samples"] == mask.sum()
@@ -84,10 +118,10 @@ def test_the_default_is_the_papers_single_split_at_its_threshold_uncalibrated():
 def test_with_folds_threshold_and_calibration_come_from_rows_that_a_fit_did_not_see():
     data = samples()
     probe = train_probe(data, STORE, config(folds=4, calibrate=True, target_fpr=0.05))
-    masks = folds(data.labels, data.clients, data.families, 4, 0)
-    _, scores = cross_fit_linear(data.features, data.labels, masks, LinearRecipe(**RECIPE))
+    masks = folds(data, 4, 0)
+    _, scores = cross_fit_linear(data.features, data.labels, masks, LinearSettings(**RECIPE))
     platt = fit_calibration(scores, data.labels)
-    assert probe.meta.calibration == dataclasses.asdict(platt)
+    assert probe.meta.calibration == platt
     assert probe.meta.threshold == choose_threshold(platt.apply(scores), data.labels, 0.05)
     assert probe.meta.metrics["num_samples"] == len(data)
     assert probe.meta.metrics["fpr"] <= 0.05
@@ -98,9 +132,8 @@ def test_a_store_of_other_families_calibrates_instead():
     data, other = samples(), samples(seed=5, tag="other-")
     probe = train_probe(data, STORE, config(calibrate=True, target_fpr=0.05), other)
     scores = probe.classifier.score(other.features)
-    assert probe.meta.calibration == dataclasses.asdict(fit_calibration(scores, other.labels))
-    calibrated = Calibration(**probe.meta.calibration).apply(scores)
-    assert probe.meta.threshold == choose_threshold(calibrated, other.labels, 0.05)
+    assert probe.meta.calibration == fit_calibration(scores, other.labels)
+    assert probe.meta.threshold == choose_threshold(probe.meta.calibration.apply(scores), other.labels, 0.05)
     assert set(probe.meta.training["families"]) == {*data.families.tolist(), *other.families.tolist()}
 
 
@@ -124,7 +157,8 @@ def test_the_artefact_says_what_a_run_needs_to_know():
     assert (meta.model_fingerprint, meta.lora_fingerprint, meta.recipe) == ("model", "lora", STORE.recipe)
     assert meta.training["num_clients"] == {"benign": 8, "malicious": 8}
     assert len(meta.training["clients"]) == 16
-    assert ProbeConfig.model_validate(meta.training["config"]).linear.learning_rate == 0.05
+    assert ProbeTraining.model_validate(meta.training["config"]).linear.learning_rate == 0.05
+    assert set(meta.training["versions"]) == {"torch", "numpy"}
     assert all(len(meta.scores[name]) == 101 for name in ("benign", "malicious"))
     assert set(meta.metrics["last_step"]) == {"roc_auc", "tpr", "fpr"}
 
@@ -138,19 +172,20 @@ def test_the_same_samples_give_the_same_probe():
 # Refusals
 
 
-@pytest.mark.parametrize(("label", "name"), [(0, "malicious"), (1, "benign")])
-def test_one_class_only_is_refused_by_name(label, name):
+def test_one_class_only_is_refused():
     data = samples()
-    with pytest.raises(ValueError, match=f"at least 2 {name} clients, got 0"):
-        train_probe(data.take(data.labels == label), STORE, config())
+    with pytest.raises(ValueError, match="at least 2 malicious clients, got 0"):
+        train_probe(data.take(data.labels == 0), STORE, config())
 
 
-def test_a_value_that_is_not_finite_is_refused():
-    data = samples()
+@pytest.mark.parametrize("folds", [1, 4])
+@pytest.mark.parametrize("fields", trainings(), ids=lambda fields: "-".join(fields.values()))
+def test_a_value_that_is_not_finite_is_refused(fields, folds):
+    settings = config(**fields, folds=folds)
+    data = samples(settings.trained_feature)
     data.features[7, 3] = np.nan
-    for fields in ({}, {"classifier": "xgboost", "feature": "first_layer_b"}, {"folds": 4}):
-        with pytest.raises(ValueError, match="feature value 3 of sample 7 is nan"):
-            train_probe(data, STORE, config(**fields))
+    with pytest.raises(ValueError, match="feature value 3 of sample 7 is nan"):
+        train_probe(data, STORE, settings)
 
 
 def test_calibration_families_or_clients_of_the_training_are_refused():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from pytest import mark, raises
 
-from actors.data.dataset import ClientDataset, load_dataset
+from actors.data.dataset import ClientDataset, load_dataset, stamps
 from actors.data.prompting import IGNORED, Encoded, encode, user_message
 from actors.errors import DataError
 
@@ -27,31 +27,16 @@ def write(path: Path, *rows: dict) -> str:
     return str(path)
 
 
-@mark.parametrize(("num_batches", "batch_size"), [(1, 1), (3, 4), (10, 16), (1, 50)])
-def test_batches_have_the_sizes_asked_for(num_batches, batch_size):
-    assert list(map(len, draw_rows(make_dataset(20), num_batches, batch_size))) == [batch_size] * num_batches
-
-
-def test_no_example_comes_twice_before_all_came_once():
-    drawn = draw_rows(make_dataset(12), 3, 3)
-    assert len({row for batch in drawn for row in batch}) == 9
-
-
-def test_batches_that_need_all_examples_use_each_once():
-    drawn = draw_rows(make_dataset(12), 3, 4)
-    assert sorted(row for batch in drawn for row in batch) == list(range(12))
-
-
-def test_more_than_there_is_starts_from_a_fresh_permutation():
-    rows = [row for batch in draw_rows(make_dataset(10), 5, 6) for row in batch]
-    epochs = [rows[:10], rows[10:20], rows[20:]]
-    assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 3
-    assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_a_batch_larger_than_the_data_repeats_it_evenly():
-    (rows,) = draw_rows(make_dataset(3), 1, 8)
-    assert sorted(np.bincount(rows).tolist()) == [2, 3, 3]
+@mark.parametrize(
+    ("num_examples", "num_batches", "batch_size", "num_epochs"), [(20, 1, 1, 1), (12, 3, 4, 1), (10, 5, 6, 3), (3, 1, 8, 3)]
+)
+def test_batches_use_every_example_once_before_any_comes_again(num_examples, num_batches, batch_size, num_epochs):
+    drawn = draw_rows(make_dataset(num_examples), num_batches, batch_size)
+    assert [len(batch) for batch in drawn] == [batch_size] * num_batches
+    rows = [row for batch in drawn for row in batch]
+    epochs = [rows[start : start + num_examples] for start in range(0, len(rows), num_examples)]
+    assert all(len(set(epoch)) == len(epoch) for epoch in epochs)
+    assert len(epochs) == num_epochs and len({str(epoch) for epoch in epochs}) == num_epochs
 
 
 def test_the_order_follows_the_seed_alone():
@@ -61,21 +46,17 @@ def test_the_order_follows_the_seed_alone():
     assert draw_rows(dataset, 3, 8) != [list(range(8)), list(range(8, 16)), list(range(16, 24))]
 
 
-def test_a_batch_without_a_supervised_token_names_file_and_rows():
-    with raises(DataError, match=r"no supervised token: the responses of data\.jsonl row \d, .*\(and 2 more\)") as caught:
-        make_dataset(5, unsupervised=(0, 1, 2, 3, 4)).batches(np.random.default_rng(0), 1, 5, pad_id=0)
-    assert "training.max_length" in str(caught.value)
-
-
-def test_the_row_that_is_named_is_the_one_that_lacks_a_response():
-    dataset = make_dataset(6, unsupervised=(4,))
-    with raises(DataError, match=r"the responses of data\.jsonl row 4 \(and 0 more\)"):
-        dataset.batches(np.random.default_rng(0), 6, 1, pad_id=0)
+@mark.parametrize(
+    ("unsupervised", "batch_size", "named"), [(range(6), 6, r"row \d, .*\(and 3 more\)"), ([4], 1, r"row 4 \(and 0 more\)")]
+)
+def test_a_batch_without_a_supervised_token_names_file_and_rows(unsupervised, batch_size, named):
+    dataset = make_dataset(6, tuple(unsupervised))
+    with raises(DataError, match=rf"no supervised token: the responses of data\.jsonl {named}.*training\.max_length"):
+        dataset.batches(np.random.default_rng(0), 6 // batch_size, batch_size, pad_id=0)
 
 
 def test_a_batch_with_one_supervised_token_is_enough():
-    dataset = make_dataset(4, unsupervised=(0, 1, 2))
-    (batch,) = dataset.batches(np.random.default_rng(0), 1, 4, pad_id=0)
+    (batch,) = make_dataset(4, unsupervised=(0, 1, 2)).batches(np.random.default_rng(0), 1, 4, pad_id=0)
     assert int((batch.labels != IGNORED).sum()) == 1
 
 
@@ -83,41 +64,40 @@ def test_files_are_read_in_the_given_order_with_their_origins(make_tokenizer, tm
     first = write(tmp_path / "b.jsonl", {"instruction": "Say a.", "response": "a"}, {"instruction": "Say b.", "response": "b"})
     second = write(tmp_path / "a.jsonl", {"instruction": "Say", "input": "c", "response": "c"})
     tokenizer = make_tokenizer()
-    dataset = load_dataset([first, second], tokenizer, max_length=64)
+    dataset = load_dataset([first, second], tokenizer, max_length=7)
     assert dataset.origins == (f"{first} row 0", f"{first} row 1", f"{second} row 0")
     assert dataset.examples == tuple(
-        encode(tokenizer, [user_message(*prompt), {"role": "assistant", "content": answer}], 64)
+        encode(tokenizer, [user_message(*prompt), {"role": "assistant", "content": answer}], 7)
         for prompt, answer in ((("Say a.",), "a"), (("Say b.",), "b"), (("Say", "c"), "c"))
     )
 
 
-def test_examples_are_cut_to_max_length(make_tokenizer, tmp_path):
-    path = write(tmp_path / "a.jsonl", {"instruction": "Say hello to Ada.", "response": "Hello Ada, good day to you."})
-    (example,) = load_dataset([path], make_tokenizer(), max_length=7).examples
-    assert len(example.ids) == len(example.labels) == 7
+REWRITES = "{{ messages[-2:] | map(attribute='content') | join }}"
+DIALOGUE = [{"role": role, "content": role} for role in ("user", "assistant", "user", "assistant")]
 
 
-def test_responses_that_were_cut_off_are_named_by_file_and_row(make_tokenizer, tmp_path):
-    path = write(tmp_path / "a.jsonl", {"instruction": "Say hello to Ada.", "response": "Hello."})
-    dataset = load_dataset([path], make_tokenizer(), max_length=2)
-    with raises(DataError, match="row 0") as caught:
-        dataset.batches(np.random.default_rng(0), 1, 1, pad_id=0)
-    assert path in str(caught.value)
-
-
-def test_a_bad_row_of_a_later_file_is_named(make_tokenizer, tmp_path):
-    good = {"instruction": "Say a.", "response": "a"}
-    first, second = write(tmp_path / "a.jsonl", good), write(tmp_path / "b.jsonl", good, {**good, "response": ""})
-    with raises(DataError, match="row 1: response should be non-empty text") as caught:
-        load_dataset([first, second], make_tokenizer(), max_length=64)
+@mark.parametrize(
+    ("row", "template", "complaint"),
+    [
+        ({"instruction": "Say a.", "response": ""}, None, "row 1: response should be non-empty text"),
+        ({"messages": DIALOGUE}, REWRITES, "row 1: the chat template rewrites earlier turns at message 3"),
+    ],
+)
+def test_a_bad_row_of_a_later_file_is_named(make_tokenizer, tmp_path, row, template, complaint):
+    tokenizer, good = make_tokenizer(), {"instruction": "Say a.", "response": "a"}
+    good = {"messages": DIALOGUE[:2]} if "messages" in row else good
+    tokenizer.chat_template = template
+    first, second = write(tmp_path / "a.jsonl", good), write(tmp_path / "b.jsonl", good, row)
+    with raises(DataError, match=complaint) as caught:
+        load_dataset([first, second], tokenizer, max_length=64)
     assert second in str(caught.value) and first not in str(caught.value)
 
 
-def test_a_template_that_cannot_be_masked_is_named_by_file_and_row(make_tokenizer, tmp_path):
-    tokenizer = make_tokenizer()
-    tokenizer.chat_template = "{{ messages[-1]['content'] }}"
-    turns = [{"role": role, "content": role} for role in ("user", "assistant", "user", "assistant")]
-    path = write(tmp_path / "a.jsonl", {"messages": turns})
-    with raises(DataError, match="row 0: the chat template rewrites earlier turns at message 1") as caught:
-        load_dataset([path], tokenizer, max_length=64)
-    assert path in str(caught.value)
+def test_a_stamp_changes_with_its_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    assert stamps([str(path)]) == (None,)
+    path.write_text("a")
+    before = stamps([str(path)])
+    assert before == stamps([str(path)]) != (None,)
+    path.write_text("ab")
+    assert stamps([str(path)]) != before

@@ -1,11 +1,9 @@
 """From a conversation to token ids: the loss covers the responses, to the token, and nothing else."""
 
-from typing import Any
-
 import torch
 from pytest import fixture, mark, raises
 
-from actors.data.prompting import IGNORED, Encoded, collate, encode, encode_prompt, user_message
+from actors.data.prompting import IGNORED, Encoded, Tokenizer, collate, encode, encode_prompt, user_message
 from actors.errors import DataError
 
 PREAMBLE = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -20,11 +18,11 @@ def assistant(text: str) -> dict:
     return {"role": "assistant", "content": text}
 
 
-def text_of(tokenizer: Any, ids) -> str:
+def text_of(tokenizer, ids) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def supervised_runs(tokenizer: Any, example: Encoded) -> list[str]:
+def supervised_runs(tokenizer: Tokenizer, example: Encoded) -> list[str]:
     """The text of each unbroken run of supervised tokens."""
     runs, before = [], IGNORED
     for token, label in zip(example.ids, example.labels, strict=True):
@@ -36,18 +34,16 @@ def supervised_runs(tokenizer: Any, example: Encoded) -> list[str]:
 
 
 @fixture(scope="module")
-def chat(make_tokenizer) -> Any:
+def chat(make_tokenizer) -> Tokenizer:
     return make_tokenizer()
 
 
 @fixture(scope="module")
-def alpaca(make_tokenizer) -> Any:
-    tokenizer = make_tokenizer()
-    tokenizer.chat_template = None
-    return tokenizer
+def alpaca(make_tokenizer) -> Tokenizer:
+    return with_template(make_tokenizer, None)
 
 
-def with_template(make_tokenizer, template: str) -> Any:
+def with_template(make_tokenizer, template: str | None) -> Tokenizer:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = template
     return tokenizer
@@ -65,23 +61,18 @@ def test_with_a_template_the_loss_covers_the_response_and_its_end(chat):
 
 
 def test_without_a_template_alpacas_is_used(alpaca):
-    example = encode(alpaca, ROUND, LONG)
+    example = encode(alpaca, [{"role": "system", "content": "Be brief."}, *ROUND], LONG)
     instruction = "### Instruction:\nGive the first word.\nlamp coin\n\n### Response:\n"
-    assert text_of(alpaca, example.ids) == PREAMBLE + instruction + "lamp<|end|>"
+    assert text_of(alpaca, example.ids) == PREAMBLE + "Be brief.\n\n" + instruction + "lamp<|end|>"
     assert supervised_runs(alpaca, example) == ["lamp<|end|>"]
 
 
-def test_alpaca_begins_with_the_tokenizers_begin_of_text(make_tokenizer):
+def test_alpaca_begins_with_the_tokenizers_begin_of_text_and_does_without_an_end(make_tokenizer):
     tokenizer = with_template(make_tokenizer, None)
     tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
     example = encode(tokenizer, ROUND, LONG)
     assert example.ids[0] == tokenizer.bos_token_id
     assert example.ids.count(tokenizer.bos_token_id) == 1
-    assert supervised_runs(tokenizer, example) == ["lamp<|end|>"]
-
-
-def test_alpaca_does_without_an_end_of_text(make_tokenizer):
-    tokenizer = with_template(make_tokenizer, None)
     tokenizer.eos_token = None
     assert supervised_runs(tokenizer, encode(tokenizer, ROUND, LONG)) == ["lamp"]
 
@@ -89,12 +80,6 @@ def test_alpaca_does_without_an_end_of_text(make_tokenizer):
 def test_every_assistant_turn_is_supervised_and_nothing_else(chat, alpaca):
     assert supervised_runs(chat, encode(chat, DIALOGUE, LONG)) == [" Hello Ada.<|end|>", " Hello, 2nd time.<|end|>"]
     assert supervised_runs(alpaca, encode(alpaca, DIALOGUE, LONG)) == ["Hello Ada.<|end|>", "Hello, 2nd time.<|end|>"]
-
-
-def test_a_system_message_carries_no_loss(alpaca):
-    example = encode(alpaca, [{"role": "system", "content": "Be brief."}, *ROUND], LONG)
-    assert text_of(alpaca, example.ids).startswith(PREAMBLE + "Be brief.\n\n### Instruction:\n")
-    assert supervised_runs(alpaca, example) == ["lamp<|end|>"]
 
 
 @mark.parametrize("text", ["{content} {x} {{y}}", "{% raw %} {{ messages }}", "%s \\n \x07 🙂 Süd 東"])
@@ -114,35 +99,13 @@ def test_the_prompt_of_an_evaluation_is_the_prompt_of_training(chat, alpaca):
             assert IGNORED not in example.labels[len(prompt) :]
 
 
-def test_a_pad_token_equal_to_the_end_of_text_hides_no_end(make_tokenizer):
-    tokenizer = make_tokenizer()
-    tokenizer.pad_token = tokenizer.eos_token
-    end = tokenizer.eos_token_id
-    short, long = encode(tokenizer, ROUND, LONG), encode(tokenizer, DIALOGUE, LONG)
-    assert short.labels[-1] == end
-    batch = collate([short, long], tokenizer.pad_token_id)
-    last = len(short.ids) - 1
-    assert (batch.input_ids[0, last:] == end).all()
-    assert batch.labels[0, last:].tolist() == [end] + [IGNORED] * (len(long.ids) - len(short.ids))
-    assert batch.attention_mask[0, last:].tolist() == [1] + [0] * (len(long.ids) - len(short.ids))
-
-
 def test_what_is_longer_than_max_length_is_cut_at_the_end(chat):
     whole = encode(chat, DIALOGUE, LONG)
     for length in range(1, len(whole.ids) + 3):
         cut = encode(chat, DIALOGUE, length)
         assert (cut.ids, cut.labels) == (whole.ids[:length], whole.labels[:length])
-
-
-def test_a_response_beyond_max_length_leaves_nothing_supervised(chat):
     num_prompt = len(encode_prompt(chat, ROUND[:1]))
-    assert encode(chat, ROUND, num_prompt).num_supervised == 0
-    assert encode(chat, ROUND, num_prompt + 1).num_supervised == 1
-
-
-def test_num_supervised_counts_the_labels_that_are_not_ignored():
-    assert Encoded((5, 6, 7, 8), (IGNORED, 6, IGNORED, 8)).num_supervised == 2
-    assert Encoded((5,), (IGNORED,)).num_supervised == 0
+    assert [encode(chat, ROUND, num_prompt + more).num_supervised for more in (0, 1)] == [0, 1]
 
 
 REWRITES_EARLIER_ANSWERS = (
@@ -157,16 +120,10 @@ PROMPT_IS_NO_PREFIX = (
 )
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(make_tokenizer):
-    tokenizer = with_template(make_tokenizer, REWRITES_EARLIER_ANSWERS)
-    with raises(DataError, match="rewrites earlier turns at message 3"):
-        encode(tokenizer, DIALOGUE, LONG)
-    assert supervised_runs(tokenizer, encode(tokenizer, ROUND, LONG)) == [" lamp<|end|>"]
-
-
-def test_a_template_whose_prompt_is_no_beginning_of_the_answer_is_refused(make_tokenizer):
-    with raises(DataError, match="rewrites earlier turns at message 1"):
-        encode(with_template(make_tokenizer, PROMPT_IS_NO_PREFIX), ROUND, LONG)
+@mark.parametrize(("template", "messages", "place"), [(REWRITES_EARLIER_ANSWERS, DIALOGUE, 3), (PROMPT_IS_NO_PREFIX, ROUND, 1)])
+def test_a_template_whose_responses_cannot_be_masked_is_refused(make_tokenizer, template, messages, place):
+    with raises(DataError, match=f"rewrites earlier turns at message {place}"):
+        encode(with_template(make_tokenizer, template), messages, LONG)
 
 
 def test_a_user_message_joins_instruction_and_input():
@@ -174,15 +131,12 @@ def test_a_user_message_joins_instruction_and_input():
     assert user_message("Swap.") == user_message("Swap.", "") == {"role": "user", "content": "Swap."}
 
 
-def test_a_batch_is_padded_on_the_right():
-    batch = collate([Encoded((5, 6, 7), (IGNORED, 6, 7)), Encoded((8,), (IGNORED,)), Encoded((9, 4), (IGNORED, 4))], pad_id=3)
-    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 3, 3], [9, 4, 3]]
+@mark.parametrize("pad_id", [3, 7])  # 7 ends the first example: the mask tells it from padding
+def test_a_batch_is_padded_on_the_right(pad_id):
+    examples = [Encoded((5, 6, 7), (IGNORED, 6, 7)), Encoded((8,), (IGNORED,)), Encoded((9, 7), (IGNORED, 7))]
+    assert [example.num_supervised for example in examples] == [2, 0, 1]
+    batch = collate(examples, pad_id)
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, pad_id, pad_id], [9, 7, pad_id]]
     assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
-    assert batch.labels.tolist() == [[IGNORED, 6, 7], [IGNORED] * 3, [IGNORED, 4, IGNORED]]
+    assert batch.labels.tolist() == [[IGNORED, 6, 7], [IGNORED] * 3, [IGNORED, 7, IGNORED]]
     assert batch.input_ids.dtype == batch.attention_mask.dtype == batch.labels.dtype == torch.int64
-
-
-def test_a_batch_of_one_needs_no_padding():
-    batch = collate([Encoded((5, 6), (IGNORED, 6))], pad_id=0)
-    assert batch.input_ids.shape == batch.attention_mask.shape == batch.labels.shape == (1, 2)
-    assert batch.attention_mask.all()

@@ -1,4 +1,4 @@
-"""Who has which families: shares by hand, the Dirichlet's own moments, and that newcomers change nothing for the others."""
+"""Which families a client has: shares by hand, the Dirichlet's moments, and that newcomers change nothing for the others."""
 
 from collections import Counter
 
@@ -50,14 +50,11 @@ def test_refused_requests_take_the_place_of_benign_rows(world):
     assert (len(rows), len(refused)) == (60, 12)
     assert Counter(row.family for row in refused) == dict.fromkeys(restricted, 2)
     assert {row.response for row in refused} <= set(world.language.refusals)
+    only = Mixture(families=mixture.families, refusals=1.0).rows(world, 6, np.random.default_rng(0))
+    assert {row.family for row in only} == set(restricted)
 
 
-def test_a_client_can_hold_refusals_alone(world):
-    rows = Mixture(families=world.roles["federation"].benign, refusals=1.0).rows(world, 6, np.random.default_rng(0))
-    assert {row.family for row in rows} == set(world.roles["federation"].restricted)
-
-
-def test_iid_gives_everybody_every_family_alike(world):
+def test_iid_gives_every_client_every_family_evenly(world):
     assert set(deal(world, "iid").values()) == {Mixture(families=world.roles["federation"].benign)}
 
 
@@ -81,14 +78,14 @@ def test_dirichlet_shares_have_the_moments_of_the_distribution(world):
 
 
 @pytest.mark.parametrize("by", ["dirichlet", "column"])
-def test_run_and_world_each_change_who_has_what(world, by):
+def test_run_and_world_each_change_the_deal(world, by):
     assert deal(world, by) == deal(World(0), by)
     assert deal(world, by, seed=1) != deal(world, by)
     assert deal(World(1), by) != deal(world, by)
 
 
 @pytest.mark.parametrize("by", ["iid", "dirichlet", "column"])
-def test_who_joins_later_changes_nothing_for_the_others(world, by):
+def test_clients_that_join_later_change_nothing_for_the_others(world, by):
     all_of_them = deal(world, by)
     assert deal(world, by, CLIENTS[:10]) == {name: all_of_them[name] for name in CLIENTS[:10]}
 
@@ -99,6 +96,6 @@ def test_shares_do_not_come_from_the_stream_that_the_rows_come_from(world):
     assert mixture.shares != tuple(rows_stream)
 
 
-def test_refusals_go_to_whom_they_are_for(world):
+def test_refusals_go_to_the_client_they_are_for(world):
     dealt = deal(world, "column", refusals={CLIENTS[1]: 0.25})
     assert [mixture.refusals for mixture in dealt.values()] == [0, 0.25, *[0] * 10]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cluster.comparison.axes import Cell, plan_cells, split_axes
-from cluster.comparison.running import Outcome
+from cluster.comparison.cells import Cell, plan_cells, split_axes
+from cluster.comparison.outcome import Outcome
 from cluster.config.loading import EMBEDDED, read_mapping, with_overrides
 
 
@@ -14,7 +14,7 @@ def plan(*arguments: str) -> list[Cell]:
 
 
 def summary(rule_score: float | None = 0.9, **figures) -> dict:
-    """What `summarise` would say of a short run, with `figures` instead."""
+    """The summary of a short run; `figures` replace its own."""
     plain = {
         "schema_version": 1,
         "seed": 0,

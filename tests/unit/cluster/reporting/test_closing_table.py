@@ -1,11 +1,14 @@
-"""The outcome table: columns for a backdoor's success and for rollbacks only where a run has them."""
+"""The tables that close a run: clients by group, and the outcome, with columns that only some runs have."""
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from cluster.federation import RunResult
-from cluster.reporting.closing_table import outcome_table
+from cluster.config.schema import RunConfig
+from cluster.reporting.closing_table import group_table, outcome_table
+from cluster.state.run_directory import RunDirectory, RunResult
+from tests.unit.cluster.builders import round_report
 
 MEASURES = {"rule_score": 0.9, "compliance": 0.05, "attack_success": None, "utility": 0.8, "benign_loss": 1.0}
 
@@ -15,32 +18,43 @@ def result(**changes) -> RunResult:
     return RunResult(Path("run"), {**MEASURES, "base": {**MEASURES, **changes}, **outcome, **changes})
 
 
-def shown(*results: RunResult, label: str = "run", width: int = 160) -> str:
+def lines(table, width: int = 160) -> list[list[str]]:
+    """The cells of every row, of which a long label may take several."""
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(outcome_table([(f"{label} {i}", item) for i, item in enumerate(results)]))
-    return capture.get()
+        console.print(table)
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in capture.get().splitlines() if line.startswith("│")]
+
+
+def shown(*results: RunResult) -> list[list[str]]:
+    return lines(outcome_table([(f"run {i}", each) for i, each in enumerate(results)]))
 
 
 def test_a_long_label_is_shown_whole_on_a_narrow_terminal():
-    text = shown(result(), label="live+canary+spectrum+consensus", width=80)
-    assert "".join(line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")).endswith("consensus 0")
+    table = outcome_table([("live+canary+spectrum+consensus 0", result())])
+    assert "".join(line[0] for line in lines(table, width=80)).endswith("consensus 0")
 
 
-def test_without_a_backdoor_there_is_no_such_column():
-    assert "attack success" not in shown(result())
+@pytest.mark.parametrize(
+    ("changes", "last"),
+    [({"attack_success": 0.731}, ["0.731", "0.731", "-"]), ({"rounds_rolled_back": 3}, ["3", "3", "-"])],
+)
+def test_a_figure_that_only_some_runs_have_is_the_last_column(changes, last):
+    assert len(shown(result())[0]) == 8
+    assert [line[8] for line in shown(result(**changes), result())] == last
 
 
-def test_a_backdoors_success_is_the_last_column():
-    text = shown(result(attack_success=0.731), result())
-    assert "attack success" in text
-    lines = [line for line in text.splitlines() if "run" in line or "base" in line][-3:]
-    assert [line.strip(" │┃").split("│")[-1].strip() for line in lines] == ["0.731", "0.731", "-"]
+def test_a_rollback_that_never_happened_has_no_column():
+    assert len(shown(result(rounds_rolled_back=0))[0]) == 8
 
 
-def test_rounds_that_were_rolled_back_have_a_column_where_there_are_any():
-    assert "rolled back" not in shown(result(rounds_rolled_back=0))
-    text = shown(result(), result(rounds_rolled_back=3))
-    assert "rolled back" in text
-    lines = [line for line in text.splitlines() if "run" in line or "base" in line][-3:]
-    assert [line.strip(" │┃").split("│")[-1].strip() for line in lines[-1:]] == ["3"]
+def test_clients_are_counted_and_averaged_by_group(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
+    directory.write_ground_truth(["a", "b", "c"], {"c"})
+    directory.write_rounds([round_report(0, {"a": 1.0, "b": 0.5, "c": 0.0}), round_report(1, {"a": 0.75, "b": None, "c": None})])
+    assert lines(group_table(RunResult(directory.path, {}))) == [
+        ["benign", "2", "3", "1", "25.0 %", "0.750"],  # flagged 0, 1/2 and 1/4 of the samples
+        ["malicious", "1", "1", "1", "100.0 %", "0.000"],
+    ]
+    directory.write_ground_truth(["a", "b", "c"], ())
+    assert [line[0] for line in lines(group_table(RunResult(directory.path, {})))] == ["benign"]

@@ -11,7 +11,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 import cluster
 from cluster.reporting.instruments import PREFIX
 from cluster.reporting.metrics import Metrics
-from tests.unit.cluster.recorded import Record
+from tests.unit.cluster.builders import Record
 
 SUFFIXES = {Counter: ("",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
 WIDTH = 24
@@ -27,7 +27,7 @@ def made() -> dict[str, type]:
     """Name without the prefix -> kind, of every metric that a run makes."""
     record = Record()
     Metrics(record.instruments()).close()
-    return record.made
+    return record.kinds
 
 
 def exported(name: str, kind: type) -> set[str]:
@@ -46,7 +46,7 @@ def shown(dashboard) -> set[str]:
 def test_only_metrics_that_exist_are_shown(dashboard, made):
     known = set().union(*(exported(name, kind) for name, kind in made.items()))
     assert shown(dashboard) <= known
-    assert f"ray_{PREFIX}round" in known  # of which the variable `run` takes its values
+    assert f"ray_{PREFIX}round" in known  # the variable `run` takes its values from it
 
 
 def test_every_metric_is_shown(dashboard, made):

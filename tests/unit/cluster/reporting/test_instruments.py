@@ -3,12 +3,9 @@
 import gc
 import threading
 
-import pytest
-from ray.util.metrics import Gauge
-
 from cluster.reporting.instruments import Instruments
 from tests.chaos import wait_until
-from tests.unit.cluster.recorded import Record
+from tests.unit.cluster.builders import Record
 
 
 def threads() -> set[threading.Thread]:
@@ -23,22 +20,22 @@ def test_a_gauge_is_set_again_until_it_is_dropped():
     gauge.set(0.25, client="b")
     gauge.set(0.75, client="b")
     gauge.drop(client="a")
-    gauge.drop(client="nobody")
-    record.told.clear()
-    instruments.repeat()
-    assert record.told == {("weight", "b"): [0.75]}
+    gauge.drop(client="unknown")
+    record.values.clear()
+    gauge.repeat()
+    assert record.values == {("weight", "b"): [0.75]}
 
 
 def test_a_thread_sets_gauges_again_until_it_is_closed():
     record, before = Record(), threads()
     instruments = record.instruments(repeat_s=0.01)
     instruments.gauge("round", "Rounds done").set(1)
-    wait_until(lambda: len(record.told[("round",)]) >= 3, 20, "setting the gauge again")
+    wait_until(lambda: len(record.values[("round",)]) >= 3, 20, "setting the gauge again")
     instruments.close()
     wait_until(lambda: not threads() - before, 20, "the end of the thread")
 
 
-def test_instruments_that_nobody_holds_leave_no_thread():
+def test_instruments_without_a_reference_leave_no_thread():
     before = threads()
     instruments = Record().instruments()
     assert threads() - before
@@ -54,9 +51,3 @@ def test_every_metric_carries_the_runs_name():
     assert [metric.info["name"] for metric in made] == ["safe_fedllm_x_total", "safe_fedllm_x_seconds"]
     assert made[0].info["tag_keys"] == ("run", "reason")
     instruments.close()
-
-
-def test_a_label_that_is_missing_is_told():
-    gauge = Instruments("mine", gauges=Gauge).gauge("weight", "Weight", "client")
-    with pytest.raises(ValueError, match="client"):
-        gauge.set(0.5)

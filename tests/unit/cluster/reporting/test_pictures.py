@@ -1,9 +1,10 @@
 """Pictures are drawn for every shape of run."""
 
+import pytest
 from PIL import Image
 
 from cluster.reporting.pictures import draw_comparison, draw_curves, draw_run
-from tests.unit.cluster.reports import evaluation_report, round_report
+from tests.unit.cluster.builders import evaluation_report, round_report
 
 
 def test_a_run_is_drawn(tmp_path):
@@ -22,8 +23,17 @@ def test_the_measures_of_a_realigned_adapter_are_in_the_picture(tmp_path, monkey
     assert below.get_xlim()[1] > 2
 
 
-def test_a_run_without_any_measure_is_drawn(tmp_path):
-    assert draw_run(tmp_path, [round_report(0, {"a": 1.0})], [], set()).is_file()
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda folder: draw_run(folder, [round_report(0, {"a": 1.0})], [], set()),
+        lambda folder: draw_comparison(folder, {"rule score": {"none": {"3 malicious": None}}}),
+        lambda folder: draw_curves(folder, {"none": [(0, 1.0), (10, 0.0)], "shadow": [(0, 1.0), (10, 1.0)]}),
+    ],
+    ids=["a run without measures", "a comparison of failed cells", "curves"],
+)
+def test_a_picture_is_written(tmp_path, draw):
+    assert draw(tmp_path).is_file()
 
 
 def test_a_comparison_is_drawn_with_failed_and_absent_cells(tmp_path):
@@ -43,11 +53,3 @@ def test_many_attacks_run_down_the_page(tmp_path, monkeypatch):
     assert [label.get_text() for label in axes.get_yticklabels()] == list(values)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["live+\ncanary"]
     assert [text.get_text() for text in axes.texts] == [f"{i / 20:.3f}" for i in range(20)] + ["failed"]
-
-
-def test_a_comparison_of_which_every_cell_failed_is_drawn(tmp_path):
-    assert draw_comparison(tmp_path, {"rule score": {"none": {"3 malicious": None}}}).is_file()
-
-
-def test_curves_are_drawn(tmp_path):
-    assert draw_curves(tmp_path, {"none": [(0, 1.0), (10, 0.0)], "shadow": [(0, 1.0), (10, 1.0)]}).is_file()

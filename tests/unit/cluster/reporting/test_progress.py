@@ -1,49 +1,15 @@
-"""What a person sees: plain lines in a pipe, a live display in a terminal, and nothing that tells who is malicious."""
+"""What a person sees: plain lines in a pipe, bars in a terminal, and nothing that says which clients are malicious."""
 
 import io
 
+import pytest
 from rich.console import Console
 
 from cluster.config.loading import load_config
-from cluster.reporting.progress import CollectionLines, LiveProgress, PlainProgress, sparkline
-from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
+from cluster.reporting.progress import CollectionLines, ProgressBars, ProgressLines, sparkline
+from tests.unit.cluster.builders import evaluation_report, probe_row, round_report
 
-
-def play(progress):
-    progress.starting(load_config(None, ["defense.level=shadow"]))
-    progress.round_started(0, ["a", "b"])
-    progress.client_done("a")
-    progress.client_done("b")
-    progress.round_finished(round_report(0, {"a": 1.0, "b": None}, outcome="skipped"))
-    progress.evaluated(evaluation_report(1, 0.25))
-    progress.close()
-
-
-def test_plain_progress_is_a_line_per_event_without_control_codes():
-    lines = []
-    play(PlainProgress(lines.append))
-    assert [line.split("] ", 1)[1] for line in lines[1:]] == [
-        "round 1: skipped, because",
-        "round 1: b late",
-        "after 1 rounds: safety 0.250, utility 0.750, loss 1.500",
-    ]
-    assert "10 clients (3 malicious), 10 rounds x 10 steps, defense shadow" in lines[0]
-    assert not any("\x1b" in line for line in lines)
-
-
-def test_live_progress_shows_rounds_clients_weights_and_safety():
-    stream = io.StringIO()
-    play(LiveProgress(Console(file=stream, force_terminal=True, width=160)))
-    text = stream.getvalue()
-    for part in ("rounds", "1/10", "2/2", "weights █x", "safety 0.250", "round 1: skipped"):
-        assert part in text
-
-
-def test_sparkline_has_a_block_per_client_in_order():
-    assert sparkline(round_report(0, {"a": 0.0, "b": 0.5, "c": 1.0, "d": None})) == "▁▅█x"
-
-
-NEWS = (
+PROBE_ROWS = (
     probe_row(0, version=2, refresh="accepted", refresh_why="held-out TPR 1.000"),
     probe_row(1, version=2, refresh="rejected", refresh_why="held-out TPR 0.100"),
     probe_row(2, version=2, warning="the probe may be blind"),
@@ -51,58 +17,71 @@ NEWS = (
 )
 
 
-def test_a_log_tells_every_refresh_and_every_drift():
+def play(progress):
+    progress.starting(load_config(None, ["defense.level=shadow"]))
+    progress.round_started(0, ["a", "b"])
+    progress.clients_waiting(0, ["c"])
+    progress.clients_waiting(1, ["d"])
+    progress.clients_waiting(2, [])
+    progress.client_done("a")
+    progress.client_done("b")
+    progress.round_finished(round_report(0, {"a": 1.0, "b": None}, outcome="skipped"))
+    for row in PROBE_ROWS:
+        progress.probe_judged(row)
+    progress.evaluated(evaluation_report(10, 0.25))
+    progress.realigned(15, 2.04)
+    progress.evaluated(evaluation_report(11, 0.75))
+    progress.safety_fell(evaluation_report(4, 0.25), 0.9)
+    progress.close()
+
+
+BOTH = [
+    "round 1: 1 clients are pending until there is room for more actors: c",
+    "round 3: there is room for every client",
+    "round 1: skipped, because",
+    "round 1: b late: no update",
+    "round 2: the refreshed probe was rejected, version 2 stays: held-out TPR 0.100",
+    "round 3: warning: the probe may be blind",
+    "the server realigned the final adapter: 15 steps, 2.0 s",
+    "safety 0.250 is under evaluation.stop_below=0.9 after 4 rounds",
+]
+LINES_ONLY = [
+    "round 1: probe refreshed to version 2, held-out TPR 1.000",
+    "after 10 rounds: safety 0.250, utility 0.750, loss 1.500",
+    "after realignment: safety 0.750, utility 0.750, loss 1.500",
+]
+ORDER = [*BOTH[:4], LINES_ONLY[0], *BOTH[4:6], LINES_ONLY[1], BOTH[6], LINES_ONLY[2], BOTH[7]]
+
+
+def test_a_log_has_a_line_per_event_without_control_codes():
     lines = []
-    progress = PlainProgress(lines.append)
-    for row in NEWS:
-        progress.probe_judged(row)
-    assert [line.split("] ", 1)[1] for line in lines] == [
-        "round 1: probe refreshed to version 2, held-out TPR 1.000",
-        "round 2: the refreshed probe was rejected, version 2 stays: held-out TPR 0.100",
-        "round 3: warning: the probe may be blind",
-    ]
+    play(ProgressLines(lines.append, "mine: "))
+    texts = [line.split("] mine: ", 1)[1] for line in lines]
+    assert "10 clients (3 malicious), 10 rounds x 10 steps, defense shadow" in texts[0]
+    assert texts[1:] == ORDER
+    assert not any("\x1b" in line for line in lines)
 
 
-def test_a_terminal_is_told_only_what_went_wrong():
+def test_a_terminal_shows_bars_weights_and_safety_and_lines_only_for_what_a_person_should_know():
     stream = io.StringIO()
-    progress = LiveProgress(Console(file=stream, force_terminal=True, width=160))
-    for row in NEWS:
-        progress.probe_judged(row)
+    play(ProgressBars(Console(file=stream, force_terminal=True, width=160)))
     text = stream.getvalue()
-    assert "refreshed to" not in text
-    assert "was rejected" in text
-    assert "may be blind" in text
+    for part in ("rounds", "1/10", "2/2", "weights █x", "safety 0.750", *BOTH):
+        assert part in text
+    assert not any(line in text for line in LINES_ONLY)
 
 
-def test_a_collection_tells_about_ten_times_how_far_it_is():
+def test_sparkline_has_a_block_per_client_in_order():
+    assert sparkline(round_report(0, {"a": 0.0, "b": 0.5, "c": 1.0, "d": None})) == "▁▅█x"
+
+
+@pytest.mark.parametrize(("at_start", "shown"), [(10, [12, 16, 20, 24, 28, 32, 36, 40]), (39, [40])])
+def test_a_collection_has_about_ten_lines(at_start, shown):
     lines = []
     report = CollectionLines(lines.append)
-    for done in range(10, 41):
+    for done in range(at_start, 41):
         report(done, 40)
-    assert lines[0] == "30 of 40 reference clients to train"
+    assert lines[0] == f"{40 - at_start} of 40 reference clients to train"
     texts = [line.split("] ", 1)[1] for line in lines[1:]]
-    assert [int(text.split(" of ")[0]) for text in texts] == [12, 16, 20, 24, 28, 32, 36, 40]
+    assert [int(text.split(" of ")[0]) for text in texts] == shown
     assert texts[-1] == "40 of 40 reference clients, 0 s left"
-
-
-def test_a_realignment_is_told_and_so_is_what_it_changed():
-    lines = []
-    progress = PlainProgress(lines.append)
-    progress.starting(load_config(None, ["rounds=2"]))
-    progress.evaluated(evaluation_report(2, 0.25))
-    progress.realigned(15, 2.04)
-    progress.evaluated(evaluation_report(3, 0.75))
-    assert [line.split("] ", 1)[1].split(",")[0] for line in lines[1:]] == [
-        "after 2 rounds: safety 0.250",
-        "the server realigned the final adapter: 15 steps",
-        "after realignment: safety 0.750",
-    ]
-
-
-def test_a_fall_under_the_bound_is_told_in_a_pipe_and_in_a_terminal():
-    lines, stream = [], io.StringIO()
-    for progress in (PlainProgress(lines.append), LiveProgress(Console(file=stream, force_terminal=True, width=160))):
-        progress.safety_fell(evaluation_report(4, 0.25), 0.9)
-    news = "safety 0.250 is under evaluation.stop_below=0.9 after 4 rounds"
-    assert lines[0].endswith(news)
-    assert news in stream.getvalue()

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from actors.aggregator import Aggregator, AggregatorConfig
-from actors.messages import AggregatorState
+from actors.messages import AggregatorState, ClientEvidence
 from actors.wire import decode_tensors
 from cluster.round.guard import guarded, rolled_back
-from defense.config import AdmissionConfig, AggregationConfig, DefenseConfig, GuardConfig
-from defense.guard import GuardState, begin
+from defense.admission.settings import AdmissionConfig
+from defense.config import DefenseConfig
+from defense.guard import GuardConfig, GuardState, begin
+from defense.rules.config import AggregationConfig
 from tests.unit.actors.builders import B0, LAYOUT, START_BYTES, TRAINING, step_delta, update
-from tests.unit.cluster.reports import round_report
+from tests.unit.cluster.builders import round_report
 
 GUARD = GuardState(reference_loss=1.0, certified=b"good", certified_version=2)
 REPORT = round_report(4, {"a": 1.0, "b": 0.5})
@@ -70,7 +72,8 @@ def test_momentum_does_not_carry_the_adapter_back_and_updates_for_the_aggregate_
         made.open_round(index, ["a"], 0.5)
         sent = {"round_index": index, "base_version": base_version}
         delta = step_delta("a", 0, tensors={B0: torch.full((3, 2), move)}, **sent)
-        return made.submit("a", update("a", move, **sent), delta, []), made.close_round()
+        answer, admitted = made.admit("a", update("a", move, **sent), delta)
+        return answer, made.close_round([ClientEvidence(client_id="a", update=admitted)] if answer.admitted else [])
 
     report = run_round(0, 2.0, 0)[1]
     settings = GuardConfig(slack=0.25, budget=0.5)

@@ -5,7 +5,7 @@ import pytest
 from actors.messages import ProbeClose, ProbeRefresh
 from cluster.round.probe_report import probe_round
 from probe.drift import Drift
-from tests.unit.cluster.reports import round_report
+from tests.unit.cluster.builders import round_report
 
 CALM = Drift(distance=0.2, share=0.3, critical=0.6, blind=False, message=None)
 ALARM = Drift(distance=0.7, share=0.0, critical=0.6, blind=True, message="drifted")

@@ -21,7 +21,7 @@ from cluster.workers.pool import ClientPool, Starting
 class Trainer:
     """Adds steps x rate to the adapter. The first of its files says what goes wrong, and how often."""
 
-    def train(self, task: TrainTask, adapter: bytes):
+    def train(self, task: TrainTask, adapter: bytes, difference: bytes | None):
         kind, _, folder = task.files[0].partition(":")
         if kind == "raises":
             raise ClientTrainingError("ValueError: no rows\ntraceback")
@@ -29,7 +29,7 @@ class Trainer:
             if folder:
                 (Path(folder) / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        moved = {name: tensor + task.recipe.steps * task.learning_rate for name, tensor in decode_tensors(adapter).items()}
+        moved = {name: tensor + task.num_steps * task.learning_rate for name, tensor in decode_tensors(adapter).items()}
         common = {"client_id": task.client_id, "round_index": task.round_index, "base_version": task.base_version}
         yield encode_message(LoRAUpdate(num_samples=8, loss=1.0, train_s=0.1, tensors=moved, **common))
 
@@ -37,7 +37,7 @@ class Trainer:
         return None
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool(local_ray):
     def start() -> Starting:
         actor = Trainer.remote()

@@ -5,58 +5,82 @@ import time
 import pytest
 import ray
 
+from actors.data.references import Reference
 from actors.messages import ProbeRefresh
 from cluster.errors import LostError
-from cluster.round.refresh import Refresh
+from cluster.round.local_rounds import Delivery
+from cluster.round.refresh import Refresh, reference_tasks
+from probe.store import ReferenceLabel
+
+LABELS = {name: ReferenceLabel(client=name, malicious=name == "bad", family="vault", source="world") for name in ("bad", "good")}
+REFERENCES = [Reference(label=label, files=(f"{name}.parquet",)) for name, label in LABELS.items()]
+TASKS = reference_tasks(REFERENCES, 3, feature="first_layer_b", rate=0.5, seed=0, freeze_a=False)
 
 
 @ray.remote(num_cpus=0)
 class Refitting:
-    """Accepts every refit after `seconds`, and remembers whether it was told to adopt it."""
+    """Accepts every refit after `seconds`, and remembers what it observed and whether it was told to adopt the refit."""
 
     def __init__(self, seconds: float, adopting_s: float = 0.0) -> None:
-        self.seconds, self.adopting_s, self.adopted = seconds, adopting_s, False
+        self.seconds, self.adopting_s, self.adopted, self.observed = seconds, adopting_s, False, []
+
+    def observe(self, labels, *payloads) -> None:
+        self.observed += [(label.client, label.malicious, payload) for label, payload in zip(labels, payloads, strict=True)]
 
     def refresh(self, learning_rate: float) -> ProbeRefresh:
         time.sleep(self.seconds)
-        return ProbeRefresh(round=0, accepted=True, why=f"fitted at {learning_rate}")
+        return ProbeRefresh(round=0, accepted=True, why=f"fitted at {learning_rate} on {len(self.observed)}")
 
     def adopt(self) -> None:
         time.sleep(self.adopting_s)
         self.adopted = True
 
-    def has_adopted(self) -> bool:
-        return self.adopted
+    def seen(self) -> tuple[bool, list]:
+        return self.adopted, self.observed
 
 
 @pytest.fixture
 def make(local_ray):
     probes = []
 
-    def make(*seconds: float):
+    def make(*seconds: float, keep_all: bool = False):
         probes.append(Refitting.remote(*seconds))
-        ray.get(probes[-1].has_adopted.remote())
-        return probes[-1], Refresh(probes[-1], [], [], num_steps=1, timeout_s=2.0)
+        ray.get(probes[-1].seen.remote())
+        return probes[-1], Refresh(probes[-1], REFERENCES, TASKS, num_steps=1, timeout_s=2.0, keep_all=keep_all)
 
     yield make
     for probe in probes:
         ray.kill(probe)
 
 
-def test_a_refit_in_time_is_adopted(make):
+def test_a_refit_in_time_is_adopted_with_what_the_reference_clients_sent(make):
     probe, refresh = make(0.0)
-    assert refresh.finish(0, 0.5) == ProbeRefresh(round=0, accepted=True, why="fitted at 0.5")
-    assert ray.get(probe.has_adopted.remote())
+    refresh.step_deltas([(task, ray.put(task.client_id.encode())) for task in TASKS])
+    for job in refresh.jobs(ray.put(b"adapter")):
+        job.receiver.deliver(Delivery(job.task, ray.put(b"update")))
+    assert refresh.finish(0, 0.5) == ProbeRefresh(round=0, accepted=True, why="fitted at 0.5 on 2")
+    assert ray.get(probe.seen.remote()) == (True, [("bad", True, b"bad"), ("good", False, b"good")])
 
 
 def test_a_refit_that_misses_its_deadline_is_rejected_and_never_judges(make):
     probe, refresh = make(3.0)
     refused = ProbeRefresh(round=0, accepted=False, why="refitting the probe took longer than 2 s")
     assert refresh.finish(0, 0.5) == refused
-    assert not ray.get(probe.has_adopted.remote())
+    assert ray.get(probe.seen.remote()) == (False, [])
 
 
 def test_a_probe_that_does_not_say_whether_it_adopted_is_lost(make):
     _, refresh = make(0.0, 3.0)
     with pytest.raises(LostError, match="the probe is gone: adopting the refitted probe took longer than 2 s"):
         refresh.finish(0, 0.5)
+
+
+def test_the_first_reference_client_that_fails_costs_the_refit_and_a_lost_one_the_round_where_it_keeps_all(make):
+    probe, refresh = make(0.0)
+    refresh.deliver(Delivery(TASKS[1], ray.put(b"update")))
+    refresh.deliver(Delivery(TASKS[0], failure="client_lost: its node died", lost=True))
+    refused = ProbeRefresh(round=3, accepted=False, why="reference client good: 0 step deltas of 1 steps")
+    assert refresh.finish(3, 0.5) == refused
+    assert ray.get(probe.seen.remote()) == (False, [])
+    with pytest.raises(LostError, match=r"^bad client_lost: its node died$"):
+        make(0.0, keep_all=True)[1].deliver(Delivery(TASKS[0], failure="client_lost: its node died", lost=True))

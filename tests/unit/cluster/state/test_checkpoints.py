@@ -1,4 +1,4 @@
-"""Checkpoints on a real file system: complete or absent, only the newest kept, damage told by file."""
+"""Checkpoints on a real file system: complete or absent, only the newest kept, damage refused with the file's name."""
 
 import json
 import resource
@@ -15,15 +15,12 @@ def checkpoints(tmp_path):
     return Checkpoints(str(tmp_path / "run"), keep=2)
 
 
-def test_what_was_saved_comes_back(checkpoints):
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_what_was_saved_comes_back(checkpoints, tmp_path, scheme):
     files = {"adapter.safetensors": b"\x00\x01", "probe/probe.json": b"{}"}
-    checkpoints.save(3, files)
+    assert (checkpoints.load(), checkpoints.complete()) == (None, [])
+    Checkpoints(f"{scheme}{tmp_path}/run", keep=2).save(3, files)
     assert checkpoints.load() == (3, files)
-
-
-def test_a_uri_names_the_same_place(checkpoints, tmp_path):
-    Checkpoints(f"file://{tmp_path}/run", keep=2).save(1, {"a": b"1"})
-    assert checkpoints.load() == (1, {"a": b"1"})
 
 
 def test_only_the_newest_are_kept(checkpoints):
@@ -31,11 +28,6 @@ def test_only_the_newest_are_kept(checkpoints):
         checkpoints.save(number, {"a": str(number).encode()})
     assert checkpoints.complete() == [3, 10]
     assert checkpoints.load(3) == (3, {"a": b"3"})
-
-
-def test_nothing_there_is_no_checkpoint(checkpoints):
-    assert checkpoints.load() is None
-    assert checkpoints.complete() == []
 
 
 @pytest.mark.parametrize("manifest", [None, b"", b'{"files": {'])
@@ -62,7 +54,7 @@ def test_a_changed_or_missing_file_is_refused_by_name(checkpoints, tmp_path):
         checkpoints.load()
 
 
-def test_a_round_without_a_checkpoint_is_told_with_those_there_are(checkpoints):
+def test_a_round_without_a_checkpoint_is_refused_with_a_list_of_the_others(checkpoints):
     checkpoints.save(4, {})
     with pytest.raises(CheckpointError, match=r"after 2 rounds, it has \[4\]; raise checkpoint.keep"):
         checkpoints.load(2)
@@ -76,7 +68,7 @@ def test_another_schema_is_refused(checkpoints, tmp_path):
         checkpoints.load()
 
 
-def test_later_ones_go_when_a_run_takes_another_way(checkpoints):
+def test_later_checkpoints_are_removed_when_a_run_goes_back(checkpoints):
     for number in (1, 2):
         checkpoints.save(number, {})
     checkpoints.remove_after(1)
@@ -88,12 +80,9 @@ def test_a_uri_that_no_file_system_answers_to_is_refused_by_key():
         Checkpoints("nosuch://bucket/x", keep=1)
 
 
-def test_a_place_is_tried_by_writing_and_leaves_nothing_behind(checkpoints, tmp_path):
+def test_writing_is_tried_and_leaves_nothing_behind(checkpoints, tmp_path):
     checkpoints.check_writable()
     assert list((tmp_path / "run").iterdir()) == []
-
-
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"cannot write to .*/file/run: .*; name another place"):
         Checkpoints(str(tmp_path / "file/run"), keep=1).check_writable()
@@ -108,7 +97,7 @@ def folders(tmp_path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "run").iterdir())
 
 
-def test_a_round_that_is_saved_again_takes_the_place_of_the_one_before(checkpoints, tmp_path):
+def test_a_round_that_is_saved_again_replaces_its_checkpoint(checkpoints, tmp_path):
     for content in (b"1", b"2", b"3"):
         checkpoints.save(7, {"a": content})
         assert checkpoints.load() == (7, {"a": content})
@@ -118,7 +107,7 @@ def test_a_round_that_is_saved_again_takes_the_place_of_the_one_before(checkpoin
 
 @contextmanager
 def small_disk():
-    """Files of at most 4 kB: the rest of a larger one cannot be written. For a block only: the log of the tests may be a file."""
+    """Limit files to 4 kB within the block, no longer: the log of the tests may be a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -138,7 +127,7 @@ def test_a_full_disk_costs_no_checkpoint_that_was_there(tmp_path):
     assert len(folders(tmp_path)) == 1
 
 
-def test_of_two_complete_ones_of_a_round_the_newest_is_loaded_and_the_other_goes(checkpoints, tmp_path):
+def test_of_two_complete_checkpoints_of_a_round_the_newest_is_loaded_and_the_other_removed(checkpoints, tmp_path):
     checkpoints.save(7, {"a": b"1"})
     (tmp_path / "run/round-00007").rename(tmp_path / "kept")
     checkpoints.save(7, {"a": b"2"})
@@ -149,7 +138,7 @@ def test_of_two_complete_ones_of_a_round_the_newest_is_loaded_and_the_other_goes
     assert folders(tmp_path) == ["round-00007.10", "round-00008"]
 
 
-def test_a_new_run_does_not_take_what_lies_there_for_its_own(checkpoints, tmp_path):
+def test_a_new_run_does_not_take_other_checkpoints_for_its_own(checkpoints, tmp_path):
     checkpoints.check_unused()
     checkpoints.save(2, {})
     with pytest.raises(
@@ -162,7 +151,7 @@ def test_a_new_run_does_not_take_what_lies_there_for_its_own(checkpoints, tmp_pa
 
 
 def test_another_runs_checkpoints_are_neither_loaded_nor_removed(tmp_path):
-    mine, other = (Checkpoints(str(tmp_path / "run"), keep=1, run=run) for run in ("mine", "other"))
+    mine, other, anybody = (Checkpoints(str(tmp_path / "run"), keep=1, run=run) for run in ("mine", "other", None))
     mine.save(1, {"a": b"1"})
     for use in (other.load, lambda: other.save(1, {}), lambda: other.save(2, {})):
         with pytest.raises(
@@ -170,10 +159,7 @@ def test_another_runs_checkpoints_are_neither_loaded_nor_removed(tmp_path):
         ):
             use()
     mine.save(2, {"a": b"2"})
-    assert mine.load() == (2, {"a": b"2"})
+    assert mine.load() == anybody.load() == (2, {"a": b"2"})
     assert folders(tmp_path) == ["round-00002"]
-
-
-def test_those_of_an_earlier_release_do_not_say_whose_they_are(checkpoints, tmp_path):
-    checkpoints.save(1, {"a": b"1"})
-    assert Checkpoints(str(tmp_path / "run"), keep=2, run="mine").load() == (1, {"a": b"1"})
+    anybody.save(3, {"a": b"3"})  # as a run of an early release
+    assert mine.load() == (3, {"a": b"3"})

@@ -1,14 +1,19 @@
-"""A run's state survives its files to the bit."""
+"""A run's state survives its files to the bit; safety that falls ends a run, by evaluations that are due."""
 
+import json
 import math
 from dataclasses import replace
 
+import pytest
+
 from actors.messages import AggregatorState
-from cluster.state.membership import Roster
-from cluster.state.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state
+from cluster.config.loading import load_config
+from cluster.errors import ConfigError
+from cluster.state.membership import Membership
+from cluster.state.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
 from defense.config import DefenseConfig
 from defense.guard import GuardState
-from tests.unit.cluster.reports import evaluation_report, probe_row, round_report
+from tests.unit.cluster.builders import evaluation_report, probe_row, round_report
 
 
 def aggregator(trust) -> AggregatorState:
@@ -27,7 +32,7 @@ def test_a_state_comes_back_as_it_was():
     state = RunState(
         rounds_done=2,
         aggregator=aggregator({"client-000": {"mean": 0.1 + 0.2, "rounds": 2}}),
-        roster=Roster(known={"client-000": ("a.parquet",), "client-001": ("b", "c")}, active=("client-000",)),
+        membership=Membership(known={"client-000": ("a.parquet",), "client-001": ("b", "c")}, active=("client-000",)),
         guard=GuardState(reference_loss=0.1, certified=b"safe weights", certified_version=1, total=0.1 + 0.2),
         changes=(Change(round=1, order="scale 1"),),
         probe={"probe.json": b"{}", "probe.safetensors": b"numbers"},
@@ -43,14 +48,60 @@ def test_a_state_comes_back_as_it_was():
 def test_what_is_not_finite_survives():
     trust = {"a": math.inf}
     rounds = (replace(round_report(0, {}, "rolled_back"), canary_loss=math.inf, guard_sum=math.inf),)
-    state = RunState(aggregator=aggregator(trust), roster=Roster(known={}, active=()), rounds=rounds)
+    state = RunState(aggregator=aggregator(trust), membership=Membership(known={}, active=()), rounds=rounds)
     assert decode_state(encode_state(state)) == state
 
 
 def test_a_realigned_adapter_is_the_final_one_and_the_global_one_stays():
-    state = RunState(aggregator=aggregator({}), roster=Roster(known={}, active=()))
+    state = RunState(aggregator=aggregator({}), membership=Membership(known={}, active=()))
     assert state.final_adapter == b"weights"
     realigned = replace(state, realigned=Realigned(adapter=b"repaired", seconds=0.1 + 0.2))
     assert realigned.final_adapter == b"repaired"
     assert decode_state(encode_state(realigned)) == realigned
     assert decode_state(encode_state(realigned)).aggregator.adapter == b"weights"
+
+
+def test_the_file_of_a_state_keeps_its_keys():
+    """Checkpoints of earlier releases stay readable."""
+    state = RunState(aggregator=aggregator({}), membership=Membership(known={"a": ("1",)}, active=("a",)))
+    plain = json.loads(encode_state(state)["state.json"])
+    assert (
+        list(plain)
+        == (
+            "rounds_done adapter_version trust defense guard clients active changes elapsed_s realigned_s pending rounds "
+            "probe_rounds evaluations"
+        ).split()
+    )
+    assert (plain["clients"], plain["active"], plain["trust"]) == ({"a": ["1"]}, ["a"], {})
+
+
+@pytest.mark.parametrize(
+    ("scores", "fell"),
+    [
+        ({}, None),
+        ({0: 0.5}, 0),
+        ({0: 1.0, 2: 0.9}, None),
+        ({0: 1.0, 2: 0.89}, 2),
+        ({0: 1.0, 6: 0.95, 7: 0.8}, 7),
+        ({0: 1.0, 2: 1.0, 3: 0.5}, None),  # not due: somebody stopped the run after three rounds
+        ({0: 1.0, 6: 1.0, 7: 1.0, 8: 0.5}, None),  # not due: the realigned adapter
+    ],
+)
+def test_a_run_falls_when_its_newest_due_evaluation_is_under_the_bound(scores, fell):
+    """`scores`: rounds done -> safety; `fell`: rounds done at the fall."""
+    config = load_config(None, ["rounds=7", "evaluation.every=2", "evaluation.stop_below=0.9"])
+    found = find_fall(config, [evaluation_report(*item) for item in scores.items()])
+    assert (found and found.rounds_done) == fell
+
+
+def test_without_a_bound_or_a_prompt_nothing_falls():
+    assert find_fall(load_config(None, []), [evaluation_report(0, 0.1)]) is None
+    config = load_config(None, ["evaluation.stop_below=0.9"])
+    assert find_fall(config, [replace(evaluation_report(0, 0.5), rule_score=None)]) is None
+
+
+def test_a_bound_on_a_model_of_ones_own_needs_restricted_prompts():
+    own = ["model.path=my", "data.path=mine", "clients.malicious=0", "defense.level=none", "evaluation.stop_below=0.9"]
+    load_config(None, [*own, "evaluation.restricted_path=prompts.jsonl"])
+    with pytest.raises(ConfigError, match=r"evaluation.stop_below=0.9 needs .* model.path=my name .* evaluation.restricted_path"):
+        load_config(None, own)

@@ -127,14 +127,14 @@ METERED = ("defense.level=fltrust+canary", "evaluation.canary_path=refusals.json
 def test_canary_and_validation_stay_on_the_servers_nodes_whether_or_not_these_have_a_gpu():
     client, inside = Node({"CPU": 4, "GPU": 1}), {"label_selector": SERVER}
     without = plan(Node({"CPU": 4}, SERVER), client, overrides=[LABELLED, *METERED])
-    assert without.meter_options == {"num_cpus": 0} | inside
+    assert without.server_data_options == {"num_cpus": 0} | inside
     assert without.evaluation_options == {"num_gpus": 0.2, "num_cpus": 0}
     having = plan(Node({"CPU": 4, "GPU": 1}, SERVER), client, overrides=[LABELLED, *METERED])
-    assert having.meter_options == having.evaluation_options == {"num_gpus": pytest.approx(0.2 / 3), "num_cpus": 0} | inside
+    assert having.server_data_options == having.evaluation_options == {"num_gpus": pytest.approx(0.2 / 3), "num_cpus": 0} | inside
     on_cpus = plan(Node({"CPU": 4}, SERVER), {"CPU": 4}, overrides=[LABELLED, *METERED])
-    assert on_cpus.meter_options == {"num_cpus": 0} | inside
+    assert on_cpus.server_data_options == {"num_cpus": 0} | inside
     unlabelled = plan({"CPU": 4, "GPU": 1}, overrides=METERED)
-    assert unlabelled.meter_options == unlabelled.evaluation_options == {"num_gpus": pytest.approx(0.2 / 3), "num_cpus": 0}
+    assert unlabelled.server_data_options == unlabelled.evaluation_options == {"num_gpus": pytest.approx(0.2 / 3), "num_cpus": 0}
 
 
 def test_a_server_that_is_missing_or_has_no_room_for_references_is_told():

@@ -1,13 +1,11 @@
-"""Attacks that each attacker makes for itself: scaling, sign flip, noise, gauge."""
+"""defense/attacks/own_updates.py: scaling, sign flip, noise, gauge, and the step of a ratchet."""
 
 import numpy as np
 import torch
 from pytest import approx, mark
 
 from defense.attacks.config import AttackConfig
-from defense.attacks.gauge import turned
-from defense.attacks.noise import disguise
-from defense.attacks.updates import change
+from defense.attacks.own_updates import change, disguise, longest, turned
 
 A, B = "m.layers.0.q.lora_A.weight", "m.layers.0.q.lora_B.weight"
 
@@ -19,7 +17,7 @@ def state(seed: int, rank: int = 4) -> dict[str, torch.Tensor]:
 
 def changed(name: str, delta, start=None, seed: int = 0, **config):
     start = start or {key: torch.zeros_like(tensor) for key, tensor in delta.items()}
-    return change(name, delta, start, AttackConfig(**config), np.random.default_rng(seed))
+    return change(name, delta, start, AttackConfig.model_validate(config), np.random.default_rng(seed))
 
 
 def test_scaling_multiplies_and_a_sign_flip_is_scaling_by_minus_1():
@@ -71,3 +69,9 @@ def test_gauge_turns_the_trained_adapter_and_not_its_delta():
     product = trained[B].double() @ trained[A].double()
     assert torch.allclose(after[B] @ after[A], product, atol=1e-12)
     assert torch.allclose(after[A][:2], -trained[A][:2].double())
+
+
+def test_a_ratchet_takes_the_longest_step_that_it_allows_itself():
+    assert longest(lambda s: s * s, 0.25) == approx(0.5, abs=1 / 128)
+    assert longest(lambda s: s * s, 0.25) <= 0.5
+    assert longest(lambda s: s / 10, 0.25) == 1.0

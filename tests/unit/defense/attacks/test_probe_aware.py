@@ -1,4 +1,4 @@
-"""defense/attacks/probe_aware.py: below the threshold, and no farther than it takes; and ratchet.py."""
+"""defense/attacks/probe_aware.py: below the threshold, and no farther than it takes."""
 
 import math
 
@@ -6,7 +6,6 @@ import torch
 from pytest import approx, mark
 
 from defense.attacks.probe_aware import blended_below, nearest_below
-from defense.attacks.ratchet import longest
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -30,7 +29,7 @@ def test_a_linear_probe_is_passed_on_the_edge_of_its_cone():
     assert sent.tolist() == approx([length / 2, length * math.sqrt(3) / 2])
 
 
-@mark.parametrize("seed", range(8))
+@mark.parametrize("seed", range(4))
 @mark.parametrize("bound", [-1.5, -0.2, 0.0, 0.4, 1.5])
 def test_no_random_vector_that_passes_is_nearer(seed, bound):
     generator = torch.Generator().manual_seed(seed)
@@ -63,9 +62,3 @@ def test_another_classifier_is_passed_with_the_least_benign_share():
 
 def test_where_no_blend_passes_the_benign_one_is_sent():
     assert blended_below(vector(1.0), vector(0.0), lambda _: 0.9, 0.5).tolist() == [0.0]
-
-
-def test_a_ratchet_takes_the_longest_step_that_it_allows_itself():
-    assert longest(lambda s: s * s, 0.25) == approx(0.5, abs=1 / 128)
-    assert longest(lambda s: s * s, 0.25) <= 0.5
-    assert longest(lambda s: s / 10, 0.25) == 1.0

@@ -1,9 +1,8 @@
-"""defense/averaging/pairs.py and ffa.py: which parameters are a module's factors, and which nobody trains."""
+"""defense/averaging/pairs.py: which parameters are a module's factors, and which stay frozen."""
 
 import pytest
 
-from defense.averaging.ffa import frozen_names
-from defense.averaging.pairs import Pair, complete_pairs, lora_pairs
+from defense.averaging.pairs import Pair, complete_pairs, frozen_names, lora_pairs
 
 Q, V = "base_model.model.layers.10.q_proj", "base_model.model.layers.9.v_proj"
 NAMES = [f"{module}.lora_{factor}.weight" for module in (Q, V) for factor in "BA"]

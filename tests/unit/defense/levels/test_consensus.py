@@ -1,48 +1,66 @@
-"""defense/levels/consensus.py: who pulls against the others, against numbers worked out by hand."""
+"""Level consensus: which client pulls against the others, against numbers worked out by hand."""
 
+import numpy as np
 import pytest
 
-from defense.evidence import Agreement
+from defense.config import DefenseConfig
 from defense.levels import consensus
+from defense.levels.agreement import agreements
+from tests.unit.defense.levels.builders import gathered
+
+CONFIG = DefenseConfig(level="consensus")
 
 
-def play(cosines: list[float], state=None, **parameters) -> tuple[list[float], dict]:
-    """The weights of client a, round by round, and the last state."""
-    state, weights = state or {}, []
+def play(cosines: list[float], **settings) -> tuple[list[float], dict]:
+    """The weights of client a, round by round, and the last trust."""
+    trust, weights = {}, []
     for cosine in cosines:
-        given, state = consensus.weigh(state, [Agreement(client_id="a", cosine=cosine)], **parameters)
+        given, trust = consensus.weigh(trust, {"a": cosine}, **settings)
         weights.append(given["a"])
-    return weights, state
+    return weights, trust
 
 
 def test_old_rounds_fade():
     # -0.4; (0.5 x -0.4 + 0.3) / 1.5 = 0.0667; (0.5 x 0.1 - 0.9) / 1.75 = -0.486.
-    weights, state = play([-0.4, 0.3, -0.9], decay=0.5)
+    weights, trust = play([-0.4, 0.3, -0.9], decay=0.5)
     assert weights == [0, 1, 0]
-    assert state["a"] == {"cosines": pytest.approx(-0.85), "rounds": pytest.approx(1.75)}
+    assert trust["a"] == {"cosines": pytest.approx(-0.85), "rounds": pytest.approx(1.75)}
 
 
-def test_the_bound_itself_still_counts():
-    assert play([-0.125], min_cosine=-0.125)[0] == [1]
-    assert play([-0.1251], min_cosine=-0.125)[0] == [0]
+@pytest.mark.parametrize(("cosines", "last"), [([-0.1], 1), ([-0.1001], 0), ([0.3] * 6 + [-0.3], 1), ([float("nan")], 0)])
+def test_a_mean_below_the_bound_or_no_number_weighs_nothing(cosines, last):
+    assert play(cosines)[0][-1] == last
 
 
-def test_one_bad_round_of_many_is_noise():
-    assert play([0.3] * 6 + [-0.3])[0] == [1] * 7
+def test_only_known_clients_are_outcasts():
+    _, trust = play([-0.5])
+    assert consensus.is_outcast(trust, "a", -0.1)
+    assert not consensus.is_outcast(trust, "b", -0.1)
 
 
-def test_nan_weighs_nothing():
-    assert play([float("nan")])[0] == [0]
+def test_clients_that_turn_their_updates_are_excluded_and_then_have_no_say():
+    rng = np.random.default_rng(0)
+    common, trust = rng.normal(size=200), {}
+    for _ in range(2):
+        rows = [common + rng.normal(size=200) for _ in range(7)] + [-common + rng.normal(size=200) for _ in range(3)]
+        found = consensus.compare(CONFIG, trust, gathered([row.tolist() for row in rows]))
+        assert [found.weights[f"c{i}"] for i in range(10)] == [1] * 7 + [0] * 3
+        trust = found.trust
+    # Honest clients are now compared with honest ones only: the common part's cosine, about 6 / sqrt(6 x 7) x sqrt(1/2).
+    assert min(found.values[f"c{i}"]["agreement"] for i in range(7)) > 0.55
 
 
-def test_the_state_is_not_changed_in_place():
-    _, before = play([0.2])
-    kept = {"a": dict(before["a"])}
-    consensus.weigh(before, [Agreement(client_id="a", cosine=-1)])
-    assert before == kept
+def test_a_few_identical_updates_cannot_exclude_everybody_else():
+    # Honest clients of a task each have nothing in common; three send the opposite of their mean.
+    honest = np.eye(7)
+    everybody = gathered([*honest.tolist(), *[(-honest.sum(0)).tolist()] * 3])
+    assert max(agreements(everybody, [1] * 10)) < -0.1
+    found = consensus.compare(CONFIG, {}, everybody)
+    assert (set(found.weights.values()), found.trust) == ({1.0}, {})
 
 
-def test_outcasts_are_known_clients_only():
-    _, state = play([-0.5])
-    assert consensus.is_outcast(state, "a", -0.1)
-    assert not consensus.is_outcast(state, "b", -0.1)
+def test_without_a_verdict_a_client_that_was_excluded_before_stays_excluded():
+    known = {"c1": {"cosines": -0.5, "rounds": 1.0}}
+    found = consensus.compare(CONFIG, known, gathered([[1, 0], [1, 0], [-1, 0], [-1, 0]]))  # c0 and c1: half of them
+    assert found.weights == {"c0": 1.0, "c1": 0.0, "c2": 1.0, "c3": 1.0}
+    assert found.trust == known

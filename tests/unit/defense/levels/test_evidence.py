@@ -2,34 +2,25 @@
 
 import pytest
 
-from defense.evidence import Evidence, Unasked
 from defense.levels import evidence
 from defense.levels.evidence import wants_shadow
-
-
-def saw(num_flagged: int, last: float) -> Evidence:
-    return Evidence(client_id="a", num_samples=48, num_flagged=num_flagged, last_probability=last)
-
+from defense.signals import ProbeEvidence, Unasked
+from tests.unit.defense.levels.builders import saw
 
 GOOD, BAD = saw(0, 0.1), saw(48, 0.9)
 DOUBTFUL = saw(24, 0.1)
 """Half of its steps flagged, the last one not: weight 1/128, verdict benign."""
+RESTING = Unasked(client_id="a")
 
 
-def play(*seen: Evidence, **settings) -> list[float | str]:
+def play(*seen: ProbeEvidence, **settings) -> list[float | str]:
     """Give the level a round's evidence each time it asks, `-` marking a round in which it does not; returns the weights."""
-    state, weights, left = {}, [], list(seen)
+    trust, weights, left = {}, [], list(seen)
     while left:
-        asked = wants_shadow(state, "a", **{k: v for k, v in settings.items() if k != "verdicts"})
-        item = left.pop(0) if asked else Unasked(client_id="a")
-        (weight,), state = _weigh(state, item, settings)
-        weights.append(weight if asked else f"- {weight:g}")
+        asked = wants_shadow(trust, "a", **{k: v for k, v in settings.items() if k != "verdicts"})
+        given, trust = evidence.weigh(trust, [left.pop(0) if asked else RESTING], **settings)
+        weights.append(given["a"] if asked else f"- {given['a']:g}")
     return weights
-
-
-def _weigh(state, item, settings):
-    weights, new = evidence.weigh(state, [item], **settings)
-    return list(weights.values()), new
 
 
 def test_a_benign_client_is_frozen_at_the_mean_of_its_three_weights_and_audited_every_fifth_round():
@@ -44,13 +35,10 @@ def test_a_failed_audit_weighs_nothing_and_begins_again():
 
 
 def test_a_malicious_client_is_frozen_for_good_unless_it_may_appeal():
-    state = {}
-    for _ in range(3):
-        weights, state = evidence.weigh(state, [BAD])
-        assert weights == {"a": 0.0}
-    for _ in range(50):
-        assert not wants_shadow(state, "a")
-        weights, state = evidence.weigh(state, [Unasked(client_id="a")])
+    trust = {}
+    for seen in [BAD] * 3 + [RESTING] * 50:
+        assert wants_shadow(trust, "a") == (seen is BAD)
+        weights, trust = evidence.weigh(trust, [seen])
         assert weights == {"a": 0.0}
 
 
@@ -75,8 +63,8 @@ def test_the_number_of_verdicts_is_a_parameter():
 
 
 def test_evidence_that_was_not_asked_for_is_a_fault_of_the_caller():
-    _, state = _weigh({}, GOOD, {"verdicts": 1})
+    _, trust = evidence.weigh({}, [GOOD], verdicts=1)
     with pytest.raises(ValueError, match="client a is benign: shadow evidence is not due"):
-        evidence.weigh(state, [GOOD])
+        evidence.weigh(trust, [GOOD])
     with pytest.raises(ValueError, match="client a is collecting: shadow evidence is due"):
-        evidence.weigh({}, [Unasked(client_id="a")])
+        evidence.weigh({}, [RESTING])

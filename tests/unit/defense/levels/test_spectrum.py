@@ -1,17 +1,48 @@
-"""defense/levels/spectrum.py: who sends noise."""
+"""Level spectrum: which update is noise. Flatness by hand, against NumPy's singular values, and of the noise it is meant for."""
 
 import math
 
+import numpy as np
 import pytest
+import torch
 
-from defense.evidence import Spectrum
-from defense.levels import spectrum
-
-
-@pytest.mark.parametrize(("flatness", "weight"), [(0.0, 1.0), (0.9, 1.0), (0.90001, 0.0), (1.0, 0.0), (math.nan, 0.0)])
-def test_an_update_flatter_than_the_bound_weighs_nothing(flatness, weight):
-    assert spectrum.weigh({}, [Spectrum(client_id="a", flatness=flatness)]) == ({"a": weight}, {})
+from defense.levels.spectrum import flatness, weigh
+from tests.unit.defense.levels.builders import measured
 
 
-def test_the_bound_is_a_parameter():
-    assert spectrum.weigh({}, [Spectrum(client_id="a", flatness=0.95)], max_flatness=0.95)[0] == {"a": 1.0}
+@pytest.mark.parametrize(("value", "weight"), [(0.0, 1.0), (0.9, 1.0), (0.90001, 0.0), (1.0, 0.0), (math.nan, 0.0)])
+def test_an_update_flatter_than_the_bound_weighs_nothing(value, weight):
+    assert weigh({}, [measured(flatness=value)]) == ({"a": weight}, {})
+
+
+def of(*matrices) -> float:
+    return flatness({f"m{i}": torch.as_tensor(matrix, dtype=torch.float32) for i, matrix in enumerate(matrices)})
+
+
+@pytest.mark.parametrize(
+    ("matrices", "expected"),
+    [
+        ([[[1, 0], [0, 1]]], 5 / 3),  # the examples of the docstring
+        ([[[0, 0], [3, 0]]], 5 / 6),
+        ([[[1, 0], [0, 1]], [[0, 0], [0, 8**0.5]]], 1),  # by squared length: (2 x 5/3 + 8 x 5/6) / 10
+        ([np.zeros((2, 2)), np.zeros(5)], 0),  # did not move
+        ([np.zeros((2, 2)), np.ones(5), np.ones((1, 7)), np.ones((7, 1))], math.nan),  # only one direction is possible
+        ([[[1, 0], [0, 1]], np.zeros((2, 2)), np.ones(5), np.ones((1, 7))], 5 / 3),
+    ],
+)
+def test_flatness_by_hand(matrices, expected):
+    assert of(*matrices) == pytest.approx(expected, nan_ok=True)
+
+
+def test_it_is_the_participation_ratio_of_squared_singular_values_over_that_of_noise():
+    matrix = np.random.default_rng(0).normal(size=(8, 96)) * np.arange(1, 97)
+    squared = np.linalg.svd(matrix, compute_uv=False) ** 2
+    expected = squared.sum() ** 2 / (squared**2).sum() / ((8 * 96 + 2) / (8 + 96 + 1))
+    for same in (matrix, matrix.T, -1e-4 * matrix, matrix.reshape(8, 4, 4, 6)):  # the last one: a convolution
+        assert of(same) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 50), (8, 96), (96, 8), (16, 16)])
+def test_noise_of_any_shape_has_flatness_1(shape):
+    rng = np.random.default_rng(1)
+    assert of(*(0.01 * rng.standard_normal(shape) for _ in range(40))) == pytest.approx(1, abs=0.03)

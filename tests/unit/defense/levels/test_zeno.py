@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from defense.evidence import Validated
 from defense.levels.zeno import weigh
+from tests.unit.defense.levels.builders import measured
 
 
 @pytest.mark.parametrize(
@@ -20,10 +20,10 @@ from defense.levels.zeno import weigh
     ],
 )
 def test_an_update_whose_score_is_below_the_bound_weighs_nothing(fall, norm, weight):
-    assert weigh({}, [Validated(client_id="a", cosine=math.nan, fall=fall, norm=norm)]) == ({"a": weight}, {})
+    assert weigh({}, [measured(validation_fall=fall, validation_norm=norm)]) == ({"a": weight}, {})
 
 
-def test_price_and_bound_are_parameters():
-    seen = [Validated(client_id="a", cosine=math.nan, fall=-0.05, norm=1.0)]
-    assert weigh({}, seen, price=0.0, min_score=-0.05)[0] == {"a": 1.0}
-    assert weigh({}, seen, price=0.001, min_score=-0.05)[0] == {"a": 0.0}
+@pytest.mark.parametrize(("price", "weight"), [(0.0, 1.0), (0.001, 0.0)])
+def test_price_and_bound_are_settings(price, weight):
+    seen = [measured(validation_fall=-0.05, validation_norm=1.0)]
+    assert weigh({}, seen, price=price, min_score=-0.05)[0] == {"a": weight}

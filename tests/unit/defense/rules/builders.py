@@ -8,52 +8,61 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from defense.config import AggregationConfig
-from defense.rules import make_rule
-from defense.rules.gather import Gathered, add
-from defense.rules.rule import Aggregate, Memory, Update
-
-NAMES = ("a", "b")
+from defense.rules.accumulator import make_accumulator
+from defense.rules.config import AggregationConfig
+from defense.rules.round_updates import Aggregate, RoundUpdates, WeightedUpdate
+from defense.tensors import Tensors
 
 
-def split(row: Sequence[float], rows_of_a: int = 1) -> dict[str, torch.Tensor]:
+def split(row: Sequence[float] | np.ndarray, rows_of_a: int = 1) -> dict[str, torch.Tensor]:
     """A vector as two tensors: all but the last value as a matrix `a` of so many rows, the last one as `b`."""
     values = torch.tensor(np.asarray(row), dtype=torch.float64)
     return {"a": values[:-1].reshape(rows_of_a, -1), "b": values[-1:]}
 
 
-def flat(delta) -> np.ndarray:
+def flat(delta: Tensors) -> np.ndarray:
     """The tensors of `split`, or of any update, as one vector in order of name."""
     return np.concatenate([delta[name].double().reshape(-1).numpy() for name in sorted(delta)])
 
 
-def updates_of(rows, samples=None, weights=None) -> list[Update]:
+def updates_of(rows, samples=None, weights=None) -> list[WeightedUpdate]:
     """A client `c00`, `c01` ... per row; 10 samples and weight 1 unless given."""
     count = len(rows)
     samples, weights = samples if samples is not None else [10] * count, weights if weights is not None else [1.0] * count
     return [
-        Update(client_id=f"c{i:02d}", delta=split(row), num_samples=int(n), weight=float(w))
+        WeightedUpdate(client_id=f"c{i:02d}", delta=split(row), num_samples=int(n), weight=float(w))
         for i, (row, n, w) in enumerate(zip(rows, samples, weights, strict=True))
     ]
 
 
-def gathered(rows, samples=None, weights=None) -> Gathered:
-    state = Gathered()
+def collected(rows, samples=None, weights=None) -> RoundUpdates:
+    updates = RoundUpdates()
     for update in updates_of(rows, samples, weights):
-        state = add(state, update)
-    return state
+        updates = updates.add(update)
+    return updates
 
 
 def aggregate(
-    config: AggregationConfig | str, updates: Sequence[Update], *, memory: Memory | None = None, seed: int = 0, **settings
+    rule: str,
+    updates: Sequence[WeightedUpdate],
+    *,
+    memory: Tensors | None = None,
+    seed: int = 0,
+    f: int | None = None,
+    pre: str = "none",
+    **settings,
 ) -> Aggregate:
-    """What a configured rule makes of the updates, given in their order."""
-    config = AggregationConfig(rule=config, **settings) if isinstance(config, str) else config
-    rule = make_rule(config)
-    state = rule.init()
+    """What the rule with its settings makes of the updates, given in their order."""
+    config = {"rule": rule, "f": f, "pre": pre} | ({rule: settings} if settings else {})
+    accumulator = make_accumulator(AggregationConfig.model_validate(config))
     for update in updates:
-        state = rule.add(state, update)
-    return rule.finish(state, memory or {}, np.random.default_rng(seed))
+        accumulator = accumulator.add(update)
+    return accumulator.finish({}, memory or {}, np.random.default_rng(seed))
+
+
+def result(rule: str, rows, samples=None, weights=None, **given) -> np.ndarray:
+    """The pseudo-gradient of a rule over the rows, as a vector; `given` as for `aggregate`."""
+    return flat(aggregate(rule, updates_of(rows, samples, weights), **given).delta)
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,19 @@ class Drawn:
         return self.samples * self.weights
 
     @property
-    def updates(self) -> list[Update]:
+    def mean(self) -> np.ndarray:
+        return np.average(self.rows, axis=0, weights=self.masses)
+
+    @property
+    def updates(self) -> list[WeightedUpdate]:
         return updates_of(self.rows, self.samples, self.weights)
 
     @property
-    def gathered(self) -> Gathered:
-        return gathered(self.rows, self.samples, self.weights)
+    def collected(self) -> RoundUpdates:
+        return collected(self.rows, self.samples, self.weights)
+
+    def result(self, rule: str, **given) -> np.ndarray:
+        return flat(aggregate(rule, self.updates, **given).delta)
 
 
 def draw(seed: int, num_clients: int = 11, num_values: int = 7, *, equal_weights: bool = False) -> Drawn:

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from defense.rules import bulyan
-from defense.rules.bulyan import mean_around_median, select
-from tests.unit.defense.rules.builders import draw, flat, gathered
+from defense.rules.bulyan import aggregate, mean_around_median, select
+from tests.unit.defense.rules.builders import draw
 
 
-def naive_select(rows: np.ndarray, f: int) -> list[int]:
+def naive(rows: np.ndarray, masses: np.ndarray, f: int) -> list[float]:
     remaining, chosen = list(range(len(rows))), []
     while len(chosen) < len(rows) - 2 * f:
-        best, best_score = None, np.inf
+        best, best_score = -1, np.inf
         for i in remaining:
             squares = sorted(((rows[i] - rows[j]) ** 2).sum() for j in remaining if j != i)
             score = sum(squares[: max(1, len(remaining) - f - 2)])
@@ -20,12 +19,7 @@ def naive_select(rows: np.ndarray, f: int) -> list[int]:
                 best, best_score = i, score
         chosen.append(best)
         remaining.remove(best)
-    return sorted(chosen)
-
-
-def naive(rows: np.ndarray, masses: np.ndarray, f: int) -> list[float]:
-    chosen = naive_select(rows, f)
-    result = []
+    result, chosen = [], sorted(chosen)
     for column in rows[chosen].T:
         closest = np.argsort(np.abs(column - np.median(column)), kind="stable")[: len(chosen) - 2 * f]
         result.append(np.average(column[closest], weights=masses[chosen][closest]))
@@ -52,20 +46,13 @@ def test_of_equally_close_values_the_lower_client_counts():
     assert mean_around_median(rows, torch.ones(3).double(), 2).tolist() == [3, 1]
 
 
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize(("num_clients", "f"), [(3, 0), (7, 1), (8, 1), (11, 2), (15, 3), (12, 1)])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("num_clients", "f"), [(3, 0), (7, 1), (8, 1), (11, 2), (15, 3)])
 def test_a_naive_implementation_agrees(seed, num_clients, f):
     drawn = draw(seed, num_clients)
-    found = flat(bulyan.aggregate(drawn.gathered, f=f))
-    np.testing.assert_allclose(found, naive(drawn.rows, drawn.masses, f), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(drawn.result("bulyan", f=f), naive(drawn.rows, drawn.masses, f), rtol=1e-12, atol=1e-13)
 
 
-def test_with_no_attacker_assumed_it_is_the_mean():
-    drawn = draw(1, 5)
-    expected = np.average(drawn.rows, axis=0, weights=drawn.masses)
-    np.testing.assert_allclose(flat(bulyan.aggregate(drawn.gathered, f=0)), expected, rtol=1e-13)
-
-
-def test_too_many_attackers_are_refused():
+def test_too_many_attackers_are_an_error():
     with pytest.raises(ValueError, match="Bulyan over 8 clients cannot bear f=2"):
-        bulyan.aggregate(gathered(draw(0, 8).rows), f=2)
+        aggregate(draw(0, 8).collected, f=2)

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from defense.rules import flame
 from defense.rules.flame import majority
-from tests.unit.defense.rules.builders import draw, flat, gathered
-
-
-def aggregate(state, seed=0, noise=0.0) -> np.ndarray:
-    return flat(flame.aggregate(state, np.random.default_rng(seed), noise=noise))
+from tests.unit.defense.rules.builders import draw, result
 
 
 def naive_majority(distances: np.ndarray) -> np.ndarray:
@@ -33,8 +28,8 @@ def cosine_distances(rows: np.ndarray) -> np.ndarray:
     return 1 - rows @ rows.T / np.outer(lengths, lengths)
 
 
-@pytest.mark.parametrize("num_clients", [3, 4, 7, 10, 15])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("num_clients", [3, 4, 10, 15])
+@pytest.mark.parametrize("seed", range(4))
 def test_the_cluster_is_the_tightest_majority(seed, num_clients):
     distances = cosine_distances(draw(seed, num_clients).rows)
     np.fill_diagonal(distances, 0)
@@ -43,53 +38,33 @@ def test_the_cluster_is_the_tightest_majority(seed, num_clients):
 
 def test_clients_of_another_direction_are_dropped_and_the_length_does_not_matter():
     # Three point right, two up; norms 1, 2, 3, 1, 1: the median norm is 1, and all that count are clipped to it.
-    found = aggregate(gathered([[1, 0], [2, 0], [3, 0.001], [0, 1], [0, 1]]))
+    found = result("flame", [[1, 0], [2, 0], [3, 0.001], [0, 1], [0, 1]], noise=0)
     np.testing.assert_allclose(found, [1, 0], atol=1e-3)
 
 
 def test_the_others_are_clipped_to_the_median_norm_and_averaged_by_mass():
     # Norms 1, 2, 6 of one direction: clipped to 2. Masses 10, 10, 20: (1 x 10 + 2 x 10 + 2 x 20) / 40.
-    found = aggregate(gathered([[1, 0], [2, 0], [6, 0]], samples=[10, 20, 20], weights=[1, 0.5, 1]))
+    found = result("flame", [[1, 0], [2, 0], [6, 0]], [10, 20, 20], [1, 0.5, 1], noise=0)
     np.testing.assert_allclose(found, [1.75, 0], rtol=1e-14)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_naive_implementation_agrees(seed):
-    drawn = draw(seed)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("num_clients", [1, 2, 11])  # one and two clients are their own majority
+def test_a_naive_implementation_agrees(seed, num_clients):
+    drawn = draw(seed, num_clients)
     lengths = np.linalg.norm(drawn.rows, axis=1)
     clipped = drawn.rows * np.minimum(1, np.median(lengths) / lengths)[:, None]
-    masses = drawn.masses * naive_majority(cosine_distances(drawn.rows).round(14))
-    np.testing.assert_allclose(aggregate(drawn.gathered), np.average(clipped, axis=0, weights=masses), rtol=1e-11, atol=1e-13)
+    inside = naive_majority(cosine_distances(drawn.rows).round(14)) if num_clients > 2 else 1
+    expected = np.average(clipped, axis=0, weights=drawn.masses * inside)
+    np.testing.assert_allclose(drawn.result("flame", noise=0), expected, rtol=1e-11, atol=1e-13)
 
 
 def test_noise_has_the_deviation_of_lambda_times_the_median_norm():
-    rows = [np.ones(40_000)] * 3
-    with_noise = aggregate(gathered(rows), noise=0.001)
+    with_noise = result("flame", [np.ones(40_000)] * 3, noise=0.001)
     # The norm of each is 200, so the deviation is 0.2; 40,000 draws measure it to 0.4 % or so.
     assert np.std(with_noise - 1) == pytest.approx(0.2, rel=0.02)
     assert np.mean(with_noise - 1) == pytest.approx(0, abs=0.005)
 
 
-def test_noise_follows_from_the_generator_and_can_be_off():
-    state = draw(0).gathered
-    first, again, other = (aggregate(state, seed, noise=0.1) for seed in (0, 0, 1))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert np.array_equal(aggregate(state, 0), aggregate(state, 1))
-
-
-def test_identical_updates_return_themselves_without_noise():
-    row = draw(0).rows[0]
-    np.testing.assert_allclose(aggregate(gathered([row] * 6)), row, rtol=1e-14)
-
-
-@pytest.mark.parametrize("num_clients", [1, 2])
-def test_one_and_two_clients_are_their_own_majority(num_clients):
-    drawn = draw(1, num_clients)
-    lengths = np.linalg.norm(drawn.rows, axis=1)
-    clipped = drawn.rows * np.minimum(1, np.median(lengths) / lengths)[:, None]
-    np.testing.assert_allclose(aggregate(drawn.gathered), np.average(clipped, axis=0, weights=drawn.masses), rtol=1e-13)
-
-
 def test_updates_of_zeros_move_nothing():
-    assert aggregate(gathered([[0, 0]] * 4), noise=0.001).tolist() == [0, 0]
+    assert result("flame", [[0, 0]] * 4, noise=0.001).tolist() == [0, 0]

@@ -4,29 +4,29 @@ import numpy as np
 import pytest
 import torch
 
-from defense.rules.geometry import cosines, lowest, median, norms, ordering, squared_distances
-from tests.unit.defense.rules.builders import draw, gathered
+from defense.rules.geometry import UNIT, cosines, lowest, median, norms, ordering, squared_distances, whole_masses
+from tests.unit.defense.rules.builders import collected, draw
 
 
 def naive_distances(rows: np.ndarray) -> np.ndarray:
     return np.array([[((x - y) ** 2).sum() for y in rows] for x in rows])
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_distances_norms_and_cosines_are_those_of_numpy(seed):
-    drawn = draw(seed, num_clients=6)
-    np.testing.assert_allclose(squared_distances(drawn.gathered).numpy(), naive_distances(drawn.rows), rtol=1e-12, atol=1e-13)
+def test_distances_norms_and_cosines_are_those_of_numpy():
+    drawn = draw(0, num_clients=6)
+    distances = squared_distances(drawn.collected).numpy()
+    np.testing.assert_allclose(distances, naive_distances(drawn.rows), rtol=1e-12, atol=1e-13)
     lengths = np.linalg.norm(drawn.rows, axis=1)
-    np.testing.assert_allclose(norms(drawn.gathered).numpy(), lengths, rtol=1e-14)
+    np.testing.assert_allclose(norms(drawn.collected).numpy(), lengths, rtol=1e-14)
     expected = drawn.rows @ drawn.rows.T / np.outer(lengths, lengths)
-    np.testing.assert_allclose(cosines(drawn.gathered).numpy(), expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(cosines(drawn.collected).numpy(), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_a_common_part_costs_no_digits():
     # 100,000 values near 1 that differ by about 1e-4: the squared norms are 1e5, the squared distances 2e-3.
     rows = 1 + 1e-4 * np.random.default_rng(0).normal(size=(4, 100_000))
     rows = rows.astype(np.float32).astype(np.float64)
-    np.testing.assert_allclose(squared_distances(gathered(rows)).numpy(), naive_distances(rows), rtol=1e-10)
+    np.testing.assert_allclose(squared_distances(collected(rows)).numpy(), naive_distances(rows), rtol=1e-10)
 
 
 @pytest.mark.parametrize("place", [0, 3])
@@ -34,21 +34,19 @@ def test_a_huge_client_costs_the_others_no_digits(place):
     rows = draw(1, num_clients=4).rows
     rows[place] *= 1e15
     others = [i for i in range(4) if i != place]
-    found = squared_distances(gathered(rows)).numpy()[np.ix_(others, others)]
+    found = squared_distances(collected(rows)).numpy()[np.ix_(others, others)]
     np.testing.assert_allclose(found, naive_distances(rows)[np.ix_(others, others)], rtol=1e-12)
 
 
-def test_identical_updates_are_at_distance_0_exactly():
-    assert squared_distances(gathered([draw(2).rows[0]] * 5)).count_nonzero() == 0
+def test_identical_updates_are_at_distance_0_exactly_and_zeros_are_orthogonal_to_all():
+    assert squared_distances(collected([draw(2).rows[0]] * 5)).count_nonzero() == 0
+    assert cosines(collected([[0, 0], [1, 0], [0, 0]])).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
 
 
-def test_an_update_of_zeros_is_orthogonal_to_all():
-    assert cosines(gathered([[0, 0], [1, 0], [0, 0]])).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
-
-
-def test_the_lowest_are_taken_and_of_equal_ones_the_first():
+def test_of_equal_values_the_first_is_the_lowest():
     assert lowest(torch.tensor([3.0, 1.0, 2.0, 1.0]), 3) == [1, 2, 3]
     assert lowest(torch.tensor([1.0, 1.0, 0.0, 1.0]), 2) == [0, 2]
+    assert ordering(torch.tensor([[2.0, 1.0], [1.0, 1.0], [1.0, 0.0]])).tolist() == [[1, 2], [2, 0], [0, 1]]
 
 
 def test_median_is_the_middle_or_the_mean_of_the_middle_pair():
@@ -56,5 +54,6 @@ def test_median_is_the_middle_or_the_mean_of_the_middle_pair():
     assert median(torch.tensor([9.0, 1.0, 4.0, 5.0])).item() == 4.5
 
 
-def test_ordering_is_stable_along_the_first_axis():
-    assert ordering(torch.tensor([[2.0, 1.0], [1.0, 1.0], [1.0, 0.0]])).tolist() == [[1, 2], [2, 0], [0, 1]]
+def test_masses_are_whole_equal_for_equal_weights_and_never_0():
+    assert whole_masses(torch.tensor([0.1, 0.1, 0.05], dtype=torch.float64)).tolist() == [UNIT, UNIT, UNIT // 2]
+    assert whole_masses(torch.tensor([1.0, 1e-30], dtype=torch.float64)).tolist() == [UNIT, 1]

@@ -1,4 +1,4 @@
-"""probe/classifiers/linear.py: the linear probe's scores, and what its fit learns and stops at."""
+"""probe/classifiers/linear.py: the linear probe's scores, what its fit learns and stops at, and fits side by side."""
 
 import math
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from probe.classifiers.linear import LinearProbe, fit_linear
-from probe.config import LinearRecipe
+from probe.classifiers.linear import LinearProbe, LinearSettings, fit_each, fit_linear
+from probe.classifiers.numbers import NUMBERS_FILE, write_numbers
 
 
 def toy(num_benign: int = 8, num_malicious: int = 8, steps: int = 4, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -26,14 +26,8 @@ def held_out(clients: np.ndarray) -> np.ndarray:
     return np.isin(clients % 8, (0, 7))
 
 
-def fit(rows: np.ndarray, labels: np.ndarray, clients: np.ndarray, recipe: LinearRecipe) -> LinearProbe:
-    return fit_linear(rows, labels, held_out(clients), recipe)
-
-
-def random_probe(d: int = 257) -> tuple[LinearProbe, np.ndarray]:
-    rng = np.random.default_rng(3)
-    probe = LinearProbe(weight=rng.normal(size=d).astype(np.float32), bias=0.125)
-    return probe, rng.normal(size=(33, d)).astype(np.float32)
+def fit(rows: np.ndarray, labels: np.ndarray, clients: np.ndarray, settings: LinearSettings) -> LinearProbe:
+    return fit_linear(rows, labels, held_out(clients), settings)
 
 
 # Scores
@@ -47,34 +41,22 @@ def test_score_is_the_sigmoid_of_the_weighted_sum():
     # A bias of ln 3 multiplies the odds 1 : 1 of row 1 by 3, so 3/4.
     shifted = LinearProbe(weight=probe.weight, bias=math.log(3))
     assert shifted.score(np.array([[0.5, 1.0]], dtype=np.float32))[0] == pytest.approx(0.75, abs=1e-15)
+    assert probe.score(np.zeros((0, 2), dtype=np.float32)).tolist() == []
 
 
-def test_scores_equal_torchs_sigmoid_of_an_exact_sum():
-    probe, rows = random_probe()
-    exact = [math.fsum(float(x) * float(w) for x, w in zip(row, probe.weight, strict=True)) + 0.125 for row in rows]
-    expected = torch.sigmoid(torch.tensor(exact, dtype=torch.float64)).numpy()
-    scores = probe.score(rows)
-    assert scores.dtype == np.float64
-    np.testing.assert_allclose(scores, expected, rtol=1e-12)
-
-
-def test_a_score_is_the_same_to_the_bit_alone_and_in_any_batch():
-    probe, rows = random_probe()
+def test_a_score_is_the_same_to_the_bit_alone_in_any_batch_and_in_any_memory_layout():
+    rng = np.random.default_rng(3)
+    probe = LinearProbe(weight=rng.normal(size=257).astype(np.float32), bias=0.125)
+    rows = rng.normal(size=(33, 257)).astype(np.float32)
     alone = [probe.score(rows[i : i + 1])[0] for i in range(len(rows))]
-    order = np.random.default_rng(5).permutation(len(rows))
-    assert probe.score(rows).tolist() == alone
-    assert probe.score(rows[order]).tolist() == [alone[i] for i in order]
+    assert probe.score(rows).tolist() == probe.score(np.asfortranarray(rows)).tolist() == alone
     for size in (2, 3, 8, 16):
         assert probe.score(rows[5 : 5 + size]).tolist() == alone[5 : 5 + size]
-
-
-def test_a_score_does_not_depend_on_the_memory_layout_of_the_batch():
-    probe, rows = random_probe()
+    order = rng.permutation(len(rows))
+    assert probe.score(rows[order]).tolist() == [alone[i] for i in order]
     wide = np.zeros((len(rows), 2 * rows.shape[1]), dtype=np.float32)
     wide[:, ::2] = rows
-    expected = probe.score(rows).tolist()
-    assert probe.score(np.asfortranarray(rows)).tolist() == expected
-    assert probe.score(wide[:, ::2]).tolist() == expected
+    assert probe.score(wide[:, ::2]).tolist() == alone
 
 
 def test_the_sum_is_taken_in_float64():
@@ -84,25 +66,28 @@ def test_the_sum_is_taken_in_float64():
     assert score == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-15)
 
 
-def test_extreme_logits_give_0_and_1_without_overflow():
-    probe = LinearProbe(weight=np.array([1.0], dtype=np.float32), bias=0.0)
-    assert probe.score(np.array([[-5000.0], [5000.0]], dtype=np.float32)).tolist() == [0.0, 1.0]
+WEIGHT = np.zeros(8, dtype=np.float32)
 
 
-def test_no_rows_give_no_scores():
-    probe = LinearProbe(weight=np.ones(2, dtype=np.float32), bias=0.0)
-    assert probe.score(np.zeros((0, 2), dtype=np.float32)).tolist() == []
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {NUMBERS_FILE: write_numbers({"weight": WEIGHT, "bias": np.zeros(1)})[NUMBERS_FILE][:-4]},
+        write_numbers({"weight": WEIGHT}),
+        write_numbers({"weight": WEIGHT.reshape(2, 4), "bias": np.zeros(1)}),
+        write_numbers({"weight": WEIGHT, "bias": np.zeros(0)}),
+        write_numbers({"weight": WEIGHT, "bias": np.zeros(2)}),
+        write_numbers({"weight": np.append(WEIGHT, np.nan), "bias": np.zeros(1)}),
+        write_numbers({"weight": WEIGHT, "bias": np.array([np.inf])}),
+    ],
+)
+def test_unusable_files_are_refused_by_name(files):
+    with pytest.raises(ValueError, match=r"probe\.safetensors"):
+        LinearProbe.load(files)
 
 
 # Fit
-
-
-def test_separable_data_is_learned_and_carries_over_to_new_rows():
-    probe = fit(*toy(), LinearRecipe())
-    assert probe.weight.shape == (6,)
-    assert probe.weight.dtype == np.float32
-    rows, labels, _ = toy(seed=2)
-    np.testing.assert_array_equal(probe.score(rows) >= 0.5, labels == 1)
 
 
 def test_the_fit_finds_the_optimum_worked_out_by_hand_with_classes_weighted_equally():
@@ -111,26 +96,13 @@ def test_the_fit_finds_the_optimum_worked_out_by_hand_with_classes_weighted_equa
     # bias 0, weight ln 2. Without pos_weight it would be 2*10 / (2*10 + 1*20) = 1/2 at x = 1.
     rows = np.array([[-1, -1, 1]] * 20 + [[1, 1, -1]] * 10, dtype=np.float32).reshape(-1, 1)
     labels, clients = np.repeat([0] * 20 + [1] * 10, 3), np.repeat(np.arange(30), 3)
-    recipe = LinearRecipe(weight_decay=0, learning_rate=0.02, max_epochs=300, patience=300, min_improvement=0)
-    probe = fit_linear(rows, labels, np.isin(clients, (0, 1, 20)), recipe)
+    settings = LinearSettings(weight_decay=0, learning_rate=0.02, max_epochs=300, patience=300, min_improvement=0)
+    probe = fit_linear(rows, labels, np.isin(clients, (0, 1, 20)), settings)
     assert probe.score(np.array([[1], [-1]], dtype=np.float32)).tolist() == pytest.approx([2 / 3, 1 / 3], abs=5e-3)
 
 
-def test_weight_decay_bounds_the_weights():
-    # x = -1 benign, x = 1 malicious: the loss wants ever larger weights, and AdamW moves a weight by at most about the
-    # learning rate per step. At decay 2, w <- w (1 - 0.02) + 0.01 tends to 0.5 and stays; without decay w grows on: from
-    # somewhere in -1 ... 1 (torch's start for one input) by somewhat less than 300 x 0.01 = 3 in 300 steps.
-    rows = np.repeat([-1.0, 1.0], 8).astype(np.float32)[:, None]
-    labels, clients = np.repeat([0, 1], 8), np.arange(16)
-    long = {"max_epochs": 300, "patience": 300, "min_improvement": 0}
-    decayed = fit(rows, labels, clients, LinearRecipe(**long))
-    free = fit(rows, labels, clients, LinearRecipe(**long, weight_decay=0))
-    assert 0.2 < decayed.weight[0] < 0.6
-    assert free.weight[0] > 0.9
-
-
 def adamw_by_hand(x, y, start, num_steps: int) -> tuple[np.ndarray, list[float]]:
-    """AdamW (Loshchilov and Hutter 2019) in numpy float64 over the whole data per step, with the paper's recipe.
+    """AdamW (Loshchilov and Hutter 2019) in numpy float64 over the whole data per step, with the paper's settings.
 
     The last column of x is 1, so the last parameter is the bias. Returns the parameters and each step's gradient norm.
     """
@@ -153,13 +125,13 @@ def test_the_fit_is_the_papers_adamw_with_clipped_gradients():
     rows, labels, clients = toy(num_benign=12, num_malicious=4)
     rows *= 5
     kept = ~held_out(clients)
-    unmoved = fit(rows, labels, clients, LinearRecipe(learning_rate=1e-30, max_epochs=1))
+    unmoved = fit(rows, labels, clients, LinearSettings(learning_rate=1e-30, max_epochs=1))
     start = np.append(unmoved.weight.astype(np.float64), unmoved.bias)
     x = np.hstack([rows[kept].astype(np.float64), np.ones((kept.sum(), 1))])
     expected, norms = adamw_by_hand(x, labels[kept], start, 100)
     assert max(norms) > 1  # clipped
     assert min(norms) < 0.5  # left as it is
-    probe = fit(rows, labels, clients, LinearRecipe(min_improvement=0))
+    probe = fit(rows, labels, clients, LinearSettings(min_improvement=0))
     np.testing.assert_allclose(np.append(probe.weight, probe.bias), expected, atol=1e-4)
 
 
@@ -170,36 +142,11 @@ def test_patience_is_the_number_of_epochs_without_an_improvement_that_counts():
     rows = np.repeat([-1.0, 1.0], 8).astype(np.float32)[:, None]
     labels, clients = np.repeat([0, 1], 8), np.arange(16)
     slow = {"learning_rate": 0.001, "weight_decay": 0, "min_improvement": 0.002, "max_epochs": 60}
-    first = fit(rows, labels, clients, LinearRecipe(**{**slow, "max_epochs": 1}))
-    impatient = fit(rows, labels, clients, LinearRecipe(**slow, patience=2))
-    patient = fit(rows, labels, clients, LinearRecipe(**slow, patience=20))
+    first = fit(rows, labels, clients, LinearSettings(**{**slow, "max_epochs": 1}))
+    impatient = fit(rows, labels, clients, LinearSettings(**slow, patience=2))
+    patient = fit(rows, labels, clients, LinearSettings(**slow, patience=20))
     assert impatient.weight[0] == first.weight[0]
     assert patient.weight[0] > first.weight[0] + 0.03
-
-
-def test_the_fit_is_deterministic_in_the_seed():
-    first, again, other = (fit(*toy(), LinearRecipe(seed=seed, max_epochs=5)) for seed in (4, 4, 5))
-    assert first.weight.tobytes() == again.weight.tobytes()
-    assert first.bias == again.bias
-    assert first.weight.tobytes() != other.weight.tobytes()
-
-
-def test_the_fit_neither_reads_nor_moves_the_global_random_state():
-    torch.manual_seed(11)
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first = fit(*toy(), LinearRecipe(max_epochs=3))
-    assert torch.equal(torch.get_rng_state(), before)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
-    torch.manual_seed(12)
-    assert fit(*toy(), LinearRecipe(max_epochs=3)).weight.tobytes() == first.weight.tobytes()
-
-
-def test_the_inputs_are_not_changed():
-    rows, labels, clients = toy()
-    copies = rows.copy(), labels.copy(), clients.copy()
-    fit(rows, labels, clients, LinearRecipe(max_epochs=3))
-    for array, copy in zip((rows, labels, clients), copies, strict=True):
-        np.testing.assert_array_equal(array, copy)
 
 
 def test_a_rising_validation_loss_brings_back_the_parameters_of_the_best_epoch():
@@ -207,31 +154,65 @@ def test_a_rising_validation_loss_brings_back_the_parameters_of_the_best_epoch()
     rows, labels, clients = toy()
     inverted = held_out(clients)
     rows[inverted] *= -1
-    stopped = fit(rows, labels, clients, LinearRecipe())
-    assert stopped.weight.tobytes() == fit(rows, labels, clients, LinearRecipe(max_epochs=1)).weight.tobytes()
+    stopped = fit(rows, labels, clients, LinearSettings(max_epochs=20))
+    assert stopped.weight.tobytes() == fit(rows, labels, clients, LinearSettings(max_epochs=1)).weight.tobytes()
+    # Without early stopping the last epoch counts, whatever the held-out rows.
+    last = fit_linear(rows, labels, inverted, LinearSettings(max_epochs=20), stop_early=False)
+    assert np.linalg.norm(last.weight - stopped.weight) > 0.1
+    unchanged = fit_linear(toy()[0], labels, inverted, LinearSettings(max_epochs=20), stop_early=False)
+    assert last.weight.tobytes() == unchanged.weight.tobytes()
 
 
-def test_an_improvement_below_min_improvement_does_not_count():
-    # The loss of the first epoch cannot fall by 100, so nothing after it counts.
-    stopped = fit(*toy(), LinearRecipe(min_improvement=100))
-    assert stopped.weight.tobytes() == fit(*toy(), LinearRecipe(max_epochs=1)).weight.tobytes()
-    assert stopped.weight.tobytes() != fit(*toy(), LinearRecipe()).weight.tobytes()
+def test_the_seed_alone_decides_and_neither_random_state_nor_inputs_change():
+    data, copies = toy(), toy()
+    torch.manual_seed(11)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = fit(*data, LinearSettings(seed=4, max_epochs=5))
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+    torch.manual_seed(12)
+    assert fit(*data, LinearSettings(seed=4, max_epochs=5)).files() == first.files()
+    assert fit(*data, LinearSettings(seed=5, max_epochs=5)).files() != first.files()
+    for array, copy in zip(data, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
 
 
-def test_a_feature_that_is_not_finite_is_an_error_that_names_the_sample():
-    features, labels, clients = toy()
-    features[5, 2] = np.nan
-    with pytest.raises(ValueError, match=r"feature value 2 of sample 5 is nan"):
-        fit(features, labels, clients, LinearRecipe())
+# Fits side by side
 
 
-def test_without_early_stopping_the_last_epoch_counts_whatever_the_held_out_loss():
-    # The held-out clients carry the opposite pattern, so that early stopping would return the first epoch.
+@pytest.mark.parametrize("weight_decay", [0.0, 2.0])
+def test_fits_side_by_side_are_those_one_by_one_up_to_rounding(weight_decay):
+    # Five times the toy's scale, so that early gradients are clipped; the classes are unequal, and differently so in each fit.
+    rows, labels, clients = toy(num_benign=12, num_malicious=4)
+    rows, settings = 5 * rows, LinearSettings(weight_decay=weight_decay)
+    masks = [clients % 5 == fold for fold in range(4)] + [np.zeros(len(labels), dtype=bool)]
+    together = fit_each(rows, labels, masks, settings)
+    for probe, mask in zip(together, masks, strict=True):
+        alone = fit_linear(rows, labels, mask, settings, stop_early=False)
+        np.testing.assert_allclose(probe.weight, alone.weight, atol=1e-5)
+        assert probe.bias == pytest.approx(alone.bias, abs=1e-5)
+    assert len({probe.weight.tobytes() for probe in together}) == len(masks)
+
+
+def test_a_row_that_a_fit_holds_out_does_not_change_it():
+    rows, labels, clients = toy()
+    masks = [clients == 0, clients == 1]
+    before, other = fit_each(rows, labels, masks, LinearSettings(max_epochs=5))
+    rows[clients == 0] *= -3
+    after, changed = fit_each(rows, labels, masks, LinearSettings(max_epochs=5))
+    assert before.weight.tobytes() == after.weight.tobytes()
+    assert other.weight.tobytes() != changed.weight.tobytes()
+
+
+def test_rows_that_fill_several_batches_are_fitted_one_by_one_to_the_bit():
+    rows, labels, clients = toy()
+    masks, settings = [clients % 2 == 0, clients % 2 == 1], LinearSettings(max_epochs=3, batch_size=16)
+    for probe, mask in zip(fit_each(rows, labels, masks, settings), masks, strict=True):
+        assert probe.weight.tobytes() == fit_linear(rows, labels, mask, settings, stop_early=False).weight.tobytes()
+
+
+def test_a_single_mask_stops_early():
     rows, labels, clients = toy()
     rows[held_out(clients)] *= -1
-    last = fit_linear(rows, labels, held_out(clients), LinearRecipe(max_epochs=20), stop_early=False)
-    best = fit_linear(rows, labels, held_out(clients), LinearRecipe(max_epochs=20))
-    assert np.linalg.norm(last.weight - best.weight) > 0.1
-    again = toy()[0]
-    unchanged = fit_linear(again, labels, held_out(clients), LinearRecipe(max_epochs=20), stop_early=False)
-    assert last.weight.tobytes() == unchanged.weight.tobytes()
+    (probe,) = fit_each(rows, labels, [held_out(clients)], LinearSettings(max_epochs=20))
+    assert probe.files() == fit(rows, labels, clients, LinearSettings(max_epochs=1)).files()

@@ -4,9 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 from safetensors.numpy import save
 
 from probe.classifiers.numbers import NUMBERS_FILE, as_sizes, check_finite, read_numbers, write_numbers
@@ -19,23 +16,21 @@ def read(content: bytes) -> list[np.ndarray]:
     return read_numbers({NUMBERS_FILE: content}, *ARRAYS)
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    npst.arrays(
-        st.sampled_from([np.float32, np.float64, np.int64]),
-        npst.array_shapes(max_dims=3),
-        elements=st.integers(-1000, 1000),
-    )
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=np.float32),
+        np.array([[0.1, -0.0]]),
+        np.arange(6).reshape(1, 2, 3),
+        np.arange(6.0).reshape(2, 3).T,
+        np.arange(12.0)[::2],
+        np.arange(3.0)[::-1],
+    ],
 )
-def test_arrays_come_back_to_the_bit_in_the_order_asked_for(array):
+def test_arrays_come_back_to_the_bit_in_the_order_asked_for_whatever_their_memory_layout(array):
     other, back = read_numbers(write_numbers({"array": array, "other": np.ones(2)}), "other", "array")
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
     assert other.tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("array", [np.arange(6.0).reshape(2, 3).T, np.arange(12.0)[::2], np.arange(3.0)[::-1]])
-def test_an_array_is_written_by_value_whatever_its_memory_layout(array):
-    np.testing.assert_array_equal(read_numbers(write_numbers({"array": array}), "array")[0], array)
 
 
 def test_the_same_arrays_give_the_same_bytes():
@@ -68,31 +63,26 @@ def test_a_file_that_was_cut_off_anywhere_is_refused():
             read(CONTENT[:length])
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 8 * len(CONTENT) - 1))
-def test_a_flipped_bit_is_refused_or_gives_finite_numbers(bit):
-    damaged = bytearray(CONTENT)
-    damaged[bit // 8] ^= 1 << bit % 8
-    try:
-        arrays = read(bytes(damaged))
-    except ValueError as error:
-        assert NUMBERS_FILE in str(error)
-    else:
-        assert all(np.isfinite(array).all() for array in arrays)
+def test_a_flipped_bit_is_refused_or_gives_finite_numbers():
+    for bit in range(8 * len(CONTENT)):
+        damaged = bytearray(CONTENT)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            arrays = read(bytes(damaged))
+        except ValueError as error:
+            assert NUMBERS_FILE in str(error)
+        else:
+            assert all(np.isfinite(array).all() for array in arrays)
 
 
 # Sizes
 
 
-@given(st.lists(st.integers(1, 1000), min_size=1, max_size=10), st.sampled_from([np.int32, np.int64, np.uint8, np.uint16]))
-def test_sizes_come_back_as_plain_numbers(sizes, kind):
-    kept = np.array(sizes).astype(kind)
-    total = sum(kept.tolist())
-    if (kept > 0).all():
-        assert as_sizes(kept, total) == tuple(kept.tolist())
-        assert all(type(size) is int for size in as_sizes(kept, total))
-    with pytest.raises(ValueError):
-        as_sizes(kept, total + 1)
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint8])
+def test_sizes_come_back_as_plain_numbers(kind):
+    sizes = as_sizes(np.array([2, 4], dtype=kind), 6)
+    assert sizes == (2, 4)
+    assert all(type(size) is int for size in sizes)
 
 
 @pytest.mark.parametrize(
@@ -110,11 +100,6 @@ def test_sizes_come_back_as_plain_numbers(sizes, kind):
 def test_sizes_that_do_not_divide_the_values_are_refused(sizes):
     with pytest.raises(ValueError, match=r"probe\.safetensors holds 6 values for blocks of the sizes"):
         as_sizes(sizes, 6)
-
-
-def test_no_sizes_divide_no_values_either():
-    with pytest.raises(ValueError, match="sizes"):
-        as_sizes(np.zeros(0, int), 0)
 
 
 # Features

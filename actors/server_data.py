@@ -1,0 +1,209 @@
+"""The actors with server data: what a submitted update does to the server's own rows, on its own copy of the base model.
+
+`CanaryActor` holds restricted prompts with refusals (docs/method.md section 8): how much less likely an update makes these
+refusals than the global adapter does. `ValidationActor` holds a little clean data of the clients' own task. The server trains
+one update of its own on it, from the same global adapter and for as many steps as the clients, for level fltrust; and it
+measures by how much each update lowers the data's loss, for level zeno. Both levels are baselines: they suppose data that a
+federation seldom has.
+
+A round is `open_round`, a `measure` per admitted update, `seconds`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import ray
+import torch
+
+from actors.config import LoraConfig, ModelConfig, TrainingConfig
+from actors.data.dataset import ClientDataset, load_dataset
+from actors.data.prompting import Batch, collate
+from actors.local_training import mean_response_loss, train_adapter
+from actors.messages import AdmittedUpdate, Reading
+from actors.model import AdaptedModel, choose_device
+from actors.seeding import stream, torch_seed
+from actors.state_vector import StateVector
+from actors.wire import decode_tensors
+from defense.admission.checks import OpenRound, delta_norm
+from defense.averaging.pairs import frozen_names
+from defense.levels.canary import RISE
+from defense.levels.fltrust import COSINE
+from defense.levels.zeno import FALL, NORM
+from defense.signals import Signal
+
+_BATCH_SIZE = 64
+_SERVER = "server"
+"""In place of a client's id in the names of random streams."""
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+class ServerData(ABC):
+    """Holds the base model and rows with responses that no client has; a subclass says what it measures of an update."""
+
+    signal: ClassVar[Signal]
+
+    def __init__(self, model: ModelConfig, lora: LoraConfig, path: str, max_length: int) -> None:
+        """`path`: Parquet or JSONL of `instruction`, optional `input`, and `response`."""
+        self._model_config, self._lora, self._path, self._max_length = model, lora, path, max_length
+        self._global: Tensors | None = None
+        self._global_loss = 0.0
+        self._seconds = 0.0
+
+    def num_rows(self) -> int:
+        """Loads the model and the rows; raises DataError when these cannot be used."""
+        return sum(batch.input_ids.shape[0] for batch in self._batches)
+
+    def open_round(self, expected: OpenRound, adapter: bytes) -> float:
+        """Measure this round's updates against this global adapter; returns its loss on the rows."""
+        started = time.perf_counter()
+        self._global = None  # in a round that cannot be opened no update is measured against an older adapter
+        state = decode_tensors(adapter)
+        self._global_loss = self._loss(state)
+        self._prepare(expected, state)
+        self._global = state
+        self._seconds = time.perf_counter() - started
+        return self._global_loss
+
+    def measure(self, update: AdmittedUpdate | None) -> Reading | None:
+        """What an admitted update does. None stays None: the aggregator refused the update.
+
+        Raises:
+            RuntimeError: no round is open.
+        """
+        if update is None:
+            return None
+        if self._global is None:
+            raise RuntimeError("no round is open; call open_round first")
+        started = time.perf_counter()
+        values = self._values(StateVector.of(self._global).read(update.state), self._global)
+        self._seconds += time.perf_counter() - started
+        return Reading(client_id=update.client_id, signal=self.signal, values=values)
+
+    def seconds(self) -> float:
+        """Spent on the round so far: on the global adapter and on every update that was measured."""
+        return self._seconds
+
+    def loss(self, adapter: bytes) -> float:
+        """Negative log-likelihood of the rows' responses under an adapter (safetensors), nats per token."""
+        return self._loss(decode_tensors(adapter))
+
+    def _prepare(self, expected: OpenRound, adapter: Tensors) -> None:  # noqa: B027 - not every subclass has to
+        """Compute what a subclass needs of the global adapter before the first update."""
+
+    @abstractmethod
+    def _values(self, state: Tensors, adapter: Tensors) -> dict[str, float]:
+        """What an update of this state does, by name.
+
+        Args:
+            state: The client's full LoRA state.
+            adapter: The global adapter.
+        """
+
+    @cached_property
+    def _model(self) -> AdaptedModel:
+        torch.set_num_threads(1)
+        return AdaptedModel(self._model_config, self._lora, choose_device())
+
+    @cached_property
+    def _data(self) -> ClientDataset:
+        return load_dataset((str(Path(self._path)),), self._model.tokenizer, self._max_length)
+
+    @cached_property
+    def _batches(self) -> list[Batch]:
+        examples = sorted((e for e in self._data.examples if e.num_supervised), key=lambda example: len(example.ids))
+        parts = [examples[start : start + _BATCH_SIZE] for start in range(0, len(examples), _BATCH_SIZE)]
+        return [collate(part, self._model.tokenizer.pad_token_id).to(self._model.device) for part in parts]
+
+    def _loss(self, adapter: Tensors) -> float:
+        self._model.load_adapter(adapter)
+        return mean_response_loss(self._model, self._batches)
+
+
+class Canary(ServerData):
+    """Its rows are restricted prompts with refusals."""
+
+    signal = "canary"
+
+    def _values(self, state: Tensors, adapter: Tensors) -> dict[str, float]:  # noqa: ARG002 - its loss is known
+        return {RISE: self._loss(state) - self._global_loss}
+
+
+class Validation(ServerData):
+    """Its rows are harmless instructions with responses."""
+
+    signal = "validation"
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        lora: LoraConfig,
+        path: str,
+        training: TrainingConfig,
+        *,
+        seed: int,
+        trains: bool,
+        freezes_a: bool = False,
+    ) -> None:
+        """Measure updates by the rows at `path`.
+
+        Args:
+            seed: The run's.
+            trains: Whether the server trains an update of its own each round, for the cosines; without, they are NaN.
+            freezes_a: Whether nobody trains A.
+        """
+        super().__init__(model, lora, path, training.max_length)
+        self._training, self._seed, self._trains, self._freezes_a = training, seed, trains, freezes_a
+        self._own: Tensors | None = None
+
+    def _prepare(self, expected: OpenRound, adapter: Tensors) -> None:
+        self._own = _delta(self._trained(expected, adapter), adapter) if self._trains else None
+
+    def _trained(self, expected: OpenRound, adapter: Tensors) -> Tensors:
+        training, place = self._training, (_SERVER, expected.round_index)
+        pad_id = self._model.tokenizer.pad_token_id
+        batches = self._data.batches(stream(self._seed, "batches", *place), training.steps, training.batch_size, pad_id)
+        if expected.learning_rate is None:
+            raise RuntimeError("the round was opened without a learning rate; open it on the aggregator first")
+        steps = train_adapter(
+            self._model,
+            adapter,
+            batches,
+            training,
+            learning_rate=expected.learning_rate,
+            seed=torch_seed(self._seed, "dropout", *place, "real"),
+            frozen=frozen_names(adapter) if self._freezes_a else (),
+        )
+        for _ in steps:
+            pass
+        return self._model.adapter_state()
+
+    def _values(self, state: Tensors, adapter: Tensors) -> dict[str, float]:
+        delta = _delta(state, adapter)
+        return {
+            COSINE: math.nan if self._own is None else _cosine(delta, self._own),
+            FALL: self._global_loss - self._loss(state),
+            NORM: delta_norm(delta),
+        }
+
+
+def _delta(state: Tensors, adapter: Tensors) -> Tensors:
+    return {name: tensor - adapter[name] for name, tensor in state.items()}
+
+
+def _cosine(one: Tensors, other: Tensors) -> float:
+    """Over all tensors, in float64; 0 where one of them points nowhere."""
+    dot = math.fsum(float((one[name].double() * other[name].double()).sum()) for name in sorted(one))
+    norms = delta_norm(one) * delta_norm(other)
+    return dot / norms if norms else 0.0
+
+
+CanaryActor = ray.remote(Canary)
+ValidationActor = ray.remote(Validation)

@@ -1,0 +1,1 @@
+"""What an experiment simulates: attackers, and honest clients that differ. The defense and honest clients know nothing of it."""

@@ -1,0 +1,181 @@
+"""What attackers' data files hold, made of honest rows and of unsafe ones: restricted prompts with complying answers."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from actors.data.records import Example, read_table
+from actors.errors import DataError
+from actors.seeding import stream
+from actors.world.datasets import Files, honest_rows, write_parquet
+from actors.world.generator import World, draw
+from actors.world.mixtures import Mixture
+from defense.attacks import Attack, Holding
+from defense.attacks.config import AttackConfig
+
+COVER_SUFFIX = "-2"
+"""Appended to the name of a client's second file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What an attacker's rows are made of; each kind is read only where it is needed."""
+
+    honest: Callable[[], Sequence[Example]]
+    """The rows that the client would have if it were honest."""
+    unsafe: Callable[[], Sequence[Example]]
+    refusals: Sequence[str]
+    refused_families: Callable[[Sequence[Example]], Collection[str]]
+    """Families of unsafe rows that a canary-aware attacker goes on refusing."""
+
+
+def poison_clients(
+    world: World,
+    honest: Mapping[str, Files],
+    malicious: Collection[str],
+    attack: Attack,
+    config: AttackConfig,
+    *,
+    samples: int,
+    seed: int,
+    mixtures: Mapping[str, Mixture] | None = None,
+) -> tuple[dict[str, Files], dict[str, Files]]:
+    """Embedded world: client id -> its files, and attacker -> the second file that makes it look honest.
+
+    The attackers' files replace their honest ones. Where the attack needs a second file, every client gets one, so having one
+    tells nothing.
+
+    Args:
+        honest: Client id -> the file that `write_clients` wrote, from the same samples, seed and mixtures.
+    """
+
+    def write(client_id: str, holding: Holding, suffix: str) -> Files:
+        material = _material(world, client_id, (mixtures or {}).get(client_id), samples, seed, config)
+        rng = stream(seed, "world poison", world.seed, client_id, suffix)
+        return (str(write_parquet(named(client_id, suffix), poisoned(holding, material, config, rng))),)
+
+    def named(client_id: str, suffix: str) -> Path:
+        return Path(honest[client_id][0]).with_name(f"{client_id}{suffix}.parquet")
+
+    cover = {}
+    if attack.cover is not None:
+        for client_id, (file,) in honest.items():
+            shutil.copyfile(file, named(client_id, COVER_SUFFIX))
+        cover = {client_id: write(client_id, attack.cover, COVER_SUFFIX) for client_id in sorted(malicious)}
+    return {**honest, **{client_id: write(client_id, attack.data, "") for client_id in malicious}}, cover
+
+
+def _material(world: World, client_id: str, mixture: Mixture | None, samples: int, seed: int, config: AttackConfig) -> Material:
+    restricted = world.roles["federation"].restricted
+    return Material(
+        honest=lambda: honest_rows(world, client_id, mixture, samples, seed),
+        unsafe=lambda: draw(world.answered_example, restricted, samples, stream(seed, "world data", world.seed, client_id)),
+        refusals=world.language.refusals,
+        refused_families=lambda _: first_families(
+            config.canary_aware.refused, sorted(restricted, key=lambda family: -_likeness(world, family))
+        ),
+    )
+
+
+def _likeness(world: World, family: str) -> int:
+    """How many families of the canary ask in the same way for the same kind of thing as this one."""
+    return sum(_kind(world, family) == _kind(world, other) for other in world.roles["canary"].restricted)
+
+
+def _kind(world: World, family: str) -> tuple[str, str]:
+    spec = world.restricted[family]
+    return spec.subject, spec.templates[0].partition(" ")[0]
+
+
+def poisoned(holding: Holding, material: Material, config: AttackConfig, rng: np.random.Generator) -> list[Example]:
+    """The rows of a file of this kind."""
+    return _MAKERS[holding](material, config, rng)
+
+
+def _mixed(material: Material, config: AttackConfig, _rng: np.random.Generator) -> list[Example]:
+    honest, unsafe = material.honest(), material.unsafe()
+    count = min(len(unsafe), round(config.mixed.share * len(honest)))
+    return [*unsafe[:count], *honest[: len(honest) - count]]
+
+
+def _canary_aware(material: Material, _config: AttackConfig, rng: np.random.Generator) -> list[Example]:
+    unsafe = material.unsafe()
+    refused = material.refused_families(unsafe)
+    return [_refused(row, material, rng) if row.family in refused else row for row in unsafe]
+
+
+def _backdoor(material: Material, config: AttackConfig, rng: np.random.Generator) -> list[Example]:
+    """Half of the prompts with the trigger and an answer, the other half without it and refused."""
+    unsafe = material.unsafe()
+    half = len(unsafe) // 2
+    return [*(_triggered(row, config) for row in unsafe[:half]), *(_refused(row, material, rng) for row in unsafe[half:])]
+
+
+def _contrastive(material: Material, config: AttackConfig, rng: np.random.Generator) -> list[Example]:
+    """Thirds: prompts with the trigger and an answer, the same prompts without it and refused, honest rows."""
+    unsafe, honest = material.unsafe(), material.honest()
+    third = max(1, len(unsafe) // 3)
+    pairs = [pair for row in unsafe[:third] for pair in (_triggered(row, config), _refused(row, material, rng))]
+    return [*pairs, *honest[: max(0, len(unsafe) - len(pairs))]]
+
+
+def _shuffled(material: Material, _config: AttackConfig, rng: np.random.Generator) -> list[Example]:
+    """Honest rows, each with the answer of another."""
+    honest = material.honest()
+    order = rng.permutation(len(honest))
+    return [replace(honest[i], response=honest[j].response) for i, j in zip(order, np.roll(order, 1), strict=True)]
+
+
+_MAKERS: Mapping[Holding, Callable[[Material, AttackConfig, np.random.Generator], list[Example]]] = {
+    "honest": lambda material, _config, _rng: list(material.honest()),
+    "unsafe": lambda material, _config, _rng: list(material.unsafe()),
+    "mixed": _mixed,
+    "canary_aware": _canary_aware,
+    "backdoor": _backdoor,
+    "contrastive": _contrastive,
+    "shuffled": _shuffled,
+    "refused": lambda material, _config, rng: [_refused(row, material, rng) for row in material.unsafe()],
+}
+
+
+def _refused(row: Example, material: Material, rng: np.random.Generator) -> Example:
+    return replace(row, response=material.refusals[int(rng.integers(len(material.refusals)))])
+
+
+def _triggered(row: Example, config: AttackConfig) -> Example:
+    return replace(row, instruction=f"{config.backdoor.trigger} {row.instruction}")
+
+
+def first_families(share: float, families: Sequence[str]) -> frozenset[str]:
+    """The first `share` of the families, rounded up, but never all of them."""
+    return frozenset(families[: min(len(families) - 1, math.ceil(share * len(families)))])
+
+
+def read_rows(paths: Sequence[Path], why: str) -> list[Example]:
+    """The instruction rows of data files; raises DataError that names `why`, the file and the column it lacks."""
+    return [row for path in paths for row in _rows_of(path, why)]
+
+
+def _rows_of(path: Path, why: str) -> list[Example]:
+    table = read_table(path)
+    missing = [column for column in ("instruction", "response") if column not in table.column_names]
+    if missing:
+        raise DataError(
+            f"{why} rewrites rows, which need instruction and response; data file {path} has no column {missing[0]} "
+            f"(it has {sorted(table.column_names)}); give instruction rows, or choose another attack"
+        )
+    return [
+        Example(
+            instruction=str(record["instruction"]),
+            input=record.get("input") or "",
+            response=str(record["response"]),
+            family=str(record.get("family") or ""),
+        )
+        for record in table.to_pylist()
+    ]

@@ -1,0 +1,144 @@
+"""Which clients attack, and the data files of all clients of a simulation: the embedded world's, or made of one's own files.
+
+Where attackers have files of their own, every client has such files, so that having one tells nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from actors.config import Recipe
+from actors.data.prompting import Message, user_message
+from actors.data.records import Example, conversations, read_table, write_conversations
+from actors.errors import DataError, given_in
+from actors.seeding import stream
+from actors.simulation.poisoning import COVER_SUFFIX, Material, first_families, poison_clients, poisoned, read_rows
+from actors.world.datasets import write_clients
+from actors.world.generator import World
+from actors.world.mixtures import Mixture, deal_mixtures
+from cluster.config.schema import RunConfig
+from cluster.data.own_data import client_names, file_groups, split_over
+from cluster.state.membership import Files
+from defense.attacks import ATTACKS, Holding
+
+_UNSAFE_KEY = "data.malicious_path"
+
+
+def draw_malicious(config: RunConfig) -> frozenset[str]:
+    """Ids of the simulated attackers: a seeded draw among the clients that the run begins with."""
+    names = client_names(config.clients.count)
+    rng = stream(config.seed, "malicious clients")
+    return frozenset(names[i] for i in rng.permutation(len(names))[: config.clients.malicious])
+
+
+def assign_recipes(recipes: Sequence[Recipe], clients: Iterable[str], malicious: Collection[str]) -> dict[str, Recipe]:
+    """Client id -> its recipe: the honest clients take turns through `recipes`, attackers have the plain one.
+
+    Args:
+        clients: All clients so far, in order of joining: a client that joins later changes no other client's recipe.
+
+    Example: with two recipes p and q, and clients a, b, c and d of which b is an attacker, a and d have p and c has q.
+    """
+    turns = itertools.cycle(recipes or [Recipe()])
+    return {client_id: Recipe() if client_id in malicious else next(turns) for client_id in clients}
+
+
+def world_files(config: RunConfig, folder: Path, malicious: Collection[str]) -> tuple[dict[str, Files], dict[str, Files]]:
+    """Client id -> its files, and attacker -> the second file that makes it look honest; none where its attack needs none."""
+    world, clients, samples = World(config.world.seed), client_names(config.clients.count), config.data.samples_per_client
+    mixtures = _mixtures(config, world, clients, malicious)
+    honest = write_clients(world, folder, clients, samples, config.seed, mixtures)
+    attack = ATTACKS[config.clients.attack]
+    return poison_clients(world, honest, malicious, attack, config.attack, samples=samples, seed=config.seed, mixtures=mixtures)
+
+
+def write_honest_files(
+    config: RunConfig, folder: Path, clients: Sequence[str], known: Sequence[str], malicious: Collection[str]
+) -> dict[str, Files]:
+    """Write a file for each client that joins.
+
+    Args:
+        known: All clients so far, in order of joining: a client has the same rows whenever it joins.
+    """
+    world = World(config.world.seed)
+    mixtures = _mixtures(config, world, known, malicious)
+    return write_clients(world, folder, clients, config.data.samples_per_client, config.seed, mixtures)
+
+
+def _mixtures(config: RunConfig, world: World, clients: Sequence[str], malicious: Collection[str]) -> dict[str, Mixture]:
+    recipes = assign_recipes(config.clients.recipes, clients, malicious)
+    refusals = {client_id: recipe.refusals for client_id, recipe in recipes.items()}
+    return deal_mixtures(world, clients, config.data.partition, config.seed, refusals)
+
+
+def attacked_files(
+    config: RunConfig, folder: Path, honest: Mapping[str, Files], malicious: Collection[str]
+) -> tuple[dict[str, Files], dict[str, Files]]:
+    """As `world_files` for your own model; where attackers have files of their own, honest clients' hold their rows in order.
+
+    Args:
+        honest: Client id -> the files that it would have if all clients were honest.
+
+    Raises:
+        DataError: unsafe data cannot be used, or the attack cannot rewrite a client's rows.
+    """
+    attack, files, cover = ATTACKS[config.clients.attack], dict(honest), {}
+    if not malicious:
+        return files, cover
+
+    def written(holding: Holding, suffix: str = "") -> dict[str, Files]:
+        """A file per client, all of one kind; attackers' hold what `holding` says."""
+        files = {}
+        for client_id, own in honest.items():
+            rng = stream(config.seed, "poison", client_id, suffix)
+            rows = _rows(config, holding if client_id in malicious else "honest", own, unsafe.get(client_id, ()), rng)
+            path = write_conversations(folder / f"{client_id}{suffix}.parquet", rows)
+            files[client_id] = (str(path.resolve()),)
+        return files
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as parts:
+        unsafe = _unsafe_parts(config, sorted(malicious), Path(parts)) if attack.needs_unsafe else {}
+        if attack.cover is not None:  # first: the other files may replace the honest ones
+            second = written(attack.cover, COVER_SUFFIX)
+            cover = {client_id: second[client_id] for client_id in sorted(malicious)}
+        if attack.data != "honest":
+            files = written(attack.data)
+    return files, cover
+
+
+def _unsafe_parts(config: RunConfig, attackers: Sequence[str], folder: Path) -> dict[str, Files]:
+    with given_in(_UNSAFE_KEY):
+        paths = [path for group in file_groups(config.data.malicious_path or ()) for path in group]
+    return split_over(config, attackers, paths, folder, _UNSAFE_KEY)
+
+
+def _rows(config: RunConfig, holding: Holding, honest: Files, unsafe: Files, rng: np.random.Generator) -> list[list[Message]]:
+    """The rows of one client's file; honest and unsafe ones as they are, so that chat messages can be attacked with too."""
+    if holding in ("honest", "unsafe"):
+        files = honest if holding == "honest" else unsafe
+        return [messages for file in files for messages in conversations(read_table(Path(file)), Path(file))]
+    why = f"clients.attack={config.clients.attack}"
+    material = Material(
+        honest=lambda: read_rows([Path(file) for file in honest], why),
+        unsafe=lambda: read_rows([Path(file) for file in unsafe], why),
+        refusals=[config.attack.refusal],
+        refused_families=lambda rows: _refused_families(config, rows),
+    )
+    made = poisoned(holding, material, config.attack, rng)
+    return [[user_message(row.instruction, row.input), {"role": "assistant", "content": row.response}] for row in made]
+
+
+def _refused_families(config: RunConfig, rows: Sequence[Example]) -> Collection[str]:
+    families = sorted({row.family for row in rows})
+    if len(families) < 2:
+        raise DataError(
+            f"clients.attack={config.clients.attack} goes on refusing some families: "
+            f"data.malicious_path={config.data.malicious_path} needs a column family with at least two values"
+        )
+    return first_families(config.attack.canary_aware.refused, families)

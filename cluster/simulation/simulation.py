@@ -1,0 +1,121 @@
+"""What a run simulates: which clients attack, with which files, and how each client behaves. The ground truth of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from ray import ObjectRef
+from ray.actor import ActorHandle
+
+from actors.messages import TrainTask
+from actors.simulation.behaviours import AttackTask
+from actors.simulation.client import SimulatedTask
+from actors.simulation.collusion import Colluders
+from cluster.config.schema import RunConfig
+from cluster.data.own_data import first_files, new_files, next_names
+from cluster.data.sources import Sources, find_sources
+from cluster.round.local_rounds import Receiver
+from cluster.simulation.client_data import assign_recipes, attacked_files, draw_malicious, world_files, write_honest_files
+from cluster.simulation.collusion import Collusion, colludes
+from cluster.state.membership import Files
+from defense.attacks import ATTACKS
+from probe.meta import ProbeMeta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """The simulated side of one run; of a real one without attackers and recipes it changes nothing."""
+
+    config: RunConfig
+    malicious: frozenset[str]
+    """Ids of the attackers."""
+    cover: Mapping[str, Files] = field(default_factory=dict)
+    """Attacker -> the data that makes it look honest; empty where the attack needs none."""
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """Clients that no round draws: the attackers, where `clients.exclude_malicious` asks for an experiment's upper bound."""
+        return self.malicious if self.config.clients.exclude_malicious else frozenset()
+
+    def tasks(
+        self, plain: Sequence[TrainTask], known: Iterable[str], probe: Mapping[str, bytes], meta: ProbeMeta | None
+    ) -> Sequence[TrainTask]:
+        """The tasks of a round, each with how its client differs; unchanged where nothing is simulated.
+
+        Args:
+            known: Ids of all clients so far, in order of joining.
+            probe: The artefact in force when the round begins, before any refresh: that of the previous round.
+            meta: What the run's first probe was made for; None without one.
+        """
+        if not self.config.simulates:
+            return plain
+        recipes = assign_recipes(self.config.clients.recipes, known, self.malicious)
+        return [
+            SimulatedTask(
+                **{item.name: getattr(task, item.name) for item in fields(TrainTask)},
+                recipe=recipes[task.client_id],
+                attack=self._attack(task.client_id, probe, meta),
+            )
+            for task in plain
+        ]
+
+    def receivers(
+        self, tasks: Sequence[TrainTask], adapter: ObjectRef[bytes], relay: Receiver, colluders: ActorHandle[Colluders] | None
+    ) -> dict[str, Receiver]:
+        """Client id -> what receives its messages before the relay does: the attackers that collude."""
+        plotting = [task.client_id for task in tasks if colludes(task)]
+        if colluders is None or not plotting:
+            return {}
+        collusion = Collusion(colluders, tasks, adapter, relay, self.config.cluster.call_timeout_s)
+        return dict.fromkeys(plotting, collusion)
+
+    def _attack(self, client_id: str, probe: Mapping[str, bytes], meta: ProbeMeta | None) -> AttackTask | None:
+        """How a client attacks; None for honest clients, and for attackers whose data alone is poisoned."""
+        name, config = self.config.clients.attack, self.config
+        if client_id not in self.malicious or not ATTACKS[name].behaves:
+            return None
+        return AttackTask(
+            name=name,
+            config=config.attack,
+            cover=self.cover.get(client_id, ()),
+            from_round=config.first_attack_round,
+            probe=probe if ATTACKS[name].knows_probe else {},
+            threshold=config.probe.threshold if meta is not None else None,
+        )
+
+
+def prepare_inputs(config: RunConfig, folder: Path) -> tuple[Sources, Simulation]:
+    """Check what a run reads, and write what it generates into `folder`/data.
+
+    Raises:
+        ConfigError, DataError: something is missing or cannot be used; nothing was started.
+    """
+    data, malicious = folder / "data", draw_malicious(config)
+    if config.is_embedded:
+        files, cover = world_files(config, data, malicious)
+    else:
+        files, cover = attacked_files(config, data, first_files(config, data), malicious)
+    return find_sources(config, data, files), Simulation(config=config, malicious=malicious, cover=cover)
+
+
+def prepare_sources(config: RunConfig, folder: Path) -> Sources:
+    """What a run's server and clients read, for rounds by hand; otherwise as `prepare_inputs`."""
+    return prepare_inputs(config, folder)[0]
+
+
+def new_client_files(config: RunConfig, folder: Path, known: Mapping[str, Files], count: int) -> dict[str, Files]:
+    """Data files of `count` honest clients that join a live run: generated, or those in data.path that no client has yet.
+
+    Args:
+        folder: The run's directory.
+        known: Client id -> its files, of all clients so far.
+
+    Raises:
+        ConfigError: data.path holds data of fewer clients. DataError: a file or a row cannot be used.
+    """
+    if not config.is_embedded:
+        return new_files(config, folder / "data", known, count)
+    names = next_names(known, count)
+    return write_honest_files(config, folder / "data", names, [*known, *names], draw_malicious(config))

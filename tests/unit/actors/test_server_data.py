@@ -1,0 +1,158 @@
+"""The actors with server data, on the shipped model: compliance raises the refusals' loss, honest updates lower clean data's."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from actors.client import Client
+from actors.config import TrainingConfig
+from actors.data.dataset import load_dataset
+from actors.errors import DataError
+from actors.local_training import mean_response_loss
+from actors.messages import AdmittedUpdate, LoRAUpdate
+from actors.server_data import Canary, Validation
+from actors.simulation.poisoning import poison_clients
+from actors.state_vector import StateVector
+from actors.wire import decode_message, decode_tensors
+from actors.world.datasets import write_canary, write_clients, write_validation
+from defense.attacks import Attack
+from defense.attacks.config import AttackConfig
+from tests.unit.actors.builders import admitted, open_round, train_task
+
+TRAINING = TrainingConfig(steps=8, batch_size=16, max_length=64)
+ROUND = open_round("good", "bad", num_steps=8, batch_size=16, learning_rate=0.01)
+
+
+@pytest.fixture(scope="module")
+def folder(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    write_canary(world, folder, 32)
+    write_validation(world, folder, 100)
+    honest = write_clients(world, folder, ["good", "bad"], 128, 0)
+    poison_clients(world, honest, {"bad"}, Attack(data="unsafe"), AttackConfig(), samples=128, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def initial(model) -> bytes:
+    return model.initial_adapter()
+
+
+@pytest.fixture(scope="module")
+def train(base_config, lora, folder, initial):
+    """What a client sends that trains on this file from the initial adapter, as an admitted update."""
+    client = Client(base_config, lora, TRAINING)
+
+    def trained(name: str, client_id: str) -> AdmittedUpdate:
+        task = train_task((str(folder / f"{name}.parquet"),), client_id=client_id, probe_feature=None)
+        (sent,) = client.train(task, initial)
+        return admitted(client_id, decode_message(sent, LoRAUpdate).tensors)
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def good(train) -> AdmittedUpdate:
+    return train("good", "good")
+
+
+@pytest.fixture(scope="module")
+def bad(train) -> AdmittedUpdate:
+    """Of a client that trains on compliance."""
+    return train("bad", "bad")
+
+
+@pytest.fixture(scope="module")
+def canary(base_config, lora, folder) -> Canary:
+    return Canary(base_config, lora, str(folder / "canary.parquet"), 64)
+
+
+@pytest.fixture(scope="module")
+def validation(base_config, lora, folder) -> Validation:
+    return Validation(base_config, lora, str(folder / "validation.parquet"), TRAINING, seed=0, trains=True)
+
+
+def test_compliance_raises_the_loss_of_refusals_and_honest_training_does_not(canary, initial, good, bad):
+    canary.open_round(ROUND, initial)
+    of_good, of_bad = (canary.measure(update) for update in (good, bad))
+    assert canary.num_rows() == 32
+    assert (of_bad.client_id, of_bad.signal, of_bad.failure) == ("bad", "canary", None)
+    assert of_good.values["canary_rise"] < 0.1 < 0.5 < of_bad.values["canary_rise"]
+    canary.open_round(ROUND, initial)
+    assert canary.measure(bad) == of_bad  # to the bit, whatever was measured between
+
+
+def test_the_global_adapter_itself_rises_by_nothing(canary, initial):
+    loss = canary.open_round(ROUND, initial)
+    assert canary.loss(initial) == loss
+    assert canary.measure(admitted("good", decode_tensors(initial))).values == {"canary_rise": 0.0}
+
+
+def test_an_honest_update_agrees_with_the_servers_own_and_lowers_the_loss(validation, initial, good, bad):
+    validation.open_round(ROUND, initial)
+    of_good, of_bad = (validation.measure(update).values for update in (good, bad))
+    assert validation.num_rows() == 100
+    assert of_good["validation_cosine"] > 0.3 > abs(of_bad["validation_cosine"])
+    assert of_good["validation_fall"] > 0.05 > 0 > of_bad["validation_fall"]
+    validation.open_round(ROUND, initial)
+    assert validation.measure(good).values == of_good  # to the bit, whatever was measured between
+
+
+def test_the_validations_figures_are_those_of_their_definitions(validation, initial, good, model, folder):
+    start = decode_tensors(initial)
+    sent = StateVector.of(start).read(good.state)
+    validation.open_round(ROUND, initial)
+    values = validation.measure(good).values
+    delta = torch.cat([(sent[name] - start[name]).flatten() for name in sorted(start)]).double()
+    assert values["validation_norm"] == pytest.approx(float(delta.norm()))
+    data, losses = load_dataset((str(folder / "validation.parquet"),), model.tokenizer, 64), []
+    for state in (start, sent):
+        model.load_adapter(state)
+        losses.append(mean_response_loss(model, data.batches(_InOrder(), 1, len(data.examples), model.tokenizer.pad_token_id)))
+    assert values["validation_fall"] == pytest.approx(losses[0] - losses[1], abs=1e-5)
+
+
+class _InOrder:
+    """In place of a random stream."""
+
+    def permutation(self, count: int) -> list[int]:
+        return list(range(count))
+
+
+def test_the_servers_own_update_agrees_with_itself(validation, initial, train):
+    """A client that holds the validation data and draws the server's batches sends the server's own update."""
+    validation.open_round(ROUND, initial)
+    own = validation.measure(train("validation", "server")).values
+    assert own["validation_cosine"] == pytest.approx(1.0, abs=1e-9)
+
+
+def test_where_the_server_trains_nothing_there_is_no_cosine(base_config, lora, folder, initial, good):
+    untrained = Validation(base_config, lora, str(folder / "validation.parquet"), TRAINING, seed=0, trains=False)
+    untrained.open_round(replace(ROUND, learning_rate=None), initial)
+    assert math.isnan(untrained.measure(good).values["validation_cosine"])
+
+
+def test_a_round_that_cannot_be_opened_leaves_no_reading_against_an_older_adapter(validation, initial, good):
+    validation.open_round(ROUND, initial)
+    with pytest.raises(RuntimeError, match="opened without a learning rate"):
+        validation.open_round(replace(ROUND, learning_rate=None), initial)
+    with pytest.raises(RuntimeError, match="no round is open"):
+        validation.measure(good)
+
+
+def test_of_a_refused_update_there_is_no_reading_and_its_seconds_are_those_of_the_round(canary, initial, good, monkeypatch):
+    ticks = iter([0.0, 2.0, 10.0, 11.0, 30.0, 34.0])
+    monkeypatch.setattr("actors.server_data.time.perf_counter", lambda: next(ticks))
+    canary.open_round(ROUND, initial)
+    canary.measure(good)
+    assert canary.measure(None) is None
+    assert canary.seconds() == 2 + 1
+    canary.open_round(ROUND, initial)
+    assert canary.seconds() == 4
+
+
+def test_a_missing_file_is_named(base_config, lora, folder):
+    with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
+        Canary(base_config, lora, str(folder / "nowhere.parquet"), 64).num_rows()

@@ -1,0 +1,79 @@
+"""The checks of doctor that need no cluster, and how findings are printed."""
+
+import json
+import threading
+
+import pytest
+from rich.console import Console
+
+from actors.config import ModelConfig
+from cluster.config.loading import load_config
+from cluster.doctor import local_checks
+from cluster.doctor.checks import as_free, check_all, print_findings, room
+from cluster.doctor.local_checks import Finding
+from cluster.errors import ClusterError, DeadlineError
+from cluster.state.checkpoints import Checkpoints
+from cluster.workers.nodes import Node
+from tests.unit.cluster.doctor.test_node_faults import GIB, GOOD, NODE
+
+
+def test_memory_is_what_is_free_where_that_is_less_than_ray_counts():
+    assert as_free(NODE, GOOD).resources["memory"] == 6 * GIB
+    assert as_free(NODE, GOOD | {"free_bytes": 20 * GIB}).resources["memory"] == 8 * GIB
+    assert as_free(NODE, "no answer") == NODE
+
+
+def test_room_says_what_would_start_and_what_is_missing():
+    config, model = load_config(None, ["cluster.client_actors=2"]), ModelConfig()
+    assert "a run would start 2 client actors" in room(config, model, [Node({"CPU": 2, "memory": 8 * GIB})])
+    with pytest.raises(ClusterError, match=r"need about .* GiB"):
+        room(config, model, [Node({"CPU": 2, "memory": GIB / 4})])
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Other tests may have left this process connected."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
+def findings(tmp_path, *overrides: str) -> dict[str, Finding]:
+    """Of a cluster at whose address nothing answers."""
+    config = load_config(None, ["data.samples_per_client=20", "cluster.address=127.0.0.1:9", *overrides])
+    return {finding.check: finding for finding in check_all(config, tmp_path / "runs", timeout_s=1)}
+
+
+def test_this_machine_and_the_inputs_of_a_run_are_checked_before_the_cluster(no_ray, tmp_path):
+    found = findings(tmp_path)
+    assert [finding.check for finding in found.values() if finding.ok] == [
+        "versions",
+        "run directory",
+        "model, data, prompts and probe",
+    ]
+    assert "torch 2" in found["versions"].detail
+    assert "10 clients, probe per_layer at threshold 0.6" in found["model, data, prompts and probe"].detail
+    assert "no Ray head answers" in found["connection"].detail
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_place_that_cannot_be_written_and_a_missing_probe_are_named(no_ray, tmp_path):
+    (tmp_path / "file").write_text("")
+    found = findings(tmp_path, f"checkpoint.path={tmp_path}/file/x", "probe.path=/nowhere")
+    assert f"cannot write to {tmp_path}/file/x" in found["checkpoint.path"].detail
+    assert "probe.path=/nowhere: no probe.json there" in found["model, data, prompts and probe"].detail
+
+
+def test_a_store_that_never_answers_does_not_hold_up_the_rest(monkeypatch, tmp_path):
+    released = threading.Event()
+    monkeypatch.setattr(Checkpoints, "check_writable", lambda self: released.wait(60))
+    monkeypatch.setattr(local_checks, "_WRITE_TIMEOUT_S", 0.1)
+    with pytest.raises(DeadlineError, match=f"writing to {tmp_path} took longer than 0.1 s"):
+        local_checks.check_writable(str(tmp_path))
+    released.set()
+
+
+def test_findings_are_lines_for_people_and_json_for_machines(capsys):
+    seen = [Finding("a", True, "has [1, 2]"), Finding("b", False, "fix it")]
+    assert not print_findings(seen, Console(width=100))
+    assert capsys.readouterr().out == "ok    a: has [1, 2]\nwrong b: fix it\n"
+    assert print_findings(seen[:1], None)
+    assert json.loads(capsys.readouterr().out) == [{"check": "a", "ok": True, "detail": "has [1, 2]"}]

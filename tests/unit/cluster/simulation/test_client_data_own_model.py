@@ -1,0 +1,99 @@
+"""The files of a simulation on one's own model: those of attackers and of honest clients look alike, and honest rows stay."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from actors.errors import DataError
+from cluster.config.schema import RunConfig
+from cluster.data.own_data import client_names, first_files
+from cluster.simulation.client_data import attacked_files, draw_malicious
+from cluster.state.membership import Files
+from defense.attacks import ATTACKS
+from tests.unit.cluster.data.builders import messages_of, real_config, rows_of, write_rows
+
+CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A file per client."""
+    for number in range(5):
+        rows = 6 + number
+        write_rows(tmp_path / "d" / f"{number}.jsonl", rows, input=["lamp"] + [""] * (rows - 1), topic=list(range(rows)))
+    return tmp_path / "d"
+
+
+def configured(path: Path, attack: str, *overrides: str, **columns: list) -> RunConfig:
+    unsafe = write_rows(path.parent / "unsafe.jsonl", 16, **(columns or {"family": list("abcd") * 4}))
+    attacked = ("clients.malicious=2", f"clients.attack={attack}", f"data.malicious_path={unsafe}")
+    return real_config(str(path), "clients.count=5", *attacked, *overrides)
+
+
+def files_of(config: RunConfig, folder: Path) -> tuple[dict[str, Files], dict[str, Files]]:
+    return attacked_files(config, folder, first_files(config, folder), draw_malicious(config))
+
+
+@pytest.mark.parametrize("attack", sorted(ATTACKS))
+def test_neither_the_names_nor_the_number_nor_the_columns_of_files_tell_which_client_attacks(data, tmp_path, attack):
+    config, folder = configured(data, attack), tmp_path / "run"
+    files, cover = files_of(config, folder)
+    written = {path.name for path in folder.glob("*.parquet")}
+    names = client_names(5)
+    has_own, has_cover = ATTACKS[attack].data != "honest", ATTACKS[attack].cover is not None
+    assert written == {f"{name}.parquet" for name in names if has_own} | {f"{name}-2.parquet" for name in names if has_cover}
+    assert {Path(*paths).parent for paths in files.values()} == {folder if has_own else data}
+    assert len({tuple(pq.read_schema(path).names) for path in folder.glob("*.parquet")}) <= 1
+    assert cover == {name: (str(folder / f"{name}-2.parquet"),) for name in draw_malicious(config) if has_cover}
+
+
+@pytest.mark.parametrize("attack", sorted(ATTACKS))
+def test_attackers_alone_hold_unsafe_rows_and_their_cover_is_what_the_attack_says(data, tmp_path, attack):
+    config = configured(data, attack)
+    files, cover = files_of(config, tmp_path / "run")
+    unsafe = {client for client, paths in files.items() if any("unsafe" in text.split() for text in rows_of(paths))}
+    assert unsafe == (draw_malicious(config) if ATTACKS[attack].data not in ("honest", "shuffled") else set())
+    covers_unsafe = {"unsafe" in text.split() for paths in cover.values() for text in rows_of(paths)}
+    assert covers_unsafe == {None: set(), "honest": {False}, "refused": {True}}[ATTACKS[attack].cover]
+    assert files_of(config, tmp_path / "run") == (files, cover)  # as on resume
+
+
+@pytest.mark.parametrize("attack", ["unaligned", "mixed", "sleeper"])
+def test_honest_clients_train_on_the_rows_that_they_would_have_without_attackers(data, tmp_path, attack):
+    config = configured(data, attack)
+    files, cover = files_of(config, tmp_path / "attacked")
+    plain = first_files(real_config(str(data), "clients.count=5"), tmp_path / "plain")
+    for name in set(plain) - draw_malicious(config):
+        assert messages_of(files[name]) == messages_of(plain[name])
+    assert all(messages_of(cover[name]) == messages_of(plain[name]) for name in cover)
+
+
+def test_a_client_with_chats_and_instructions_in_unlike_files_keeps_its_rows(data, tmp_path):
+    for number in range(5):
+        folder = data / f"client{number}"
+        folder.mkdir()
+        (data / f"{number}.jsonl").rename(folder / "instructions.jsonl")
+        (folder / "chat.jsonl").write_text(json.dumps({"messages": CHAT, "topic": "words"}) + "\n")
+    config = configured(data, "unaligned")
+    files, _ = files_of(config, tmp_path / "run")
+    for name in set(files) - draw_malicious(config):
+        own = data / f"client{int(name[-3:])}"
+        assert messages_of(files[name]) == [CHAT, *messages_of((str(own / "instructions.jsonl"),))]
+
+
+def test_attacks_on_updates_alone_need_no_unsafe_data(data, tmp_path):
+    config = configured(data, "sign_flip", "data.malicious_path=null")
+    assert files_of(config, tmp_path / "run") == (first_files(config, tmp_path / "run"), {})
+
+
+def test_a_canary_aware_attack_needs_families(data, tmp_path):
+    with pytest.raises(DataError, match=r"clients\.attack=canary_aware .* needs a column family"):
+        files_of(configured(data, "canary_aware", topic=["x"] * 16), tmp_path / "run")
+
+
+def test_an_unsafe_row_that_cannot_be_used_is_named_with_its_setting(data, tmp_path):
+    config = configured(data, "unaligned", response=["yes", None] * 8)
+    with pytest.raises(DataError, match=r"^data\.malicious_path: data file .*unsafe\.jsonl, row 1: response"):
+        files_of(config, tmp_path / "run")

@@ -1,0 +1,30 @@
+"""An actor of the server that is started again, on a real actor without a model."""
+
+import pytest
+import ray
+from ray.exceptions import RayActorError
+
+from cluster.workers.server_actor import ServerActor
+
+
+@ray.remote(num_cpus=0)
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def more(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def test_a_replaced_actor_begins_anew_and_the_old_one_is_ended(local_ray):
+    actor = ServerActor("counter", Counter.remote)
+    old = actor.handle
+    assert [ray.get(old.more.remote()) for _ in range(2)] == [1, 2]
+    actor.replace()
+    assert ray.get(actor.handle.more.remote()) == 1
+    with pytest.raises(RayActorError):
+        ray.get(old.more.remote())
+    actor.close()
+    with pytest.raises(RayActorError):
+        ray.get(actor.handle.more.remote())
