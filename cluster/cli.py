@@ -136,7 +136,7 @@ def submit(
     if check_head(address, find_token() is not None):
         send_token()
     else:
-        typer.echo(f"warning: {address} is open: anybody that reaches it can run code there; see SECURITY.md for tokens", err=True)
+        typer.echo(f"warning: {address} is open: anyone who reaches it can run code there; see SECURITY.md for tokens", err=True)
     command = entrypoint(arguments or [], folder)
     environment = {"working_dir": str(working_dir.resolve()), **environment}
     jobs = Submission(address, command, environment, lambda text: print(text, end="", flush=True))

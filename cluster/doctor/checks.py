@@ -90,7 +90,7 @@ def _authentication(address: str | None, *, is_own: bool) -> str:
     if is_own:
         return "the local Ray asks for no token, but ends with this command"
     raise ClusterError(
-        f"{head} is open: anybody that reaches it can run code there. On the head: `ray get-auth-token --generate`, then start it "
+        f"{head} is open: anyone who reaches it can run code there. On the head: `ray get-auth-token --generate`, then start it "
         "again with RAY_AUTH_MODE=token; give its token to every node and to this machine (SECURITY.md)"
     )
 
