@@ -141,6 +141,7 @@ class Evaluation:
             attention_mask=mask.to(self._model.device),
             max_new_tokens=self._config.max_new_tokens,
             do_sample=False,
+            eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
         return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]

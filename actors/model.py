@@ -1,7 +1,4 @@
-"""The base model with one LoRA adapter attached: loaded once per actor, adapter states swapped in place.
-
-transformers and peft take seconds to import, so they are imported where a model is loaded: the driver never does.
-"""
+"""The base model with one LoRA adapter attached: loaded once per actor, adapter states swapped in place."""
 
 from __future__ import annotations
 
@@ -13,11 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
+from actors.base_model import fingerprint, load_base
 from actors.config import LoraConfig, ModelConfig
-from actors.data.prompting import Tokenizer
 from actors.errors import ModelError
 from actors.messages import AdapterLayout
 from actors.wire import encode_tensors
@@ -36,7 +32,7 @@ class AdaptedModel:
     def __init__(self, config: ModelConfig, lora: LoraConfig, device: torch.device) -> None:
         base, self.tokenizer = load_base(config)
         self.device = device
-        self._model_fingerprint = _fingerprint_model(base)
+        self._model_fingerprint = fingerprint(base)
         self._lora = lora
         self.peft: PeftModel = _attach(base, lora)
         self.peft.to(device).eval()
@@ -101,32 +97,6 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(config: ModelConfig) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load a causal language model and its tokenizer; raises ModelError with the path and what to do."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    path = config.path
-    if path is None:
-        raise ModelError("model.path is not set: give a local directory or a hub name")
-    logging.disable_progress_bar()
-    try:
-        AutoConfig.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, config.dtype), attn_implementation=config.attention
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = str(error).partition("\n")[0]
-        raise ModelError(f"model.path={path} does not load as a causal language model: {why}") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-        model.enable_input_require_grads()
-    return model.eval(), tokenizer
-
-
 def _attach(base: PreTrainedModel, lora: LoraConfig) -> PeftModel:
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
@@ -160,15 +130,6 @@ def _initial_adapter(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[s
 
 def _module_of(parameter_name: str) -> str:
     return re.sub(r"\.lora_[AB]\.weight$", "", parameter_name)
-
-
-def _fingerprint_model(model: PreTrainedModel) -> str:
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).to(torch.float32).cpu().numpy()
-        digest.update(f"{name}{tuple(parameter.shape)}".encode() + np.ascontiguousarray(sample).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def write_adapter(folder: Path, tensors: bytes, config_json: str) -> None:
