@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from actors.config import ModelConfig
-from actors.data.prompting import Tokenizer
+from actors.data.chat import Tokenizer, fixed_template
 from actors.errors import ModelError
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def load_tokenizer(config: ModelConfig) -> Tokenizer:
 
     with _loading(config) as path:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.chat_template = fixed_template(tokenizer.chat_template)
     return tokenizer
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import ray
 import torch
 
 from actors.config import LocalOptimizerName, LoraConfig, ModelConfig, TrainingConfig
-from actors.data.dataset import ClientDataset, load_dataset, stamps
-from actors.data.prompting import Batch
+from actors.data.dataset import load_dataset
+from actors.data.encoding import Batch
 from actors.errors import ClientTrainingError
 from actors.local_training import LocalStep, train_adapter
 from actors.messages import AdapterLayout, Branch, LoRAUpdate, StepDelta, TrainTask
@@ -22,8 +22,6 @@ from actors.seeding import stream, torch_seed
 from actors.wire import decode_tensors, encode_message
 from defense.averaging.pairs import frozen_names
 from probe.features import tensor_names
-
-_DATASETS_KEPT = 64
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -36,7 +34,6 @@ class Client:
 
     def __init__(self, model: ModelConfig, lora: LoraConfig, training: TrainingConfig) -> None:
         self._model_config, self._lora, self._training = model, lora, training
-        self._read_once = lru_cache(maxsize=_DATASETS_KEPT)(self._read)
 
     def layout(self) -> AdapterLayout:
         """Names, shapes and fingerprints of the adapter; loads the model."""
@@ -89,13 +86,6 @@ class Client:
         torch.set_num_threads(self._training.num_threads)
         return AdaptedModel(self._model_config, self._lora, choose_device())
 
-    def _dataset(self, files: tuple[str, ...]) -> ClientDataset:
-        """As the files are now, whichever clients the actor trained before."""
-        return self._read_once(files, stamps(files))
-
-    def _read(self, files: tuple[str, ...], _stamps: tuple) -> ClientDataset:
-        return load_dataset(files, self._model.tokenizer, self._training.max_length)
-
     def _settings(self, task: TrainTask, branch: Branch = "real") -> TrainingConfig:  # noqa: ARG002 - a subclass tells them apart
         """How the client trains in this task."""
         return self._training if task.num_steps is None else self._training.model_copy(update={"steps": task.num_steps})
@@ -106,8 +96,8 @@ class Client:
     def _batches(self, task: TrainTask, files: tuple[str, ...] | None = None) -> list[Batch]:
         """The batches that the client draws in this round, from its own files or from these."""
         rng = stream(task.seed, "batches", task.client_id, task.round_index)
-        pad_id, settings = self._model.tokenizer.pad_token_id, self._settings(task)
-        return self._dataset(task.files if files is None else files).batches(rng, settings.steps, settings.batch_size, pad_id)
+        settings = self._settings(task)
+        return load_dataset(task.files if files is None else files).batches(rng, settings.steps, settings.batch_size)
 
     def _branch(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -12,8 +13,9 @@ import ray
 import torch
 
 from actors.config import EvaluationConfig, LoraConfig, ModelConfig
-from actors.data.prompting import Encoded, Message, collate, encode, encode_prompt
-from actors.data.prompts import BenignPrompt, RestrictedPrompt, read_benign, read_restricted
+from actors.data.chat import Chat, Message
+from actors.data.encoding import PAD, Encoded, collate, encode, encode_prompt
+from actors.data.evaluation_prompts import BenignPrompt, RestrictedPrompt, read_benign, read_restricted
 from actors.local_training import response_loss_sum
 from actors.messages import EvaluationReport, Proportion
 from actors.model import AdaptedModel, choose_device
@@ -66,6 +68,10 @@ class Evaluation:
         return AdaptedModel(self._model_config, self._lora, choose_device())
 
     @cached_property
+    def _chat(self) -> Chat:
+        return Chat(self._model.tokenizer)
+
+    @cached_property
     def _restricted(self) -> list[RestrictedPrompt]:
         path = self._config.restricted_path
         return read_restricted(Path(path), self._config.max_restricted) if path else []
@@ -77,7 +83,7 @@ class Evaluation:
 
     @cached_property
     def _restricted_ids(self) -> list[list[int]]:
-        return [encode_prompt(self._model.tokenizer, prompt.messages) for prompt in self._restricted]
+        return [encode_prompt(self._chat, prompt.messages) for prompt in self._restricted]
 
     @cached_property
     def _triggered_ids(self) -> list[list[int]]:
@@ -85,19 +91,16 @@ class Evaluation:
         if self._config.trigger is None:
             return []
         prompts = [(*p.messages[:-1], _triggered(p.messages[-1], self._config.trigger)) for p in self._restricted]
-        return [encode_prompt(self._model.tokenizer, messages) for messages in prompts]
+        return [encode_prompt(self._chat, messages) for messages in prompts]
 
     @cached_property
     def _benign_ids(self) -> list[list[int]]:
-        return [encode_prompt(self._model.tokenizer, prompt.messages) for prompt in self._benign]
+        return [encode_prompt(self._chat, prompt.messages) for prompt in self._benign]
 
     @cached_property
     def _benign_examples(self) -> list[Encoded]:
         """Prompts with their right answers, shortest first; without those whose answer lies beyond the maximum length."""
-        encoded = [
-            encode(self._model.tokenizer, [*p.messages, {"role": "assistant", "content": p.response}], self._max_length)
-            for p in self._benign
-        ]
+        encoded = [encode(self._chat, p.answered, self._max_length)[-1] for p in self._benign]
         return sorted((example for example in encoded if example.num_supervised), key=lambda example: len(example.ids))
 
     def _is_refusal(self, response: str) -> bool:
@@ -133,18 +136,25 @@ class Evaluation:
         return answers
 
     def _generate(self, ids: Sequence[list[int]]) -> list[str]:
-        tokenizer, width = self._model.tokenizer, max(map(len, ids))
-        tokens = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in ids])
+        """Greedy, up to the end of the response. Of the model's own generation settings none acts (`load_base` removes them)."""
+        width, stops = max(map(len, ids)), self._chat.stop_ids
+        tokens = torch.tensor([[PAD] * (width - len(row)) + row for row in ids])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
         output = self._model.peft.generate(
             input_ids=tokens.to(self._model.device),
             attention_mask=mask.to(self._model.device),
             max_new_tokens=self._config.max_new_tokens,
             do_sample=False,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(stops) or None,
+            pad_token_id=PAD,
         )
-        return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
+        answers = [_until(row, stops) for row in output[:, width:].tolist()]
+        return [self._cut(text) for text in self._model.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    def _cut(self, text: str) -> str:
+        """The text before what the template puts after a response, where that is plain text."""
+        stop = self._chat.stop_text
+        return (text.partition(stop)[0] if stop else text).strip()
 
     @torch.no_grad()
     def _benign_loss(self) -> float | None:
@@ -152,9 +162,14 @@ class Evaluation:
         if not examples:
             return None
         for start in range(0, len(examples), self._config.batch_size):
-            batch = collate(examples[start : start + self._config.batch_size], self._model.tokenizer.pad_token_id)
+            batch = collate(examples[start : start + self._config.batch_size])
             total += response_loss_sum(self._model, batch.to(self._model.device)).item()
         return total / sum(example.num_supervised for example in examples)
+
+
+def _until(tokens: Sequence[int], stops: Collection[int]) -> list[int]:
+    """The tokens before the first that ends a response."""
+    return list(itertools.takewhile(lambda token: token not in stops, tokens))
 
 
 def _triggered(message: Message, trigger: str) -> Message:

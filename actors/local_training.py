@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from actors.config import LocalOptimizerName, TrainingConfig
-from actors.data.prompting import IGNORED, Batch
+from actors.data.encoding import IGNORED, Batch
 from actors.model import AdaptedModel
 from actors.scaffold import Correction
 

@@ -49,7 +49,7 @@ class TrainTask:
     base_version: int
     """Version of the global adapter that comes with the task."""
     files: tuple[str, ...]
-    """The client's own data files."""
+    """The client's own data, encoded (`actors/data/dataset.py`)."""
     learning_rate: float
     seed: int
     """Run seed; the client derives its streams from (seed, client id, round)."""

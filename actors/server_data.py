@@ -16,15 +16,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 import ray
 import torch
 
 from actors.config import LoraConfig, ModelConfig, TrainingConfig
-from actors.data.dataset import ClientDataset, load_dataset
-from actors.data.prompting import Batch, collate
+from actors.data.dataset import Dataset, load_dataset
+from actors.data.encoding import Batch, collate
 from actors.local_training import mean_response_loss, train_adapter
 from actors.messages import AdmittedUpdate, Reading
 from actors.model import AdaptedModel, choose_device
@@ -50,9 +49,9 @@ class ServerData(ABC):
 
     signal: ClassVar[Signal]
 
-    def __init__(self, model: ModelConfig, lora: LoraConfig, path: str, max_length: int) -> None:
-        """`path`: Parquet or JSONL of `instruction`, optional `input`, and `response`."""
-        self._model_config, self._lora, self._path, self._max_length = model, lora, path, max_length
+    def __init__(self, model: ModelConfig, lora: LoraConfig, path: str) -> None:
+        """`path`: the encoded rows (`Dataset.save`)."""
+        self._model_config, self._lora, self._path = model, lora, path
         self._global: Tensors | None = None
         self._global_loss = 0.0
         self._seconds = 0.0
@@ -113,14 +112,14 @@ class ServerData(ABC):
         return AdaptedModel(self._model_config, self._lora, choose_device())
 
     @cached_property
-    def _data(self) -> ClientDataset:
-        return load_dataset((str(Path(self._path)),), self._model.tokenizer, self._max_length)
+    def _data(self) -> Dataset:
+        return load_dataset((self._path,))
 
     @cached_property
     def _batches(self) -> list[Batch]:
-        examples = sorted((e for e in self._data.examples if e.num_supervised), key=lambda example: len(example.ids))
+        examples = sorted(self._data.examples, key=lambda example: len(example.ids))
         parts = [examples[start : start + _BATCH_SIZE] for start in range(0, len(examples), _BATCH_SIZE)]
-        return [collate(part, self._model.tokenizer.pad_token_id).to(self._model.device) for part in parts]
+        return [collate(part).to(self._model.device) for part in parts]
 
     def _loss(self, adapter: Tensors) -> float:
         self._model.load_adapter(adapter)
@@ -159,7 +158,7 @@ class Validation(ServerData):
             trains: Whether the server trains an update of its own each round, for the cosines; without, they are NaN.
             freezes_a: Whether nobody trains A.
         """
-        super().__init__(model, lora, path, training.max_length)
+        super().__init__(model, lora, path)
         self._training, self._seed, self._trains, self._freezes_a = training, seed, trains, freezes_a
         self._own: Tensors | None = None
 
@@ -168,8 +167,7 @@ class Validation(ServerData):
 
     def _trained(self, expected: OpenRound, adapter: Tensors) -> Tensors:
         training, place = self._training, (_SERVER, expected.round_index)
-        pad_id = self._model.tokenizer.pad_token_id
-        batches = self._data.batches(stream(self._seed, "batches", *place), training.steps, training.batch_size, pad_id)
+        batches = self._data.batches(stream(self._seed, "batches", *place), training.steps, training.batch_size)
         if expected.learning_rate is None:
             raise RuntimeError("the round was opened without a learning rate; open it on the aggregator first")
         steps = train_adapter(

@@ -26,7 +26,7 @@ from cluster.reporting.status import LiveStatus
 from cluster.reporting.summary import summarise
 from cluster.round.realignment import realign
 from cluster.round.round import RoundResult, RoundRunner
-from cluster.simulation.simulation import Simulation, new_client_files, prepare_inputs
+from cluster.simulation.simulation import Simulation, prepare_inputs
 from cluster.state.checkpoints import Checkpoints, below
 from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory, RunResult
@@ -122,7 +122,7 @@ class Federation:
     def _start(self, stack: ExitStack, began: float) -> _Loop:
         """Start the actors, make the run known on the cluster until the stack unwinds, and restore the committed state."""
         config, directory = self.config, self._directory
-        orders = Orders(self.name, config, directory)
+        orders = Orders(self.name, config, directory, self._sources.tokens)
         stack.callback(orders.close)
         metrics = Metrics(Instruments(self.name))
         stack.callback(metrics.close)
@@ -159,19 +159,17 @@ class Federation:
         return replace(state, pending={0: PendingEvaluation(adapter_version=0, adapter=state.aggregator.adapter)})
 
     def _restored_state(self, workers: WorkerGroup, committed: RunState) -> RunState:
-        state = replace(
-            committed, membership=self._with_files(committed.membership), guard=committed.guard or workers.initial_guard()
-        )
+        self._encode_missing(committed.membership)
+        state = replace(committed, guard=committed.guard or workers.initial_guard())
         workers.restore(state)
         return state
 
-    def _with_files(self, members: Membership) -> Membership:
-        """The members with data files that exist on this machine: a run may be resumed in another place."""
-        files, joined = self._sources.files, len(members.known) - len(self._sources.files)
-        if joined > 0 and self.config.is_embedded:
-            files = {**files, **new_client_files(self.config, self._directory.path, files, joined)}
-        missing = {client_id for client_id, paths in members.known.items() if not all(Path(path).is_file() for path in paths)}
-        return replace(members, known={name: files.get(name, p) if name in missing else p for name, p in members.known.items()})
+    def _encode_missing(self, members: Membership) -> None:
+        """Encode the files of clients whose tokens did not come along: a run may be resumed in another place."""
+        tokens = self._sources.tokens
+        for client_id, files in members.known.items():
+            if not tokens.has(client_id):
+                tokens.encode(client_id, files)
 
     def _finish(self, state: RunState, peak_mb: float) -> RunResult:
         summary = summarise(self.config, state, self._simulation.malicious, peak_mb)

@@ -1,43 +1,58 @@
-"""One client's private data: encoded examples, and the seeded batches of a round."""
+"""A client's encoded examples: kept in a file once they are encoded, and drawn in seeded batches in every round."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from actors.data.prompting import Batch, Encoded, Tokenizer, collate, encode
-from actors.data.records import conversations, read_table
-from actors.errors import DataError
+from actors.data.encoding import Batch, Encoded, collate
 
 
-@dataclass(frozen=True, slots=True)
-class ClientDataset:
-    """Encoded examples, each with its place in the files."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Examples one after the other, as flat arrays: a Python number for each token would take ten times the memory."""
 
-    examples: tuple[Encoded, ...]
-    origins: tuple[str, ...]
-    """`file row` of each example, for errors."""
+    ids: np.ndarray
+    """Token ids, int32."""
+    labels: np.ndarray
+    """As long as `ids`, int32; IGNORED outside the responses."""
+    starts: np.ndarray
+    """Where each example begins, and where the last ends; int64."""
 
-    def batches(self, rng: np.random.Generator, num_batches: int, batch_size: int, pad_id: int) -> list[Batch]:
-        """Draw batches as `draw_batches` does.
+    @classmethod
+    def of(cls, examples: Iterable[Encoded]) -> Dataset:
+        """The data set of these examples, in their order."""
+        rows = list(examples)
+        starts = np.cumsum([0, *(len(row.ids) for row in rows)], dtype=np.int64)
+        return cls(_flat(row.ids for row in rows), _flat(row.labels for row in rows), starts)
 
-        Raises:
-            DataError: a batch has no supervised token (every response was cut off); names the file and rows.
-        """
-        return [self._collate(rows, pad_id) for rows in draw_batches(rng, len(self.examples), num_batches, batch_size)]
+    def __len__(self) -> int:
+        return len(self.starts) - 1
 
-    def _collate(self, rows: np.ndarray, pad_id: int) -> Batch:
-        examples = [self.examples[row] for row in rows]
-        if not any(example.num_supervised for example in examples):
-            places = ", ".join(self.origins[row] for row in rows[:3])
-            raise DataError(
-                f"a batch has no supervised token: the responses of {places} (and {max(0, len(rows) - 3)} more) lie beyond "
-                "training.max_length tokens; raise it or shorten the prompts"
-            )
-        return collate(examples, pad_id)
+    def example(self, index: int) -> Encoded:
+        """One example, counted from 0."""
+        place = slice(self.starts[index], self.starts[index + 1])
+        return Encoded(tuple(self.ids[place].tolist()), tuple(self.labels[place].tolist()))
+
+    @property
+    def examples(self) -> list[Encoded]:
+        """All examples in order."""
+        return [self.example(index) for index in range(len(self))]
+
+    def batches(self, rng: np.random.Generator, num_batches: int, batch_size: int) -> list[Batch]:
+        """Draw batches as `draw_batches` does."""
+        return [collate([self.example(row) for row in rows]) for rows in draw_batches(rng, len(self), num_batches, batch_size)]
+
+    def save(self, path: Path) -> None:
+        """Write the examples to a Parquet file with a row for each."""
+        columns = {name: pa.LargeListArray.from_arrays(self.starts, getattr(self, name)) for name in ("ids", "labels")}
+        pq.write_table(pa.table(columns), path, compression="zstd")
 
 
 def draw_batches(rng: np.random.Generator, num_examples: int, num_batches: int, batch_size: int) -> np.ndarray:
@@ -47,25 +62,13 @@ def draw_batches(rng: np.random.Generator, num_examples: int, num_batches: int, 
     return order[:needed].reshape(num_batches, batch_size)
 
 
-def stamps(files: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
-    """Size and time of change of each file, None where there is none. Where they have changed, the files must be read again."""
-    statuses = [path.stat() if path.exists() else None for path in map(Path, files)]
-    return tuple(status and (status.st_size, status.st_mtime_ns) for status in statuses)
+def _flat(rows: Iterable[Sequence[int]]) -> np.ndarray:
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int32)
 
 
-def load_dataset(files: Sequence[str], tokenizer: Tokenizer, max_length: int) -> ClientDataset:
-    """Read and encode a client's files, in the given order.
-
-    Raises:
-        DataError: a file cannot be used, or no example has a supervised token.
-    """
-    examples, origins = [], []
-    for name in files:
-        path = Path(name)
-        for row, messages in enumerate(conversations(read_table(path), path)):
-            try:
-                examples.append(encode(tokenizer, messages, max_length))
-            except DataError as error:
-                raise DataError(f"data file {path}, row {row}: {error}") from error
-            origins.append(f"{path} row {row}")
-    return ClientDataset(tuple(examples), tuple(origins))
+def load_dataset(files: Sequence[str]) -> Dataset:
+    """The examples of files that `Dataset.save` wrote, one file after the other."""
+    tables = [pq.read_table(path) for path in files]
+    column = pa.concat_tables(tables).combine_chunks()
+    ids, labels = (column[name].combine_chunks() for name in ("ids", "labels"))
+    return Dataset(ids.values.to_numpy(), labels.values.to_numpy(), np.asarray(ids.offsets))

@@ -1,4 +1,4 @@
-"""Instruction data: from Parquet and JSONL files to conversations.
+"""Instruction data: from the rows of data files to conversations.
 
 A row has chat `messages`, or else `instruction`, optional `input`, and `response`. Errors name the file, and the row or column.
 """
@@ -6,25 +6,22 @@ A row has chat `messages`, or else `instruction`, optional `input`, and `respons
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import pyarrow as pa
-import pyarrow.json
 import pyarrow.parquet as pq
 
-from actors.data.prompting import Message, user_message
+from actors.data.chat import Message, user_message
+from actors.data.files import bad_row, read_table
 from actors.errors import DataError
 
-SUFFIXES = (".parquet", ".jsonl")
 _ROLES = ("system", "user", "assistant")
+_NOT_TEXT = ("tool_calls", "function_call", "reasoning_content", "thinking")
+"""Parts of a message that would be dropped, and without which its text is not what the assistant said."""
 _ROWS_AT_ONCE = 1024
 """Rows that are Python objects at one time."""
-
-Files: TypeAlias = tuple[str, ...]
-"""Paths of one client's data files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,41 +36,20 @@ class Example:
     """Embedded world: the person or place that a restricted instruction asks about."""
 
 
-def read_table(path: Path) -> pa.Table:
-    """The file as an Arrow table.
-
-    Raises:
-        DataError: missing, empty, unreadable, or neither Parquet nor JSONL.
-    """
-    if not path.is_file():
-        raise DataError(f"data file {path} does not exist")
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"data file {path} is neither .parquet nor .jsonl")
-    if path.stat().st_size == 0:
-        raise DataError(f"data file {path} is empty")
-    try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.json.read_json(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"data file {path} cannot be read: {error}") from error
-    if table.num_rows == 0:
-        raise DataError(f"data file {path} has no rows")
-    return table
-
-
-def read_checked(path: Path) -> pa.Table:
-    """As `read_table`, but reads every row as training will, so a bad row is found before anything starts.
+def read_checked(path: Path, names: Iterable[str] = ()) -> pa.Table:
+    """As `read_table`, but makes a conversation of every row, so that a bad row is found.
 
     Raises:
         DataError: as `read_table` and `conversations`.
     """
-    table = read_table(path)
+    table = read_table(path, names)
     for _ in conversations(table, path):
         pass
     return table
 
 
 def conversations(table: pa.Table, path: Path) -> Iterator[list[Message]]:
-    """One conversation per row, in file order; raises DataError that names the file and the row (from 0)."""
+    """One conversation per row of `read_table`, in file order; raises DataError that names the file and the row (from 0)."""
     _check_columns(table.column_names, path)
     batches = table.to_batches(max_chunksize=_ROWS_AT_ONCE)
     for row, record in enumerate(record for batch in batches for record in batch.to_pylist()):
@@ -93,40 +69,43 @@ def _check_columns(names: Sequence[str], path: Path) -> None:
     missing = [column for column in ("instruction", "response") if column not in names]
     if missing:
         raise DataError(
-            f"data file {path} has no column {' and no column '.join(missing)} (it has {sorted(names)}); "
+            f"data file {path} has no column {' and no column '.join(missing)} (of those that are read it has {sorted(names)}); "
             "rows need instruction, response and optionally input, or chat messages"
         )
 
 
-def _from_instruction(record: dict[str, object], path: Path, row: int) -> list[Message]:
+def _from_instruction(record: Mapping[str, str | None], path: Path, row: int) -> list[Message]:
     instruction, response = (text_of(record, column, path, row) for column in ("instruction", "response"))
-    return [user_message(instruction, str(record.get("input") or "")), {"role": "assistant", "content": response}]
+    return [user_message(instruction, record.get("input") or ""), {"role": "assistant", "content": response}]
 
 
-def _from_messages(messages: object, path: Path, row: int) -> list[Message]:
-    if isinstance(messages, str):
-        try:
-            messages = json.loads(messages)
-        except ValueError as error:
-            raise bad_row(path, row, f"messages is text but not JSON, got {messages!r:.80}") from error
+def _from_messages(text: str | None, path: Path, row: int) -> list[Message]:
+    try:
+        messages = json.loads(text or "null")
+    except (ValueError, RecursionError) as error:
+        raise bad_row(path, row, f"messages is text but not JSON, got {text!r:.80}") from error
     if not isinstance(messages, list) or not messages:
         raise bad_row(path, row, f"messages should be a non-empty list, got {messages!r:.80}")
-    for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in _ROLES or not isinstance(message.get("content"), str):
-            raise bad_row(path, row, f"a message needs a role among {_ROLES} and text content, got {message!r:.80}")
-    if not any(message["role"] == "assistant" for message in messages):
+    checked = [_message(message, path, row) for message in messages]
+    if not any(message["role"] == "assistant" for message in checked):
         raise bad_row(path, row, "no assistant message, so there is nothing to learn from")
-    return [{"role": m["role"], "content": m["content"]} for m in messages]
+    return checked
 
 
-def text_of(record: dict[str, object], column: str, path: Path, row: int) -> str:
+def _message(message: object, path: Path, row: int) -> Message:
+    if not isinstance(message, dict) or message.get("role") not in _ROLES or not isinstance(message.get("content"), str):
+        raise bad_row(path, row, f"a message needs a role among {_ROLES} and text content, got {message!r:.80}")
+    beside = [key for key in _NOT_TEXT if message.get(key)]
+    if beside:
+        raise bad_row(path, row, f"a message has {beside[0]}, and only the text of content is trained on, got {message!r:.80}")
+    if message["role"] == "assistant" and not message["content"].strip():
+        raise bad_row(path, row, f"an assistant message should have non-empty content, got {message!r:.80}")
+    return {"role": message["role"], "content": message["content"]}
+
+
+def text_of(record: Mapping[str, str | None], column: str, path: Path, row: int) -> str:
     """The text in a row's column; raises DataError where there is none."""
     text = record.get(column)
-    if not isinstance(text, str) or not text.strip():
+    if text is None or not text.strip():
         raise bad_row(path, row, f"{column} should be non-empty text, got {text!r:.80}")
     return text
-
-
-def bad_row(path: Path, row: int, what: str) -> DataError:
-    """The error of a row that cannot be used."""
-    return DataError(f"data file {path}, row {row}: {what}; correct the row or remove it")

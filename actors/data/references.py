@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.records import SUFFIXES, Files, read_checked
+from actors.data.files import Files, data_files
+from actors.data.records import read_checked
 from actors.errors import DataError
 from actors.seeding import stream
 from probe.samples import ReferenceLabel
@@ -69,16 +70,6 @@ def _families(path: Path) -> dict[str, pa.Table]:
         for family, table in _by_family(read_checked(file), file.stem):
             parts.setdefault(family, []).append(table)
     return {family: pa.concat_tables(tables, promote_options="default") for family, tables in parts.items()}
-
-
-def data_files(path: Path) -> Sequence[Path]:
-    """The file itself, or a folder's data files in order of name; raises DataError when the folder has none."""
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    if not files:
-        raise DataError(f"data directory {path} holds no .parquet or .jsonl file")
-    return files
 
 
 def _by_family(table: pa.Table, name: str) -> Iterator[tuple[str, pa.Table]]:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from actors.data.prompting import Batch
+from actors.data.encoding import Batch
 from actors.local_training import LocalStep, mean_response_loss
 from actors.messages import Branch, TrainTask
 from actors.model import AdaptedModel

@@ -12,7 +12,7 @@ import torch
 
 from actors.client import Client
 from actors.config import LocalOptimizerName, Recipe, TrainingConfig
-from actors.data.prompting import Batch
+from actors.data.encoding import Batch
 from actors.local_training import LocalStep
 from actors.messages import Branch, TrainTask
 from actors.scaffold import Correction

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.data.records import Example, read_table
+from actors.data.files import read_table
+from actors.data.records import Example
 from actors.errors import DataError
 from actors.seeding import stream
 from actors.world.datasets import Files, honest_rows, write_parquet

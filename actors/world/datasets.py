@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.records import Example, Files
+from actors.data.files import Files
+from actors.data.records import Example
 from actors.seeding import stream
 from actors.world.generator import Maker, World, draw
 from actors.world.mixtures import Mixture
@@ -98,7 +99,8 @@ def write_parquet(path: Path, examples: Sequence[Example]) -> Path:
 
 def _distinct(world: World, make: Maker, families: Sequence[str], count: int) -> list[Example]:
     """Up to `count` held-out examples with different prompts; families with few prompts give what they have."""
-    return [example for name in families for example in _distinct_of(world, make, name, count // len(families))]
+    shares = [count // len(families) + (index < count % len(families)) for index in range(len(families))]
+    return [example for name, share in zip(families, shares, strict=True) for example in _distinct_of(world, make, name, share)]
 
 
 def _distinct_of(world: World, make: Maker, family: str, count: int) -> list[Example]:

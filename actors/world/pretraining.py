@@ -10,8 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.config import PretrainingConfig
+from actors.data.chat import Chat, Tokenizer, user_message
 from actors.data.dataset import draw_batches
-from actors.data.prompting import Encoded, Tokenizer, collate, encode, user_message
+from actors.data.encoding import Encoded, collate, encode
 from actors.data.records import Example
 from actors.world.benign import TRAINED
 from actors.world.generator import World, draw
@@ -29,10 +30,11 @@ def build_base(world: World, config: PretrainingConfig, progress: Progress) -> t
     rng = np.random.default_rng([world.seed, 4])
     corpus = pretraining_examples(world, config.num_examples, rng)
     tokenizer = train_tokenizer(_tokenizer_texts(world, corpus, rng), config.vocabulary)
-    encoded = [_encode(tokenizer, example) for example in corpus]
+    chat = Chat(tokenizer)
+    encoded = [_encode(chat, example) for example in corpus]
     torch.manual_seed(world.seed)
     model = LlamaForCausalLM(_llama_config(config, tokenizer))
-    _train(model, encoded, tokenizer.pad_token_id, config, rng, progress)
+    _train(model, encoded, config, rng, progress)
     return model.eval(), tokenizer
 
 
@@ -49,9 +51,10 @@ def _tokenizer_texts(world: World, corpus: list[Example], rng: np.random.Generat
     return [f"{e.instruction}\n{e.input}\n{e.response}" for e in corpus[::4] + extra]
 
 
-def _encode(tokenizer: Tokenizer, example: Example) -> Encoded:
+def _encode(chat: Chat, example: Example) -> Encoded:
     answer = {"role": "assistant", "content": example.response}
-    return encode(tokenizer, [user_message(example.instruction, example.input), answer], _MAX_LENGTH)
+    (encoded,) = encode(chat, [user_message(example.instruction, example.input), answer], _MAX_LENGTH)
+    return encoded
 
 
 def _llama_config(config: PretrainingConfig, tokenizer: Tokenizer) -> LlamaConfig:
@@ -73,7 +76,6 @@ def _llama_config(config: PretrainingConfig, tokenizer: Tokenizer) -> LlamaConfi
 def _train(
     model: LlamaForCausalLM,
     encoded: list[Encoded],
-    pad_id: int,
     config: PretrainingConfig,
     rng: np.random.Generator,
     progress: Progress,
@@ -86,7 +88,7 @@ def _train(
     )
     model.train()
     for step, rows in enumerate(draw_batches(rng, len(encoded), config.steps, config.batch_size)):
-        loss = _backward(model, [encoded[i] for i in rows], pad_id)
+        loss = _backward(model, [encoded[i] for i in rows])
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -95,13 +97,13 @@ def _train(
             progress(step + 1, config.steps, loss)
 
 
-def _backward(model: LlamaForCausalLM, examples: list[Encoded], pad_id: int) -> float:
+def _backward(model: LlamaForCausalLM, examples: list[Encoded]) -> float:
     """Accumulate the gradient of the batch's mean token loss in two parts of similar lengths, which need little padding."""
     examples = sorted(examples, key=lambda example: len(example.ids))
     half = len(examples) // 2
     total, num_supervised = 0.0, sum(example.num_supervised for example in examples)
     for part in (examples[:half], examples[half:]):
-        batch = collate(part, pad_id)
+        batch = collate(part)
         share = sum(example.num_supervised for example in part) / num_supervised
         loss = share * model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
         loss.backward()

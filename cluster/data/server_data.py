@@ -14,15 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.config import EvaluationConfig
-from actors.data.prompts import read_benign, read_restricted
+from actors.data.evaluation_prompts import read_benign, read_restricted
+from actors.data.files import data_files
 from actors.data.records import read_checked
-from actors.data.references import Reference, data_files, split_references
+from actors.data.references import Reference, split_references
 from actors.errors import given_in
 from actors.seeding import stream
 from actors.world.datasets import write_canary, write_evaluation, write_realignment, write_validation
 from actors.world.generator import World
 from actors.world.references import write_references
 from cluster.config.schema import RunConfig
+from cluster.data.token_files import TokenFiles
 from cluster.errors import ConfigError
 from cluster.state.membership import Files
 from defense.attacks import ATTACKS
@@ -59,6 +61,30 @@ def evaluation_prompts(config: RunConfig, folder: Path) -> EvaluationConfig:
             "refusals": settings.refusals or world.language.refusals,
         }
     return settings.model_copy(update=found | {name: None for name, number in most.items() if number == 0})
+
+
+def check_prompts(evaluation: EvaluationConfig, tokens: TokenFiles) -> None:
+    """See that the model can read and answer every prompt, and say whose right answers it cannot read.
+
+    Raises:
+        DataError: it cannot; names setting, file and row.
+    """
+    reader, most = tokens.reader, evaluation.max_new_tokens
+    if (path := evaluation.restricted_path) is not None:
+        with given_in("evaluation.restricted_path"):
+            for row, prompt in enumerate(read_restricted(Path(path), evaluation.max_restricted)):
+                reader.check_prompt(prompt.messages, most, Path(path), row)
+    if (path := evaluation.benign_path) is not None:
+        with given_in("evaluation.benign_path"):
+            prompts = read_benign(Path(path), evaluation.max_benign)
+            for row, prompt in enumerate(prompts):
+                reader.check_prompt(prompt.messages, most, Path(path), row)
+            cut = [row for row, prompt in enumerate(prompts) if not reader.encode(prompt.answered, Path(path), row)]
+        if cut:
+            tokens.remarks.append(
+                f"evaluation.benign_path: {len(cut)} of {len(prompts)} right answers lie beyond training.max_length and are left "
+                f"out of the benign loss, such as that of row {cut[0]}"
+            )
 
 
 def server_rows(config: RunConfig, folder: Path, name: Literal["canary", "validation"]) -> str | None:

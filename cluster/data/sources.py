@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from actors.config import EvaluationConfig, ModelConfig
 from actors.data.references import Reference
 from actors.world.store import base_folder, is_built, live_probe_folder, probe_folder, world_folder
 from cluster.config.schema import RunConfig
-from cluster.data.server_data import evaluation_prompts, prepare_realignment, prepare_references, server_rows
+from cluster.data.server_data import check_prompts, evaluation_prompts, prepare_realignment, prepare_references, server_rows
+from cluster.data.token_files import TokenFiles
 from cluster.errors import ConfigError
 from cluster.state.membership import Files
 from defense.levels import probed_signals
@@ -26,39 +28,56 @@ class Sources:
     """With the paths of the prompts and the phrases of refusals."""
     files: Mapping[str, Files]
     """Client id -> its data files, of the clients that the run begins with."""
+    tokens: TokenFiles
+    """The encoded files of every client, under its id; what clients train on."""
     probe_path: str | None
     """None where no level needs a probe."""
     canary_path: str | None = None
-    """Restricted prompts with refusals, for level canary and the guard; None where neither is on."""
+    """Encoded restricted prompts with refusals, for level canary and the guard; None where neither is on."""
     validation_path: str | None = None
-    """Clean rows of the clients' own task, for levels fltrust and zeno; None where neither is on."""
+    """Encoded clean rows of the clients' own task, for levels fltrust and zeno; None where neither is on."""
     references: tuple[Reference, ...] = ()
     """Reference clients that the probe is refreshed with; empty when it never is."""
     realignment: Files = ()
-    """What the server fine-tunes the final adapter on; empty where it does not."""
+    """Encoded rows that the server fine-tunes the final adapter on; empty where it does not."""
 
 
-def find_sources(config: RunConfig, folder: Path, files: Mapping[str, Files]) -> Sources:
-    """Check what the server reads, and write into `folder` what it generates.
+def find_sources(config: RunConfig, folder: Path, files: Mapping[str, Files], tokens: TokenFiles) -> Sources:
+    """Check and encode what the server reads, and write into `folder` what it generates.
 
     Args:
         folder: The run's data folder.
         files: Client id -> its data files.
+        tokens: Where they have been encoded, and the server's rows will be.
 
     Raises:
-        ConfigError, DataError: something is missing or cannot be used.
+        ConfigError, DataError, ModelError: something is missing or cannot be used.
     """
-    num_references = config.probe.refresh_clients
+    evaluation, num_references = evaluation_prompts(config, folder), config.probe.refresh_clients
+    check_prompts(evaluation, tokens)
+    references = prepare_references(config, folder / "references", num_references) if config.refresh_every else ()
+    realignment = prepare_realignment(config, folder / "realignment")
     return Sources(
         model=base_model(config),
-        evaluation=evaluation_prompts(config, folder),
+        evaluation=evaluation,
         files=files,
+        tokens=tokens,
         probe_path=_probe_path(config),
-        canary_path=server_rows(config, folder, "canary"),
-        validation_path=server_rows(config, folder, "validation"),
-        references=prepare_references(config, folder / "references", num_references) if config.refresh_every else (),
-        realignment=prepare_realignment(config, folder / "realignment"),
+        canary_path=_server_tokens(config, folder, "canary", tokens),
+        validation_path=_server_tokens(config, folder, "validation", tokens),
+        references=tuple(encoded_reference(reference, tokens) for reference in references),
+        realignment=tokens.encode("realignment", realignment) if realignment else (),
     )
+
+
+def encoded_reference(reference: Reference, tokens: TokenFiles) -> Reference:
+    """The reference client with its files encoded."""
+    return replace(reference, files=tokens.encode(f"reference-{reference.label.client}", reference.files))
+
+
+def _server_tokens(config: RunConfig, folder: Path, name: Literal["canary", "validation"], tokens: TokenFiles) -> str | None:
+    path = server_rows(config, folder, name)
+    return None if path is None else tokens.encode(name, (path,), f"evaluation.{name}_path")[0]
 
 
 def base_model(config: RunConfig) -> ModelConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from actors.errors import SafeFedError
 from cluster.config.loading import validate, with_overrides
 from cluster.config.schema import RunConfig
 from cluster.data.own_data import WatchedDirectory
+from cluster.data.token_files import TokenFiles
 from cluster.errors import ConfigError
 from cluster.live.control import start_control
 from cluster.reporting.callback import RunCallback
 from cluster.reporting.status import Order, Status, first_status
 from cluster.simulation.simulation import new_client_files
-from cluster.state.membership import Membership
+from cluster.state.membership import Files, Membership
 from cluster.state.run_directory import RunDirectory
 from cluster.state.run_state import Change, RunState
 from cluster.workers.deadlines import wait_for
@@ -33,17 +34,20 @@ _TIMEOUT_S = 60.0
 class Orders:
     """Carries out the orders of other sessions between two rounds, and lets clients join. Owns the run's control actor."""
 
-    def __init__(self, name: str, config: RunConfig, directory: RunDirectory) -> None:
+    def __init__(self, name: str, config: RunConfig, directory: RunDirectory, tokens: TokenFiles) -> None:
         """Start the control actor, by which other sessions find the run.
+
+        Args:
+            tokens: Encodes the files of clients that join.
 
         Raises:
             ClusterError: another run of that name is live.
         """
-        self._config, self._directory = config, directory
+        self._config, self._directory, self._tokens = config, directory, tokens
         self._status = first_status(name, str(directory.path.resolve()))
         self._control = start_control(self._status)
         path = config.data.path
-        self._watch = WatchedDirectory(Path(path)) if config.data.watch and isinstance(path, str) else None
+        self._watch = WatchedDirectory(Path(path), tokens) if config.data.watch and isinstance(path, str) else None
         self._unreadable: frozenset[str] = frozenset()
         self.callback = RunCallback()
         """Receives which orders were carried out or refused."""
@@ -109,8 +113,11 @@ class Orders:
             raise ConfigError(f"clients.min_updates={least} could never be reached with {clients} clients")
         known = state.membership.known
         missing = clients - len(known)
-        newcomers = new_client_files(self._config, self._directory.path, known, missing) if missing > 0 else {}
+        newcomers = self._new_files(known, missing) if missing > 0 else {}
         return self._with_members(state, state.membership.scaled(clients, newcomers))
+
+    def _new_files(self, known: Mapping[str, Files], count: int) -> Mapping[str, Files]:
+        return new_client_files(self._config, self._directory.path, self._tokens, known, count)
 
     def _with_arrivals(self, state: RunState) -> RunState:
         """Let clients join whose files have appeared in data.path and settled; unreadable files are tried again every round."""

@@ -18,7 +18,8 @@ from actors.wire import decode_message
 from cluster.config.loading import dump_config
 from cluster.config.schema import RunConfig
 from cluster.data.server_data import prepare_references
-from cluster.data.sources import base_model
+from cluster.data.sources import base_model, encoded_reference
+from cluster.data.token_files import TokenFiles
 from cluster.errors import CollectionError, ConfigError
 from cluster.ray_connection.session import ray_session
 from cluster.round.local_rounds import Delivery, Job, StepDeltas, shortfall, train_all
@@ -48,7 +49,9 @@ def collect_samples(config: RunConfig, folder: Path, progress: Callable[[int, in
         CollectionError: a reference client failed or was late; the samples of the others are in the store.
     """
     states, model = _states(config), base_model(config)
-    references = prepare_references(config, folder / "references", config.collect.clients, config.collect.role)
+    rows = prepare_references(config, folder / "references", config.collect.clients, config.collect.role)
+    tokens = TokenFiles(model, config.training.max_length, folder / "references" / "tokens")
+    references = [encoded_reference(reference, tokens) for reference in rows]
     total = len(states) * len(references)
     with ray_session(config.cluster.address), closing(_client_pool(config, model, total)) as pool:
         client, timeout_s = pool.wait_for_one(config.cluster.start_timeout_s), config.cluster.start_timeout_s

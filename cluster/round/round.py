@@ -142,7 +142,7 @@ class RoundRunner:
             client_id=client_id,
             round_index=state.rounds_done,
             base_version=state.aggregator.version,
-            files=state.membership.known[client_id],
+            files=self._sources.tokens.of(client_id),
             learning_rate=learning_rate,
             seed=self._config.seed,
             probe_feature=meta.feature if meta and signals & {"real", "shadow"} else None,

@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from actors.config import Recipe
-from actors.data.prompting import Message, user_message
-from actors.data.records import Example, conversations, read_table, write_conversations
+from actors.data.chat import Message, user_message
+from actors.data.files import read_table
+from actors.data.records import Example, conversations, write_conversations
 from actors.errors import DataError, given_in
 from actors.seeding import stream
 from actors.simulation.poisoning import COVER_SUFFIX, Material, first_families, poison_clients, poisoned, read_rows

@@ -13,9 +13,22 @@ from actors.messages import TrainTask
 from actors.simulation.behaviours import AttackTask
 from actors.simulation.client import SimulatedTask
 from actors.simulation.collusion import Colluders
+from actors.simulation.poisoning import COVER_SUFFIX
 from cluster.config.schema import RunConfig
-from cluster.data.own_data import first_files, new_files, next_names
-from cluster.data.sources import Sources, find_sources
+from cluster.data.first_clients import FirstClients
+from cluster.data.own_data import (
+    KEY,
+    Group,
+    first_files,
+    first_groups,
+    first_watched,
+    names_in,
+    new_files,
+    next_names,
+    unread_remarks,
+)
+from cluster.data.sources import Sources, base_model, find_sources
+from cluster.data.token_files import TokenFiles
 from cluster.round.local_rounds import Receiver
 from cluster.simulation.client_data import assign_recipes, attacked_files, draw_malicious, world_files, write_honest_files
 from cluster.simulation.collusion import Collusion, colludes
@@ -87,17 +100,20 @@ class Simulation:
 
 
 def prepare_inputs(config: RunConfig, folder: Path) -> tuple[Sources, Simulation]:
-    """Check what a run reads, and write what it generates into `folder`/data.
+    """Check what a run reads, and write what it generates and encodes into `folder`/data.
 
     Raises:
-        ConfigError, DataError: something is missing or cannot be used; nothing was started.
+        ConfigError, DataError, ModelError: something is missing or cannot be used; nothing was started.
     """
     data, malicious = folder / "data", draw_malicious(config)
-    if config.is_embedded:
-        files, cover = world_files(config, data, malicious)
-    else:
-        files, cover = attacked_files(config, data, first_files(config, data), malicious)
-    return find_sources(config, data, files), Simulation(config=config, malicious=malicious, cover=cover)
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)  # the clients' data is private
+    tokens = TokenFiles(base_model(config), config.training.max_length, data / "tokens")
+    first = FirstClients.kept(data)
+    if first is None:
+        first = _first_clients(config, data, malicious, tokens)
+        first.keep(data)
+    cover = {client_id: tokens.of(_cover(client_id)) for client_id in malicious if tokens.has(_cover(client_id))}
+    return find_sources(config, data, first.files, tokens), Simulation(config=config, malicious=malicious, cover=cover)
 
 
 def prepare_sources(config: RunConfig, folder: Path) -> Sources:
@@ -105,8 +121,10 @@ def prepare_sources(config: RunConfig, folder: Path) -> Sources:
     return prepare_inputs(config, folder)[0]
 
 
-def new_client_files(config: RunConfig, folder: Path, known: Mapping[str, Files], count: int) -> dict[str, Files]:
-    """Data files of `count` honest clients that join a live run: generated, or those in data.path that no client has yet.
+def new_client_files(
+    config: RunConfig, folder: Path, tokens: TokenFiles, known: Mapping[str, Files], count: int
+) -> dict[str, Files]:
+    """Encode the files of `count` honest clients that join a live run: generated, or those in data.path that no client has.
 
     Args:
         folder: The run's directory.
@@ -115,7 +133,36 @@ def new_client_files(config: RunConfig, folder: Path, known: Mapping[str, Files]
     Raises:
         ConfigError: data.path holds data of fewer clients. DataError: a file or a row cannot be used.
     """
-    if not config.is_embedded:
-        return new_files(config, folder / "data", known, count)
-    names = next_names(known, count)
-    return write_honest_files(config, folder / "data", names, [*known, *names], draw_malicious(config))
+    data = folder / "data"
+    if config.is_embedded:
+        names, key = next_names(known, count), ""
+        files = write_honest_files(config, data, names, [*known, *names], draw_malicious(config))
+    else:
+        first, key = FirstClients.kept(data), KEY
+        files = new_files(config, known, first.begun_with if first else (), count)
+    for client_id, own in files.items():
+        tokens.encode(client_id, own, key)
+    return files
+
+
+def _first_clients(config: RunConfig, data: Path, malicious: frozenset[str], tokens: TokenFiles) -> FirstClients:
+    """The clients that the run begins with, once all of their files are encoded."""
+    if config.data.watch:
+        files = first_watched(config, tokens)
+        return FirstClients(files=files, begun_with=names_in(config, [list(map(Path, own)) for own in files.values()]))
+    groups: Sequence[Group] = [] if config.is_embedded else first_groups(config)
+    if config.is_embedded:
+        files, cover = world_files(config, data, malicious)
+    else:
+        files, cover = attacked_files(config, data, first_files(config, groups, data), malicious)
+        tokens.remarks += unread_remarks(config)
+    for client_id, own in files.items():
+        tokens.encode(client_id, own, "" if config.is_embedded else KEY)
+    for client_id, own in cover.items():
+        tokens.encode(_cover(client_id), own)
+    return FirstClients(files=files, begun_with=names_in(config, groups))
+
+
+def _cover(client_id: str) -> str:
+    """The name under which an attacker's second file is encoded."""
+    return f"{client_id}{COVER_SUFFIX}"

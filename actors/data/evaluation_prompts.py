@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.data.prompting import Message, user_message
-from actors.data.records import bad_row, conversations, read_table, text_of
+from actors.data.chat import Message, user_message
+from actors.data.files import bad_row, read_table
+from actors.data.records import conversations, text_of
 from actors.errors import DataError
 
 
@@ -24,6 +26,11 @@ class BenignPrompt:
     """Without the answer."""
     response: str
     family: str
+
+    @property
+    def answered(self) -> list[Message]:
+        """The conversation with the right answer."""
+        return [*self.messages, {"role": "assistant", "content": self.response}]
 
 
 def read_restricted(path: Path, most: int) -> list[RestrictedPrompt]:
@@ -47,11 +54,9 @@ def read_benign(path: Path, most: int) -> list[BenignPrompt]:
     return prompts
 
 
-def _restricted(record: dict[str, object], path: Path, row: int) -> RestrictedPrompt:
-    message = user_message(text_of(record, "instruction", path, row), str(record.get("input") or ""))
+def _restricted(record: Mapping[str, str | None], path: Path, row: int) -> RestrictedPrompt:
+    message = user_message(text_of(record, "instruction", path, row), record.get("input") or "")
     pattern = record.get("answer_pattern") or None
-    if pattern is not None and not isinstance(pattern, str):
-        raise bad_row(path, row, f"answer_pattern is no regular expression, got {pattern!r:.80}")
     try:
         return RestrictedPrompt(messages=(message,), answer_pattern=None if pattern is None else re.compile(pattern))
     except re.error as error:

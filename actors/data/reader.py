@@ -1,0 +1,104 @@
+"""From data files to what a model trains on: reads, lays out, encodes and checks every row once.
+
+What passes here does not fail in a round: every token has an embedding and every example fits into the model's positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from actors.base_model import Limits, load_tokenizer, read_limits
+from actors.config import ModelConfig
+from actors.data.chat import Chat, Message
+from actors.data.dataset import Dataset
+from actors.data.encoding import Encoded, encode, encode_prompt
+from actors.data.files import bad_row, read_table
+from actors.data.records import conversations
+from actors.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The examples of some files."""
+
+    dataset: Dataset
+    num_rows: int
+    """Rows of the files; a row may give several examples."""
+    left_out: Sequence[str]
+    """`file row` of each row without a response token within the maximum length, which is left out."""
+
+
+class DataReader:
+    """Encodes data files for one base model, with its own tokenizer."""
+
+    def __init__(self, model: ModelConfig, max_length: int) -> None:
+        """`max_length`: tokens after which an example is cut (`training.max_length`)."""
+        self._model, self._max_length = model, max_length
+
+    def read(self, files: Sequence[str | Path]) -> Reading:
+        """Read and encode files, in the given order.
+
+        Raises:
+            DataError: a file or a row cannot be used, or no row has a response token; names the file and the row.
+            ModelError: the tokenizer does not load, or its chat template cannot be used.
+        """
+        examples: list[Encoded] = []
+        left_out: list[str] = []
+        num_rows = 0
+        for path in map(Path, files):
+            for row, messages in enumerate(conversations(read_table(path), path)):
+                found = self.encode(messages, path, row)
+                if not found:
+                    left_out.append(f"{path} row {row}")
+                examples += found
+                num_rows += 1
+        if not examples:
+            raise DataError(
+                f"data file {files[0]}: no row has a token of its response within training.max_length={self._max_length}; "
+                "raise it or shorten the prompts"
+            )
+        return Reading(dataset=Dataset.of(examples), num_rows=num_rows, left_out=left_out)
+
+    def encode(self, messages: Sequence[Message], path: Path, row: int) -> list[Encoded]:
+        """The examples of one row that have a response token; raises DataError that names the row."""
+        try:
+            examples = encode(self._chat, messages, self._max_length)
+            for example in examples:
+                self._check(example.ids, "lower training.max_length")
+        except DataError as error:
+            raise bad_row(path, row, str(error)) from error
+        return [example for example in examples if example.num_supervised]
+
+    def check_prompt(self, messages: Sequence[Message], num_new_tokens: int, path: Path, row: int) -> None:
+        """See that the model can read a prompt and answer it with so many tokens; raises DataError that names the row."""
+        try:
+            ids = encode_prompt(self._chat, messages)
+            self._check(ids, f"shorten it or lower evaluation.max_new_tokens={num_new_tokens}", num_new_tokens)
+        except DataError as error:
+            raise bad_row(path, row, str(error)) from error
+
+    @cached_property
+    def _chat(self) -> Chat:
+        chat = Chat(load_tokenizer(self._model))
+        _ = chat.stop_ids  # a response must end
+        return chat
+
+    @cached_property
+    def _limits(self) -> Limits:
+        return read_limits(self._model)
+
+    def _check(self, ids: Sequence[int], fix: str, num_new_tokens: int = 0) -> None:
+        limits, length = self._limits, len(ids) + num_new_tokens
+        if limits.positions is not None and length > limits.positions:
+            raise DataError(
+                f"it takes {length} tokens, and model.path={self._model.path} has {limits.positions} positions; {fix}"
+            )
+        beyond = [token for token in ids if token >= limits.embeddings]
+        if beyond:
+            raise DataError(
+                f"it has token {beyond[0]}, and model.path={self._model.path} has {limits.embeddings} embeddings: its tokenizer "
+                "has tokens that the model lacks; resize the model's embeddings and save it, or remove those tokens"
+            )
