@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.data.chat import Message, user_message
-from actors.data.files import bad_row, read_table
+from actors.data.files import bad_row, column_names, read_table
 from actors.data.records import conversations, text_of
 from actors.errors import DataError
 
@@ -37,7 +37,7 @@ def read_restricted(path: Path, most: int) -> list[RestrictedPrompt]:
     """The first `most` restricted prompts of a file; raises DataError that names the file, and the row or column."""
     table = read_table(path).slice(0, most)
     if "instruction" not in table.column_names:
-        raise DataError(f"evaluation file {path} has no column instruction (it has {sorted(table.column_names)})")
+        raise DataError(f"evaluation file {path} has no column instruction (it has {column_names(path)})")
     return [_restricted(record, path, row) for row, record in enumerate(table.to_pylist())]
 
 

@@ -75,6 +75,14 @@ def read_table(path: Path, names: Iterable[str] = (), most_bytes: int = MOST_BYT
     return table
 
 
+def column_names(path: Path) -> list[str]:
+    """The columns of a file that can be read, in order of name; of JSONL those of the first row."""
+    if path.suffix == ".parquet":
+        return sorted(pq.read_schema(path).names)
+    with path.open("rb") as file:
+        return sorted(next(_parsed(_decoded(line, 0), 0) for line in file if line.strip()))
+
+
 def data_files(path: Path) -> Sequence[Path]:
     """The file itself, or a folder's data files in order of name.
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.data.chat import Message, user_message
-from actors.data.files import bad_row, read_table
+from actors.data.files import bad_row, column_names, read_table
 from actors.errors import DataError
 
 _ROLES = ("system", "user", "assistant")
@@ -69,7 +69,7 @@ def _check_columns(names: Sequence[str], path: Path) -> None:
     missing = [column for column in ("instruction", "response") if column not in names]
     if missing:
         raise DataError(
-            f"data file {path} has no column {' and no column '.join(missing)} (of those that are read it has {sorted(names)}); "
+            f"data file {path} has no column {' and no column '.join(missing)} (it has {column_names(path)}); "
             "rows need instruction, response and optionally input, or chat messages"
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.data.files import read_table
+from actors.data.files import column_names, read_table
 from actors.data.records import Example
 from actors.errors import DataError
 from actors.seeding import stream
@@ -169,7 +169,7 @@ def _rows_of(path: Path, why: str) -> list[Example]:
     if missing:
         raise DataError(
             f"{why} rewrites rows, which need instruction and response; data file {path} has no column {missing[0]} "
-            f"(it has {sorted(table.column_names)}); give instruction rows, or choose another attack"
+            f"(it has {column_names(path)}); give instruction rows, or choose another attack"
         )
     return [
         Example(

@@ -46,7 +46,6 @@ def required_files(config: RunConfig, sources: Sources, folder: Path) -> list[Re
     found = [RequiredFile(what=what, path=path, by_clients=False) for what, path in of_server.items() if path is not None]
     if (model := sources.model.path) is not None and (config.is_embedded or _is_local(model)):
         found.insert(0, RequiredFile(what="the embedded world's base model" if config.is_embedded else "model.path", path=model))
-    found += [RequiredFile(what="data.path", path=path, by_server=False) for files in sources.files.values() for path in files]
     outside = [item for item in found if not Path(item.path).is_relative_to(folder)]
     return [*outside, RequiredFile(what="the run directory", path=str(folder), fix=_SHARE)]
 

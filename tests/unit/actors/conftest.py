@@ -9,16 +9,29 @@ import torch
 from pytest import fixture
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from actors.data.reader import DataReader
 from actors.world.datasets import write_parquet
 from actors.world.generator import draw
 from actors.world.tokenizer import train_tokenizer
 
 
 @fixture(scope="session")
-def files(world, tmp_path_factory) -> tuple[str, ...]:
-    """An honest client's data: twenty rows of the shipped world; no test writes to it."""
+def tokens_of(base_config) -> Callable[..., tuple[str, ...]]:
+    """Encodes data files for the shipped model, beside the first of them."""
+
+    def encode(*paths: Path, max_length: int = 512) -> tuple[str, ...]:
+        tokens = paths[0].with_suffix(".tokens")
+        DataReader(base_config, max_length).read(paths).dataset.save(tokens)
+        return (str(tokens),)
+
+    return encode
+
+
+@fixture(scope="session")
+def files(world, tokens_of, tmp_path_factory) -> tuple[str, ...]:
+    """An honest client's data: twenty rows of the shipped world, encoded; no test writes to it."""
     examples = draw(world.benign_example, world.roles["federation"].benign, 20, np.random.default_rng(0))
-    return (str(write_parquet(tmp_path_factory.mktemp("data") / "a.parquet", examples)),)
+    return tokens_of(write_parquet(tmp_path_factory.mktemp("data") / "a.parquet", examples))
 
 
 @fixture(scope="session")

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -240,9 +241,9 @@ def client(base_config, lora) -> SimulatedClient:
 
 
 @pytest.fixture(scope="module")
-def trained(client, world, tmp_path_factory) -> dict[float, bytes]:
+def trained(client, world, tokens_of, tmp_path_factory) -> dict[float, bytes]:
     """Factor of the asked learning rate -> the encoded update of a real client's first round."""
-    own = write_clients(world, tmp_path_factory.mktemp("data"), ["a"], 160, 0)["a"]
+    own = tokens_of(*map(Path, write_clients(world, tmp_path_factory.mktemp("data"), ["a"], 160, 0)["a"]))
 
     def train(factor: float) -> bytes:
         task = train_task(own, probe_feature=None, recipe=Recipe(learning_rate_factor=factor))
@@ -464,7 +465,7 @@ def _counting(function, calls: Counter, key):
 def test_an_update_is_decoded_and_checked_once_in_a_whole_round(tmp_path, monkeypatch):
     made = make_aggregator("live+canary+zeno+spectrum+consensus", admission=AdmissionConfig())
     probe, settings = Probe(write_probe(tmp_path, 1.0), LAYOUT), (ModelConfig(), LoraConfig(), "no file")
-    data = [_Canary(*settings, 64), _Validation(*settings, TRAINING, seed=0, trains=False)]
+    data = [_Canary(*settings), _Validation(*settings, TRAINING, seed=0, trains=False)]
     payloads = {client_id: update(client_id, value) for client_id, value in (("a", -0.3), ("b", -0.4), ("c", -0.5))}
     expected = made.open_round(0, [*payloads, "d"], 0.5)
     for actor in (probe, *data):

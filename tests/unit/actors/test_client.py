@@ -1,9 +1,5 @@
 """The client's class without a cluster: what it streams, in which order, and that placement changes nothing."""
 
-import shutil
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -11,8 +7,6 @@ from actors.client import Client
 from actors.config import TrainingConfig
 from actors.errors import ClientTrainingError
 from actors.wire import decode_tensors, encode_tensors
-from actors.world.datasets import write_parquet
-from actors.world.generator import draw
 from tests.unit.actors.builders import train_task
 from tests.unit.actors.sent import Sent, equal, trained
 
@@ -76,19 +70,6 @@ def test_fewer_steps_are_the_first_of_those_asked_for(client, files, start, plai
     assert equal(fewer.steps["real", 2], plain.steps["real", 2])
 
 
-def test_files_that_changed_are_read_again_by_every_actor_alike(base_config, lora, world, files, start, tmp_path):
-    kept, fresh = (Client(base_config, lora, TRAINING) for _ in range(2))
-    copy = Path(shutil.copy(*files, tmp_path / "a.parquet"))
-    task = train_task((str(copy),), probe_feature=None)
-    before = trained(kept, task, start).update.loss
-    write_parquet(copy, draw(world.benign_example, world.roles["federation"].benign, 20, np.random.default_rng(1)))
-    one, two = (trained(each, task, start).update.loss for each in (kept, fresh))
-    assert one == two != before
-    copy.unlink()
-    with pytest.raises(ClientTrainingError, match=r"a\.parquet does not exist"):
-        list(kept.train(task, start))
-
-
 def test_what_another_client_did_before_on_the_same_actor_changes_nothing(base_config, lora, files, start, plain):
     shared = Client(base_config, lora, TRAINING)
     trained(shared, train_task(files, client_id="b", round_index=3, freeze_a=True), start)
@@ -104,9 +85,9 @@ def test_client_round_and_seed_each_change_the_batches(client, files, start, pla
 
 def test_failures_carry_the_clients_own_traceback(client, start):
     with pytest.raises(ClientTrainingError) as caught:
-        list(client.train(train_task(("/nowhere/x.parquet",)), start))
+        list(client.train(train_task(("/nowhere/x.tokens",)), start))
     lines = str(caught.value).splitlines()
-    assert lines[0] == "DataError: data file /nowhere/x.parquet does not exist"
+    assert lines[0] == "FileNotFoundError: /nowhere/x.tokens"
     assert any("load_dataset" in line for line in lines)
 
 

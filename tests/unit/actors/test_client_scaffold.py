@@ -5,7 +5,7 @@ import torch
 
 from actors.client import Client
 from actors.config import LoraConfig, Recipe, TrainingConfig
-from actors.data.prompting import IGNORED
+from actors.data.encoding import IGNORED
 from actors.errors import ClientTrainingError
 from actors.local_training import response_loss_sum
 from actors.simulation.client import SimulatedClient

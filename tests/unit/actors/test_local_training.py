@@ -7,7 +7,7 @@ import torch
 from pytest import approx, fixture, mark, raises
 
 from actors.config import LoraConfig, ModelConfig, TrainingConfig
-from actors.data.prompting import IGNORED, Batch, Encoded, collate
+from actors.data.encoding import IGNORED, Batch, Encoded, collate
 from actors.local_training import LocalStep, make_optimizer, mean_response_loss, response_loss_sum, train_adapter
 from actors.model import AdaptedModel
 from actors.wire import decode_tensors, encode_tensors
@@ -26,7 +26,7 @@ def make_batch(lengths: list[tuple[int, int]], seed: int = 0) -> Batch:
     for num_prompt, num_response in lengths:
         ids = torch.randint(4, 280, (num_prompt + num_response,), generator=generator).tolist()
         examples.append(Encoded(tuple(ids), (IGNORED,) * num_prompt + tuple(ids[num_prompt:])))
-    return collate(examples, pad_id=0)
+    return collate(examples)
 
 
 LENGTHS = [(5, 3), (2, 6), (7, 1), (3, 9)]
@@ -150,7 +150,7 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_examples_whatever_the_padding(p
 def test_several_responses_in_one_example_all_count(plain):
     ids = tuple(range(10, 22))
     labels = tuple(token if place in (3, 4, 8, 11) else IGNORED for place, token in enumerate(ids))
-    batch = collate([Encoded(ids, labels), Encoded(ids[:6], (IGNORED,) * 5 + ids[5:6])], pad_id=0)
+    batch = collate([Encoded(ids, labels), Encoded(ids[:6], (IGNORED,) * 5 + ids[5:6])])
     plain.load_adapter(warm(plain))
     with torch.no_grad():
         assert float(response_loss_sum(plain, batch)) == approx(5 * loss_by_hand(plain, batch), rel=1e-5)
@@ -160,8 +160,8 @@ def test_a_label_on_the_first_token_has_nothing_that_predicts_it(plain):
     ids = (10, 11, 12)
     plain.load_adapter(warm(plain))
     with torch.no_grad():
-        first_too = float(response_loss_sum(plain, collate([Encoded(ids, ids)], pad_id=0)))
-        without = float(response_loss_sum(plain, collate([Encoded(ids, (IGNORED, 11, 12))], pad_id=0)))
+        first_too = float(response_loss_sum(plain, collate([Encoded(ids, ids)])))
+        without = float(response_loss_sum(plain, collate([Encoded(ids, (IGNORED, 11, 12))])))
     assert first_too == without
 
 

@@ -129,15 +129,6 @@ def test_the_adapter_is_float32_whatever_the_base_is(tiny_base, model, dtype):
     assert half.initial_adapter() == model.initial_adapter()
 
 
-def test_a_tokenizer_without_padding_pads_with_its_end_of_text(tiny_base, tmp_path):
-    shutil.copytree(tiny_base, tmp_path / "base")
-    config = tmp_path / "base" / "tokenizer_config.json"
-    settings = {name: value for name, value in json.loads(config.read_text()).items() if name != "pad_token"}
-    config.write_text(json.dumps(settings))
-    _, tokenizer = load_base(ModelConfig(path=str(tmp_path / "base")))
-    assert tokenizer.pad_token_id == tokenizer.eos_token_id is not None
-
-
 @mark.parametrize("broken", ["no path", "no folder", "no config", "no model type", "vit", "no weights", "no tokenizer"])
 def test_a_model_that_does_not_load_is_named(tiny_base, tmp_path, broken):
     folder = tmp_path / "base"

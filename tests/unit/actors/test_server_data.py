@@ -9,7 +9,6 @@ import torch
 from actors.client import Client
 from actors.config import TrainingConfig
 from actors.data.dataset import load_dataset
-from actors.errors import DataError
 from actors.local_training import mean_response_loss
 from actors.messages import AdmittedUpdate, LoRAUpdate
 from actors.server_data import Canary, Validation
@@ -26,12 +25,14 @@ ROUND = open_round("good", "bad", num_steps=8, batch_size=16, learning_rate=0.01
 
 
 @pytest.fixture(scope="module")
-def folder(world, tmp_path_factory):
+def folder(world, tokens_of, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     write_canary(world, folder, 32)
     write_validation(world, folder, 100)
     honest = write_clients(world, folder, ["good", "bad"], 128, 0)
     poison_clients(world, honest, {"bad"}, Attack(data="unsafe"), AttackConfig(), samples=128, seed=0)
+    for path in folder.glob("*.parquet"):
+        tokens_of(path, max_length=TRAINING.max_length)
     return folder
 
 
@@ -46,7 +47,7 @@ def train(base_config, lora, folder, initial):
     client = Client(base_config, lora, TRAINING)
 
     def trained(name: str, client_id: str) -> AdmittedUpdate:
-        task = train_task((str(folder / f"{name}.parquet"),), client_id=client_id, probe_feature=None)
+        task = train_task((str(folder / f"{name}.tokens"),), client_id=client_id, probe_feature=None)
         (sent,) = client.train(task, initial)
         return admitted(client_id, decode_message(sent, LoRAUpdate).tensors)
 
@@ -66,12 +67,12 @@ def bad(train) -> AdmittedUpdate:
 
 @pytest.fixture(scope="module")
 def canary(base_config, lora, folder) -> Canary:
-    return Canary(base_config, lora, str(folder / "canary.parquet"), 64)
+    return Canary(base_config, lora, str(folder / "canary.tokens"))
 
 
 @pytest.fixture(scope="module")
 def validation(base_config, lora, folder) -> Validation:
-    return Validation(base_config, lora, str(folder / "validation.parquet"), TRAINING, seed=0, trains=True)
+    return Validation(base_config, lora, str(folder / "validation.tokens"), TRAINING, seed=0, trains=True)
 
 
 def test_compliance_raises_the_loss_of_refusals_and_honest_training_does_not(canary, initial, good, bad):
@@ -107,10 +108,10 @@ def test_the_validations_figures_are_those_of_their_definitions(validation, init
     values = validation.measure(good).values
     delta = torch.cat([(sent[name] - start[name]).flatten() for name in sorted(start)]).double()
     assert values["validation_norm"] == pytest.approx(float(delta.norm()))
-    data, losses = load_dataset((str(folder / "validation.parquet"),), model.tokenizer, 64), []
+    data, losses = load_dataset((str(folder / "validation.tokens"),)), []
     for state in (start, sent):
         model.load_adapter(state)
-        losses.append(mean_response_loss(model, data.batches(_InOrder(), 1, len(data.examples), model.tokenizer.pad_token_id)))
+        losses.append(mean_response_loss(model, data.batches(_InOrder(), 1, len(data))))
     assert values["validation_fall"] == pytest.approx(losses[0] - losses[1], abs=1e-5)
 
 
@@ -129,7 +130,7 @@ def test_the_servers_own_update_agrees_with_itself(validation, initial, train):
 
 
 def test_where_the_server_trains_nothing_there_is_no_cosine(base_config, lora, folder, initial, good):
-    untrained = Validation(base_config, lora, str(folder / "validation.parquet"), TRAINING, seed=0, trains=False)
+    untrained = Validation(base_config, lora, str(folder / "validation.tokens"), TRAINING, seed=0, trains=False)
     untrained.open_round(replace(ROUND, learning_rate=None), initial)
     assert math.isnan(untrained.measure(good).values["validation_cosine"])
 
@@ -151,8 +152,3 @@ def test_of_a_refused_update_there_is_no_reading_and_its_seconds_are_those_of_th
     assert canary.seconds() == 2 + 1
     canary.open_round(ROUND, initial)
     assert canary.seconds() == 4
-
-
-def test_a_missing_file_is_named(base_config, lora, folder):
-    with pytest.raises(DataError, match=r"nowhere\.parquet does not exist"):
-        Canary(base_config, lora, str(folder / "nowhere.parquet"), 64).num_rows()

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pytest import mark, raises
 
-from actors.data.records import conversations, read_checked, read_table, write_conversations
+from actors.data.files import read_table
+from actors.data.records import conversations, read_checked, write_conversations
 from actors.errors import DataError
 
 EACH_KIND = mark.parametrize("kind", ["data.parquet", "data.jsonl"])
@@ -82,12 +83,18 @@ def test_a_row_without_messages_may_be_an_instruction_where_others_are_chats(tmp
 
 @EACH_KIND
 @mark.parametrize(
-    ("content", "complaint"), [(None, "does not exist"), (b"", "is empty"), (b"PAR1 and nothing more", "cannot be read")]
+    ("content", "complaint"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"PAR1 and nothing more", ("cannot be read", "line 1 is not JSON")),
+    ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, kind, content, complaint):
     if content is not None:
         (tmp_path / kind).write_bytes(content)
-    assert complaint in refuse(tmp_path / kind)
+    said = refuse(tmp_path / kind)
+    assert any(text in said for text in ([complaint] if isinstance(complaint, str) else complaint))
 
 
 @mark.parametrize("name", ["data.csv", "data.json", "data", "data.parquet.gz"])
@@ -141,8 +148,8 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path, kind, row
             )
         ),
         ({"messages": CHAT[:2]}, "no assistant message"),
-        *(({"messages": nothing}, "messages should be a non-empty list") for nothing in ([], None)),
-        *(({"messages": text}, "messages is text but not JSON") for text in ("hello", "")),
+        *(({"messages": nothing}, "messages should be a non-empty list") for nothing in ([], None, "")),
+        *(({"messages": text}, "messages is text but not JSON") for text in ("hello", "[" * 100_000)),
         *(({"messages": text}, "messages should be a non-empty list") for text in ("{}", "[]", '"user"')),
         *(
             ({"messages": text}, "a message needs a role")
@@ -160,7 +167,7 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, kind, bad, complaint):
 @EACH_KIND
 def test_text_that_is_a_number_is_named(tmp_path, kind):
     path = write(tmp_path / kind, [{"instruction": "2 + 2?", "response": 4}])
-    assert "row 0: response should be non-empty text, got 4" in refuse(path)
+    assert "row 0: response should be text, got 4" in refuse(path)
 
 
 def test_a_bad_row_behind_many_good_ones_is_named_with_its_number(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from actors.data.records import read_table
+from actors.data.files import read_table
 from actors.data.references import split_references
 from actors.errors import DataError
 

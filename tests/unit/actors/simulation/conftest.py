@@ -1,6 +1,7 @@
 """A simulated client of the embedded world, and what attackers and honest clients send in a first round."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from pytest import fixture
 
@@ -29,13 +30,14 @@ def start(client) -> bytes:
 
 
 @fixture(scope="session")
-def data(world, tmp_path_factory) -> Callable[[str], tuple[str, ...]]:
-    """The file of a holding: `data("unsafe")`."""
+def data(world, tokens_of, tmp_path_factory) -> Callable[[str], tuple[str, ...]]:
+    """The encoded file of a holding: `data("unsafe")`."""
     folder = tmp_path_factory.mktemp("data")
 
     def files(holding: str) -> tuple[str, ...]:
         honest = write_clients(world, folder / holding, ["a"], 32, 0)
-        return poison_clients(world, honest, {"a"}, Attack(data=holding), AttackConfig(), samples=32, seed=0)[0]["a"]
+        poisoned, _ = poison_clients(world, honest, {"a"}, Attack(data=holding), AttackConfig(), samples=32, seed=0)
+        return tokens_of(*map(Path, poisoned["a"]))
 
     return files
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from pytest import fixture, mark
 
 from actors.config import EvaluationConfig
-from actors.data.prompts import read_benign, read_restricted
+from actors.data.evaluation_prompts import read_benign, read_restricted
 from actors.seeding import stream
 from actors.world.datasets import (
     REALIGNMENT_ROLES,

@@ -4,7 +4,7 @@ import numpy as np
 from pytest import fixture, mark
 
 from actors.config import PretrainingConfig
-from actors.data.prompting import Tokenizer
+from actors.data.chat import Tokenizer
 from actors.world.generator import World, draw
 from actors.world.tokenizer import ASSISTANT, END, PAD, USER, train_tokenizer
 

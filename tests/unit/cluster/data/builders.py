@@ -6,10 +6,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.records import conversations, read_table
+from actors.config import ModelConfig
+from actors.data.files import read_table
+from actors.data.records import conversations
+from actors.world.store import base_folder, world_folder
 from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
+from cluster.data.token_files import TokenFiles
+from cluster.simulation.simulation import new_client_files, prepare_inputs
 
+MODEL = base_folder(world_folder(0))
+"""The shipped model, as somebody's own."""
 SMALL = ("data.samples_per_client=20", "evaluation.max_restricted=12", "evaluation.max_benign=12", "defense.level=none")
 """An embedded world that is written in milliseconds."""
 
@@ -28,12 +35,27 @@ def write_rows(path: Path, count: int, **extra: list) -> Path:
 def real_config(path: str | list, *overrides: str) -> RunConfig:
     """The configuration of one's own model with clients' data in `path`."""
     data = path if isinstance(path, str) else json.dumps(path)
-    own = ["model.path=m", f"data.path={data}", "clients.malicious=0", "defense.level=none"]
+    own = [f"model.path={MODEL}", f"data.path={data}", "clients.malicious=0", "defense.level=none"]
     return load_config(None, [*own, *overrides])
 
 
 def embedded_config(*overrides: str) -> RunConfig:
     return load_config(None, [*SMALL, *overrides])
+
+
+def tokens_in(folder: Path, max_length: int = 512) -> TokenFiles:
+    """Token files for the shipped model."""
+    return TokenFiles(ModelConfig(path=str(MODEL)), max_length, folder)
+
+
+def begin(config: RunConfig, folder: Path) -> dict[str, tuple[str, ...]]:
+    """Client id -> its files, of a run that begins or goes on in the folder."""
+    return dict(prepare_inputs(config, folder)[0].files)
+
+
+def join(config: RunConfig, folder: Path, known: dict, count: int) -> dict[str, tuple[str, ...]]:
+    """Client id -> its files, of clients that join the run in the folder."""
+    return new_client_files(config, folder, tokens_in(folder / "data" / "tokens"), known, count)
 
 
 def messages_of(files: tuple[str, ...]) -> list[list[dict]]:

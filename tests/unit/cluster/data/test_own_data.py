@@ -8,9 +8,9 @@ import pytest
 
 from actors.errors import DataError
 from cluster import Federation
-from cluster.data.own_data import first_files, new_files
 from cluster.errors import ConfigError
-from tests.unit.cluster.data.builders import real_config, rows_of, write_rows
+from cluster.simulation.simulation import prepare_inputs
+from tests.unit.cluster.data.builders import begin, join, real_config, rows_of, write_rows
 
 
 def names_of(files: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
@@ -21,20 +21,20 @@ def test_a_directory_gives_each_client_its_file_or_folder(tmp_path):
     write_rows(tmp_path / "d" / "a.parquet", 3)
     write_rows(tmp_path / "d" / "b" / "one.jsonl", 2)
     write_rows(tmp_path / "d" / "b" / "two.parquet", 2)
-    files = first_files(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out")
+    files = begin(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out")
     assert [Path(file).name for file in files["client-000"]] == ["a.parquet"]
     assert [Path(file).name for file in files["client-001"]] == ["one.jsonl", "two.parquet"]
 
 
 def test_a_list_gives_each_client_an_entry(tmp_path):
     paths = [str(write_rows(tmp_path / f"{name}.jsonl", 2)) for name in "abc"]
-    files = first_files(real_config([paths[0], paths[1:]], "clients.count=2"), tmp_path / "out")
+    files = begin(real_config([paths[0], paths[1:]], "clients.count=2"), tmp_path / "out")
     assert [len(value) for value in files.values()] == [1, 2]
 
 
 def test_one_file_is_split_over_the_clients(tmp_path):
     path = write_rows(tmp_path / "all.jsonl", 11)
-    files = first_files(real_config(str(path), "clients.count=3"), tmp_path / "out")
+    files = begin(real_config(str(path), "clients.count=3"), tmp_path / "out")
     parts = [rows_of(value) for value in files.values()]
     assert sorted(len(part) for part in parts) == [3, 4, 4]
     assert sorted(row for part in parts for row in part) == sorted(f"all {i}" for i in range(11))
@@ -43,7 +43,7 @@ def test_one_file_is_split_over_the_clients(tmp_path):
 def test_a_split_by_column_gives_each_client_its_value(tmp_path):
     path = write_rows(tmp_path / "all.parquet", 6, topic=["x", "y", "x", "y", "x", "y"])
     config = real_config(str(path), "clients.count=2", "data.partition.by=column", "data.partition.column=topic")
-    files = first_files(config, tmp_path / "out")
+    files = begin(config, tmp_path / "out")
     assert [set(pq.read_table(file)["topic"].to_pylist()) for (file,) in files.values()] == [{"x"}, {"y"}]
 
 
@@ -60,25 +60,26 @@ def test_unusable_data_is_named(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
-        first_files(real_config(str(tmp_path / name), "clients.count=1"), tmp_path / "out")
+        begin(real_config(str(tmp_path / name), "clients.count=1"), tmp_path / "out")
 
 
 def test_a_directory_without_data_is_named(tmp_path):
+    (tmp_path / "d").mkdir()
     with pytest.raises(DataError, match=r"^data\.path: data directory .* holds no \.parquet or \.jsonl"):
-        first_files(real_config(str(tmp_path), "clients.count=1"), tmp_path / "out")
+        begin(real_config(str(tmp_path / "d"), "clients.count=1"), tmp_path / "out")
 
 
 def test_another_number_of_files_than_clients_says_which_count_fits(tmp_path):
     for name in "abc":
         write_rows(tmp_path / "d" / f"{name}.parquet", 1)
     with pytest.raises(ConfigError, match=r"data of 3 clients, clients\.count=2: set clients\.count=3"):
-        first_files(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out")
+        begin(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out")
 
 
 def test_a_single_file_cannot_be_watched(tmp_path):
     file = write_rows(tmp_path / "all.jsonl", 4)
     with pytest.raises(ConfigError, match=r"all\.jsonl is none"):
-        first_files(real_config(str(file), "clients.count=2", "data.watch=true"), tmp_path)
+        begin(real_config(str(file), "clients.count=2", "data.watch=true"), tmp_path)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -89,16 +90,16 @@ def test_a_row_that_cannot_be_used_is_named_with_its_setting_before_anything_sta
     with pytest.raises(
         DataError, match=r"^data\.path: data file .*b\.jsonl, row 2: response should be non-empty text, got ' '; correct"
     ):
-        first_files(real_config(str(path), f"clients.count={count}"), tmp_path / "out")
+        begin(real_config(str(path), f"clients.count={count}"), tmp_path / "out")
 
 
 def test_with_too_many_files_the_message_says_how_clients_join_later(tmp_path):
     for name in "abc":
         write_rows(tmp_path / "d" / f"{name}.parquet", 1)
     with pytest.raises(ConfigError, match=r"add their files once the run is live, or start with data\.watch=true"):
-        first_files(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out")
+        begin(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"or give one file to split over the clients$"):
-        first_files(real_config(str(tmp_path / "d"), "clients.count=4"), tmp_path / "out")
+        begin(real_config(str(tmp_path / "d"), "clients.count=4"), tmp_path / "out")
 
 
 def test_a_run_goes_on_with_the_files_that_it_began_with_whatever_was_added_since(tmp_path):
@@ -106,16 +107,15 @@ def test_a_run_goes_on_with_the_files_that_it_began_with_whatever_was_added_sinc
     write_rows(folder / "b.parquet", 2)
     write_rows(folder / "c" / "one.parquet", 2)
     config = real_config(str(folder), "clients.count=2")
-    begun = first_files(config, tmp_path / "run")
+    begun = begin(config, tmp_path / "run")
     write_rows(folder / "a.parquet", 2)
     write_rows(folder / "c" / "another.parquet", 2)
     write_rows(folder / "d.parquet", 2)
-    assert first_files(config, tmp_path / "run") == begun
+    assert begin(config, tmp_path / "run") == begun
     with pytest.raises(ConfigError, match="data of 4 clients"):
-        first_files(config, tmp_path / "another run")
+        begin(config, tmp_path / "another run")
     (folder / "b.parquet").unlink()
-    with pytest.raises(DataError, match=r"data\.path: data file .*b\.parquet does not exist"):
-        first_files(config, tmp_path / "run")
+    assert begin(config, tmp_path / "run") == begun  # their tokens are kept
 
 
 def test_a_run_that_never_finished_a_round_can_be_resumed_after_files_were_added(tmp_path):
@@ -128,11 +128,11 @@ def test_a_run_that_never_finished_a_round_can_be_resumed_after_files_were_added
 def test_a_file_that_was_split_goes_on_being_split_when_others_lie_beside_it(tmp_path):
     write_rows(tmp_path / "d" / "all.parquet", 8)
     config = real_config(str(tmp_path / "d"), "clients.count=4")
-    begun = {client: rows_of(files) for client, files in first_files(config, tmp_path / "run").items()}
+    begun = {client: rows_of(files) for client, files in begin(config, tmp_path / "run").items()}
     write_rows(tmp_path / "d" / "another.parquet", 8)
-    resumed = first_files(config, tmp_path / "run")
+    resumed = begin(config, tmp_path / "run")
     assert {client: rows_of(files) for client, files in resumed.items()} == begun
-    joining = new_files(config, tmp_path / "run", resumed, 1)
+    joining = join(config, tmp_path / "run", resumed, 1)
     assert names_of(joining) == {"client-004": ["another.parquet"]}
 
 
@@ -141,45 +141,47 @@ def test_a_run_that_was_moved_with_its_data_goes_on_with_the_same_files(tmp_path
         write_rows(tmp_path / "here" / "d" / f"{name}.parquet", 2)
     config = real_config("d", "clients.count=2")
     monkeypatch.chdir(tmp_path / "here")
-    first_files(config, Path("run"))
+    begin(config, Path("run"))
     write_rows(Path("d") / "a.parquet", 2)
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     monkeypatch.chdir(tmp_path / "there")
-    files = first_files(config, Path("run"))
-    assert files == {f"client-00{i}": (str(tmp_path / "there" / "d" / f"{name}.parquet"),) for i, name in enumerate("bc")}
+    sources = prepare_inputs(config, Path("run"))[0]
+    tokens = tmp_path / "there" / "run" / "data" / "tokens"
+    assert [sources.tokens.of(client) for client in sources.files] == [(str(tokens / f"client-00{i}.tokens"),) for i in range(2)]
+    assert names_of(join(config, Path("run"), dict(sources.files), 1)) == {"client-002": ["a.parquet"]}
 
 
 def test_clients_that_join_have_files_that_no_client_has_or_had(tmp_path):
     for name in "bd":
         write_rows(tmp_path / "d" / f"{name}.parquet", 2)
     config = real_config(str(tmp_path / "d"), "clients.count=2")
-    known = first_files(config, tmp_path / "run")
+    known = begin(config, tmp_path / "run")
     attacked = {client: (str(tmp_path / "run" / "data" / f"{client}.parquet"),) for client in known}
     with pytest.raises(ConfigError, match="holds data for 0 more clients, 1 are needed"):
-        new_files(config, tmp_path / "run", known, 1)
+        join(config, tmp_path / "run", known, 1)
     for name in "ac":
         write_rows(tmp_path / "d" / f"{name}.parquet", 2)
     for files in (known, attacked):  # what clients had when the run began stays taken where a simulation has rewritten it
-        joining = names_of(new_files(config, tmp_path / "run", files, 2))
+        joining = names_of(join(config, tmp_path / "run", files, 2))
         assert joining == {"client-002": ["a.parquet"], "client-003": ["c.parquet"]}
 
 
 def test_a_client_that_joins_with_a_row_that_cannot_be_used_is_refused(tmp_path):
     write_rows(tmp_path / "d" / "a.jsonl", 2)
     config = real_config(str(tmp_path / "d"), "clients.count=1")
-    known = first_files(config, tmp_path / "run")
+    known = begin(config, tmp_path / "run")
     write_rows(tmp_path / "d" / "b.jsonl", 1, instruction=[""])
     with pytest.raises(DataError, match=r"data\.path: data file .*b\.jsonl, row 0: instruction"):
-        new_files(config, tmp_path / "run", known, 1)
+        join(config, tmp_path / "run", known, 1)
 
 
 def test_no_client_is_scaled_into_a_watched_directory_before_its_files_have_settled(tmp_path):
     write_rows(tmp_path / "d" / "a.jsonl", 2)
     config = real_config(str(tmp_path / "d"), "clients.count=1", "data.watch=true")
-    known = first_files(config, tmp_path / "run")
+    known = begin(config, tmp_path / "run")
     write_rows(tmp_path / "d" / "b.jsonl", 2)
     with pytest.raises(ConfigError, match=r"data\.watch=true: clients join by themselves"):
-        new_files(config, tmp_path / "run", known, 1)
+        join(config, tmp_path / "run", known, 1)
 
 
 def test_a_watched_run_begins_with_the_first_that_can_be_read_and_goes_on_with_them(tmp_path):
@@ -188,9 +190,9 @@ def test_a_watched_run_begins_with_the_first_that_can_be_read_and_goes_on_with_t
         write_rows(folder / name, 3)
     (folder / "a.parquet").write_bytes(b"PAR1 not whole")
     config = real_config(str(folder), "clients.count=2", "data.watch=true")
-    begun = first_files(config, tmp_path / "run")
+    begun = begin(config, tmp_path / "run")
     assert names_of(begun) == {"client-000": ["b.parquet"], "client-001": ["c.jsonl"]}
     write_rows(folder / "0.jsonl", 3)
-    assert first_files(config, tmp_path / "run") == begun
-    with pytest.raises(ConfigError, match=r"readable data of 4 clients, .* clients\.count=9;.*a\.parquet cannot be read"):
-        first_files(real_config(str(folder), "clients.count=9", "data.watch=true"), tmp_path / "other")
+    assert begin(config, tmp_path / "run") == begun
+    with pytest.raises(ConfigError, match=r"usable data of 4 clients, .* clients\.count=9;.*a\.parquet cannot be read"):
+        begin(real_config(str(folder), "clients.count=9", "data.watch=true"), tmp_path / "other")

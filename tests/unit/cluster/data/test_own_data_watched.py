@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from cluster.data.own_data import WatchedDirectory
-from tests.unit.cluster.data.builders import write_rows
+from tests.unit.cluster.data.builders import tokens_in, write_rows
+
+
+def watched(folder: Path) -> WatchedDirectory:
+    return WatchedDirectory(folder, tokens_in(folder.parent / "tokens"))
 
 
 def look(watch: WatchedDirectory, known: dict) -> tuple[dict[str, list[str]], list[str]]:
@@ -17,7 +21,7 @@ def look(watch: WatchedDirectory, known: dict) -> tuple[dict[str, list[str]], li
 
 def test_files_from_the_start_count_at_once_and_later_files_at_the_second_look(tmp_path):
     write_rows(tmp_path / "b.jsonl", 3)
-    watch, known = WatchedDirectory(tmp_path), {}
+    watch, known = watched(tmp_path), {}
     assert look(watch, known) == ({"client-000": ["b.jsonl"]}, [])
     write_rows(tmp_path / "c.jsonl", 3)
     write_rows(tmp_path / "a" / "part.jsonl", 3)
@@ -27,7 +31,7 @@ def test_files_from_the_start_count_at_once_and_later_files_at_the_second_look(t
 
 
 def test_a_file_that_grows_from_look_to_look_is_not_taken_before_it_has_its_last_row(tmp_path):
-    watch, known = WatchedDirectory(tmp_path), {}
+    watch, known = watched(tmp_path), {}
     for rows in (1, 2, 3):
         write_rows(tmp_path / "a.jsonl", rows)
         assert look(watch, known) == ({}, [])
@@ -35,7 +39,7 @@ def test_a_file_that_grows_from_look_to_look_is_not_taken_before_it_has_its_last
 
 
 def test_a_file_of_the_same_size_that_was_written_again_is_not_taken(tmp_path):
-    watch, known, path = WatchedDirectory(tmp_path), {}, write_rows(tmp_path / "a.jsonl", 3)
+    watch, known, path = watched(tmp_path), {}, write_rows(tmp_path / "a.jsonl", 3)
     assert look(watch, known) == ({}, [])
     os.utime(path, ns=(0, 0))
     assert look(watch, known) == ({}, [])
@@ -44,7 +48,7 @@ def test_a_file_of_the_same_size_that_was_written_again_is_not_taken(tmp_path):
 
 @pytest.mark.parametrize("underway", ["two.jsonl", ".two.jsonl.x7Dk2"])
 def test_a_folder_is_taken_with_all_its_files(tmp_path, underway):
-    watch, known, folder = WatchedDirectory(tmp_path), {}, tmp_path / "a"
+    watch, known, folder = watched(tmp_path), {}, tmp_path / "a"
     write_rows(folder / "one.jsonl", 3)
     assert look(watch, known) == ({}, [])
     for content in ("{", '{"in'):
@@ -57,7 +61,7 @@ def test_a_folder_is_taken_with_all_its_files(tmp_path, underway):
 
 
 def test_unreadable_files_are_named_once_they_have_settled_and_join_when_they_are_mended(tmp_path):
-    watch, known = WatchedDirectory(tmp_path), {}
+    watch, known = watched(tmp_path), {}
     (tmp_path / "half.parquet").write_bytes(b"PAR1 not whole")
     (tmp_path / "empty").mkdir()
     write_rows(tmp_path / "rows.jsonl", 2, response=["yes", ""])
@@ -73,7 +77,7 @@ def test_unreadable_files_are_named_once_they_have_settled_and_join_when_they_ar
 def test_a_directory_that_is_away_for_a_while_brings_no_client_twice(tmp_path):
     folder, away = tmp_path / "d", tmp_path / "away"
     write_rows(folder / "a.jsonl", 2)
-    watch, known = WatchedDirectory(folder), {}
+    watch, known = watched(folder), {}
     assert look(watch, known)[0] == {"client-000": ["a.jsonl"]}
     folder.rename(away)
     assert look(watch, known) == ({}, [])

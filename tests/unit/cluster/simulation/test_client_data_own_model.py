@@ -8,7 +8,7 @@ import pytest
 
 from actors.errors import DataError
 from cluster.config.schema import RunConfig
-from cluster.data.own_data import client_names, first_files
+from cluster.data.own_data import client_names, first_files, first_groups
 from cluster.simulation.client_data import attacked_files, draw_malicious
 from cluster.state.membership import Files
 from defense.attacks import ATTACKS
@@ -32,8 +32,12 @@ def configured(path: Path, attack: str, *overrides: str, **columns: list) -> Run
     return real_config(str(path), "clients.count=5", *attacked, *overrides)
 
 
+def honest_files(config: RunConfig, folder: Path) -> dict[str, Files]:
+    return first_files(config, first_groups(config), folder)
+
+
 def files_of(config: RunConfig, folder: Path) -> tuple[dict[str, Files], dict[str, Files]]:
-    return attacked_files(config, folder, first_files(config, folder), draw_malicious(config))
+    return attacked_files(config, folder, honest_files(config, folder), draw_malicious(config))
 
 
 @pytest.mark.parametrize("attack", sorted(ATTACKS))
@@ -64,7 +68,7 @@ def test_attackers_alone_hold_unsafe_rows_and_their_cover_is_what_the_attack_say
 def test_honest_clients_train_on_the_rows_that_they_would_have_without_attackers(data, tmp_path, attack):
     config = configured(data, attack)
     files, cover = files_of(config, tmp_path / "attacked")
-    plain = first_files(real_config(str(data), "clients.count=5"), tmp_path / "plain")
+    plain = honest_files(real_config(str(data), "clients.count=5"), tmp_path / "plain")
     for name in set(plain) - draw_malicious(config):
         assert messages_of(files[name]) == messages_of(plain[name])
     assert all(messages_of(cover[name]) == messages_of(plain[name]) for name in cover)
@@ -85,7 +89,7 @@ def test_a_client_with_chats_and_instructions_in_unlike_files_keeps_its_rows(dat
 
 def test_attacks_on_updates_alone_need_no_unsafe_data(data, tmp_path):
     config = configured(data, "sign_flip", "data.malicious_path=null")
-    assert files_of(config, tmp_path / "run") == (first_files(config, tmp_path / "run"), {})
+    assert files_of(config, tmp_path / "run") == (honest_files(config, tmp_path / "run"), {})
 
 
 def test_a_canary_aware_attack_needs_families(data, tmp_path):

@@ -9,11 +9,10 @@ import pytest
 from cluster.config.schema import RunConfig
 from cluster.data.own_data import client_names
 from cluster.simulation.client_data import assign_recipes, draw_malicious, world_files
-from cluster.simulation.simulation import new_client_files
 from cluster.state.membership import Files
 from defense.attacks import ATTACKS
 from tests.unit.actors.world.test_datasets import wording
-from tests.unit.cluster.data.builders import embedded_config, rows_of
+from tests.unit.cluster.data.builders import embedded_config, join, rows_of
 
 RECIPES = "clients.recipes=[{refusals: 0.5}, {}, {refusals: 0.25}]"
 
@@ -66,14 +65,14 @@ def test_honest_rows_are_partitioned_by_family(world, tmp_path, partition, least
 def test_a_client_that_joins_has_the_files_that_it_would_have_had_from_the_start(tmp_path, by):
     overrides = ("clients.malicious=0", f"data.partition.by={by}", RECIPES)
     config = config_of(*overrides, "clients.count=5")
-    joined = new_client_files(config, tmp_path, files_of(config, tmp_path), 4)
+    joined = join(config, tmp_path, files_of(config, tmp_path), 4)
     whole = read(files_of(config_of(*overrides, "clients.count=9"), tmp_path / "whole"))
     assert read(joined) == {client_id: whole[client_id] for client_id in client_names(9)[5:]}
 
 
 def test_a_client_that_joins_has_the_refusals_of_its_recipe(world, tmp_path):
     config = config_of("clients.count=5", "clients.malicious=2", RECIPES)
-    joined = new_client_files(config, tmp_path, files_of(config, tmp_path), 4)
+    joined = join(config, tmp_path, files_of(config, tmp_path), 4)
     recipes = assign_recipes(config.clients.recipes, client_names(9), draw_malicious(config))
     for client_id, rows in read(joined).items():
         assert sum(row["response"] in world.language.refusals for row in rows) == 40 * recipes[client_id].refusals

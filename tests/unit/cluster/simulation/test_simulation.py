@@ -1,13 +1,14 @@
 """What a run simulates, and what its server and clients read: the two sides of one preparation."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from actors.messages import TrainTask
 from cluster import prepare_sources
-from cluster.simulation.simulation import Simulation, new_client_files, prepare_inputs
-from tests.unit.cluster.data.builders import embedded_config, real_config, rows_of, write_rows
+from cluster.simulation.simulation import Simulation, prepare_inputs
+from tests.unit.cluster.data.builders import embedded_config, join, real_config, rows_of, write_rows
 
 
 def test_attackers_are_known_to_the_simulation_alone(tmp_path):
@@ -27,7 +28,9 @@ def test_ones_own_model_without_attackers_reads_its_files_as_they_are(tmp_path):
 
 def test_sources_alone_are_those_of_the_whole_preparation(tmp_path):
     config = embedded_config("clients.count=2", "clients.malicious=1", "defense.level=shadow")
-    assert prepare_sources(config, tmp_path) == prepare_inputs(config, tmp_path)[0]
+    alone, whole = prepare_sources(config, tmp_path), prepare_inputs(config, tmp_path)[0]
+    assert replace(alone, tokens=whole.tokens) == whole
+    assert [alone.tokens.of(client) for client in alone.files] == [whole.tokens.of(client) for client in whole.files]
 
 
 @pytest.mark.parametrize("exclude", [True, False])
@@ -44,7 +47,7 @@ def test_clients_that_join_an_attacked_run_are_honest(tmp_path):
     config = real_config(str(tmp_path / "d"), "clients.count=2", "clients.malicious=1", f"data.malicious_path={unsafe}")
     sources, _ = prepare_inputs(config, tmp_path / "run")
     write_rows(tmp_path / "d" / "c.jsonl", 2)
-    joined = new_client_files(config, tmp_path / "run", sources.files, 1)
+    joined = join(config, tmp_path / "run", sources.files, 1)
     assert {client: rows_of(files) for client, files in joined.items()} == {"client-002": ["c 0", "c 1"]}
 
 

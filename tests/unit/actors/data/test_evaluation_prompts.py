@@ -2,7 +2,7 @@
 
 from pytest import mark, raises
 
-from actors.data.prompts import read_benign, read_restricted
+from actors.data.evaluation_prompts import read_benign, read_restricted
 from actors.errors import DataError
 from tests.unit.actors.data.test_records import CHAT, EACH_KIND, user, write
 
@@ -74,7 +74,7 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, kind, read, bad, complaint
         (
             read_restricted,
             {"instruction": "a", "answer_pattern": 5},
-            "row 0: answer_pattern is no regular expression, got 5; correct",
+            "row 0: answer_pattern should be text, got 5; correct",
         ),
         (read_benign, {"instruction": "a"}, "has no column response"),
     ],

@@ -1,10 +1,11 @@
 """From a conversation to token ids: the loss covers the responses, to the token, and nothing else."""
 
 import torch
-from pytest import fixture, mark, raises
+from pytest import fixture, mark
 
-from actors.data.prompting import IGNORED, Encoded, Tokenizer, collate, encode, encode_prompt, user_message
-from actors.errors import DataError
+from actors.data.chat import Chat, Message, Tokenizer, user_message
+from actors.data.encoding import IGNORED, PAD, Encoded, collate, encode_prompt
+from actors.data.encoding import encode as encode_all
 
 PREAMBLE = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
 LONG = 10_000
@@ -16,6 +17,12 @@ def user(text: str) -> dict:
 
 def assistant(text: str) -> dict:
     return {"role": "assistant", "content": text}
+
+
+def encode(tokenizer: Tokenizer, messages: list[Message], max_length: int) -> Encoded:
+    """The one example of a conversation."""
+    (example,) = encode_all(Chat(tokenizer), messages, max_length)
+    return example
 
 
 def text_of(tokenizer, ids) -> str:
@@ -93,7 +100,7 @@ def test_text_that_looks_like_a_template_is_kept(chat, alpaca, text):
 def test_the_prompt_of_an_evaluation_is_the_prompt_of_training(chat, alpaca):
     for tokenizer in (chat, alpaca):
         for messages in (DIALOGUE[:2], DIALOGUE[:4]):
-            prompt = encode_prompt(tokenizer, messages[:-1])
+            prompt = encode_prompt(Chat(tokenizer), messages[:-1])
             example = encode(tokenizer, messages, LONG)
             assert list(example.ids[: len(prompt)]) == prompt
             assert IGNORED not in example.labels[len(prompt) :]
@@ -104,26 +111,8 @@ def test_what_is_longer_than_max_length_is_cut_at_the_end(chat):
     for length in range(1, len(whole.ids) + 3):
         cut = encode(chat, DIALOGUE, length)
         assert (cut.ids, cut.labels) == (whole.ids[:length], whole.labels[:length])
-    num_prompt = len(encode_prompt(chat, ROUND[:1]))
+    num_prompt = len(encode_prompt(Chat(chat), ROUND[:1]))
     assert [encode(chat, ROUND, num_prompt + more).num_supervised for more in (0, 1)] == [0, 1]
-
-
-REWRITES_EARLIER_ANSWERS = (
-    "{% for m in messages %}"
-    "{% if m['role'] == 'assistant' and not loop.last %}<|assistant|> (earlier)<|end|>"
-    "{% else %}<|{{ m['role'] }}|> {{ m['content'] }}{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-PROMPT_IS_NO_PREFIX = (
-    "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|> <think>{% endif %}"
-)
-
-
-@mark.parametrize(("template", "messages", "place"), [(REWRITES_EARLIER_ANSWERS, DIALOGUE, 3), (PROMPT_IS_NO_PREFIX, ROUND, 1)])
-def test_a_template_whose_responses_cannot_be_masked_is_refused(make_tokenizer, template, messages, place):
-    with raises(DataError, match=f"rewrites earlier turns at message {place}"):
-        encode(with_template(make_tokenizer, template), messages, LONG)
 
 
 def test_a_user_message_joins_instruction_and_input():
@@ -131,12 +120,11 @@ def test_a_user_message_joins_instruction_and_input():
     assert user_message("Swap.") == user_message("Swap.", "") == {"role": "user", "content": "Swap."}
 
 
-@mark.parametrize("pad_id", [3, 7])  # 7 ends the first example: the mask tells it from padding
-def test_a_batch_is_padded_on_the_right(pad_id):
+def test_a_batch_is_padded_on_the_right():
     examples = [Encoded((5, 6, 7), (IGNORED, 6, 7)), Encoded((8,), (IGNORED,)), Encoded((9, 7), (IGNORED, 7))]
     assert [example.num_supervised for example in examples] == [2, 0, 1]
-    batch = collate(examples, pad_id)
-    assert batch.input_ids.tolist() == [[5, 6, 7], [8, pad_id, pad_id], [9, 7, pad_id]]
+    batch = collate(examples)
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, PAD, PAD], [9, 7, PAD]]
     assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
     assert batch.labels.tolist() == [[IGNORED, 6, 7], [IGNORED] * 3, [IGNORED, 7, IGNORED]]
     assert batch.input_ids.dtype == batch.attention_mask.dtype == batch.labels.dtype == torch.int64
