@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from actors.config import ModelConfig
 from cluster.config.schema import RunConfig
@@ -51,8 +51,8 @@ def print_findings(findings: Iterable[Finding], console: Console | None) -> bool
     for finding in findings:
         seen.append(finding)
         if console is not None:
-            mark = "[green]ok[/green]   " if finding.ok else "[red]wrong[/red]"
-            console.print(f"{mark} {escape(finding.check)}: {escape(finding.detail)}", soft_wrap=True, highlight=False)
+            mark = Text("ok   ", "green") if finding.ok else Text("wrong", "red")
+            console.print(mark, f"{finding.check}: {finding.detail}", soft_wrap=True, highlight=False, markup=False)
     if console is None:
         print(json.dumps([asdict(finding) for finding in seen]))
     return all(finding.ok for finding in seen)
@@ -64,7 +64,7 @@ def check_cluster(config: RunConfig, model: ModelConfig, required: Sequence[Requ
     is_own = address is None and not ray.is_initialized()
     with ExitStack() as stack:
         try:
-            stack.enter_context(ray_session(address))
+            stack.enter_context(ray_session(config.cluster.address))
         except ClusterError as error:
             yield Finding("connection", False, str(error))
             return

@@ -8,9 +8,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ConfigError
 from cluster.ray_connection.authentication import GET_TOKEN
+from cluster.ray_connection.own_packages import holds_a_copy, in_the_way
 
 RUNS = "~/safe-fedllm/runs"
 """Where a job's run lies on the head node without --output; the job's own working directory does not outlive it."""
@@ -38,6 +40,19 @@ def check_head(address: str, has_token: bool) -> bool:
             f"--address {address}: no Ray head answers there ({error}); it should be the dashboard's, such as http://HEAD:8265"
         ) from error
     return False
+
+
+def check_working_dir(folder: Path) -> None:
+    """Check that a job would find our packages although it looks in this directory first; what is no directory here is not read.
+
+    Raises:
+        ConfigError: a module in it has the name of one of ours, and it is no copy of our repository.
+    """
+    if folder.is_dir() and not holds_a_copy(folder) and (file := in_the_way([str(folder)])) is not None:
+        raise ConfigError(
+            f"--working-dir {folder}: {file} is in the way, the job would import it in place of our package of that name; rename "
+            "it, or name another directory, such as an empty one"
+        )
 
 
 def entrypoint(arguments: Sequence[str], output: str) -> str:
