@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import sys
 import time
@@ -20,9 +21,9 @@ from typer.models import ArgumentInfo, OptionInfo
 from cluster.config.loading import EMBEDDED, describe_keys, load_config, read_mapping, split_arguments, with_overrides
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
-from cluster.exits import ENDED_OTHERWISE, ERROR, INTERRUPTED, log_folder, report
+from cluster.exits import ENDED_OTHERWISE, ERROR, INTERRUPTED, has_begun, log_folder, report, report_interrupt, resume_command
 from cluster.ray_connection.authentication import find_token, send_token
-from cluster.reporting.console import new_console, plain
+from cluster.reporting.console import PlainFormatter, new_console, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,6 +101,7 @@ def _folder(text: str) -> OptionInfo:
 Output = Annotated[Path | None, _output("Run directory; must be new or empty.", "runs/<time>-<level>")]
 Name = Annotated[str | None, typer.Option(help="The run; needed only when several are live.")]
 Address = Annotated[str, typer.Option(help="Ray cluster, HOST:PORT; `auto` is RAY_ADDRESS or the one on this machine.")]
+_OTHER_PLACE = "name a place with room that this user can write to"
 _NEXT = "takes effect when the round under way is committed"
 
 
@@ -130,7 +132,8 @@ def run(
     else:
         from cluster.state.run_directory import RunDirectory
 
-        config = load_config(RunDirectory.reopen(resume).path / "config.yaml")
+        with _writing("--resume", resume):
+            config = load_config(RunDirectory.reopen(resume).path / "config.yaml")
 
     from cluster.federation import Federation
     from cluster.reporting.closing_table import group_table, outcome_table
@@ -297,7 +300,8 @@ def build(
     """Build a world from scratch: `safe-fedllm world build world.seed=1`. Takes a few minutes on two cores."""
     from cluster.simulation.world_build import build_world
 
-    build_world(_load(arguments), output, part, new_console())
+    with _writing("--output", output or Path()):
+        build_world(_load(arguments), output, part, new_console())
 
 
 @probe_app.command("collect")
@@ -318,7 +322,8 @@ def collect(
 
     console = new_console()
     ensure_world(config, console)
-    store = collect_samples(config, output, CollectionLines(_print_line))
+    with _writing("--output", output):
+        store = collect_samples(config, output, CollectionLines(_print_line))
     console.print(store_table(store))
     console.print(f"Next: safe-fedllm probe train {output} --output probes/mine", soft_wrap=True)
 
@@ -348,7 +353,8 @@ def train(
     from cluster.probes.train import train_from_store
 
     console = new_console()
-    console.print(training_table(train_from_store(store, overrides or [], output).meta))
+    with _writing("--output", output):
+        console.print(training_table(train_from_store(store, overrides or [], output).meta))
     console.print(f"Probe: {output} (use it with probe.path={output})", soft_wrap=True)
 
 
@@ -362,10 +368,12 @@ def evaluate(
     from cluster.probes.evaluate import evaluate_probe
     from cluster.probes.tables import breakdown_table, figures_table
 
-    console, report = new_console(), evaluate_probe(probe, store, output).report
-    console.print(figures_table(report))
+    console = new_console()
+    with _writing("--output", output):
+        figures = evaluate_probe(probe, store, output).report
+    console.print(figures_table(figures))
     for name in ("step", "family", "state"):
-        console.print(breakdown_table(report, name))
+        console.print(breakdown_table(figures, name))
     console.print(f"Report: {output}, {output.parent / 'evaluation.png'}", soft_wrap=True)
 
 
@@ -424,16 +432,16 @@ def _print_line(text: str) -> None:
 @contextmanager
 def _writing(option: str, folder: Path) -> Iterator[None]:
     """Errors of the system while a directory is made and filled name the option that gave it."""
+    shown = f"{option} {ascii(str(folder))[1:-1]:.200}"
     try:
-        if plain(str(folder)) != str(folder) or "\n" in str(folder):
-            raise ConfigError(f"{option} {folder!s:.200} holds a control character; name another directory")
+        if not str(folder).isprintable():
+            raise ConfigError(f"{shown} holds a control character; name another place")
         yield
     except OSError as error:
         if not _concerns(error, folder):
             raise
-        raise ConfigError(
-            f"{option} {folder!s:.200}: {error.strerror or error}; free space there, or name another place"
-        ) from error
+        fix = f"make room there and {resume_command(folder)}" if has_begun(folder) else _OTHER_PLACE
+        raise ConfigError(f"{shown}: {error.strerror}; {fix}") from error
 
 
 def _concerns(error: OSError, folder: Path) -> bool:
@@ -460,15 +468,19 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(PlainFormatter())
     try:
         code = app(standalone_mode=False)
-    except KeyboardInterrupt:
+    except typer.Abort:  # what earlier releases of typer make of Ctrl-C
         code = INTERRUPTED
     except Exception as error:
         code = _usage(error)
         if code is None:
             report(error, verbose=_VERBOSE in sys.argv)
             code = ERROR
+    if code == INTERRUPTED:
+        report_interrupt()
     sys.exit(code or 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,13 @@ _LOG_WIDTH = 130
 def plain(text: str) -> str:
     r"""The text with every character that is not printable written out, such as \x1b; line ends and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+class PlainFormatter(logging.Formatter):
+    """Warnings as they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
 
 
 class PlainConsole(Console):
