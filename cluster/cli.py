@@ -390,8 +390,8 @@ def doctor(
 
     from cluster.doctor.checks import check_all, print_findings
 
-    runs = output.parent if output else Path("runs")
-    raise typer.Exit(0 if print_findings(check_all(config, runs, timeout), None if as_json else new_console()) else 1)
+    runs, key = output.parent if output else Path("runs"), "--address" if address else "cluster.address"
+    raise typer.Exit(0 if print_findings(check_all(config, runs, timeout, key), None if as_json else new_console()) else 1)
 
 
 @app.command()

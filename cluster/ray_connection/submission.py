@@ -91,12 +91,14 @@ class Submission:
         """Submit the job and return its id; a head that has just started may take up to a minute.
 
         Raises:
-            ClusterError: the head does not accept the job.
+            ClusterError: the head does not accept the job. ConfigError: Ray does not accept the runtime environment.
         """
         until = time.monotonic() + _AGENT_TIMEOUT_S
         while True:
             try:
                 return self._client.submit_job(entrypoint=self._command, runtime_env=self._runtime_env)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"--runtime-env: Ray does not take it: {str(error).strip().splitlines()[0]}") from error
             except RuntimeError as error:
                 if "No available agent" not in str(error) or time.monotonic() > until:
                     raise ClusterError(f"the head did not accept the job: {str(error).strip().splitlines()[0]}") from error

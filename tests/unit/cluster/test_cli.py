@@ -110,7 +110,7 @@ def test_doctor_prints_what_is_there_and_fails_on_what_is_missing(command):
     assert code == 1
     assert "ok    versions: " in output
     assert "wrong model, data, prompts and probe: probe.path=/nowhere: no probe.json there" in output
-    assert "wrong connection: cluster.address=127.0.0.1:9: no Ray head answers there" in output
+    assert "wrong connection: --address=127.0.0.1:9: no Ray head answers there" in output
 
 
 @pytest.mark.parametrize("words", [["run", "nowhere.yaml", "--verbose"], ["--verbose", "run", "nowhere.yaml"]])

@@ -1,10 +1,13 @@
 """Configuration files and overrides, and messages that name the key and the fix."""
 
+import tempfile
 from operator import attrgetter
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.config import Recipe
 from cluster.config.loading import EMBEDDED, describe_keys, dump_config, known_keys, load_config, split_arguments
@@ -117,6 +120,16 @@ def test_the_resolved_configuration_loads_to_the_same(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(config))
     assert load_config(path) == config
+
+
+@given(st.text(st.characters(codec=None), min_size=1).filter(lambda text: text != "null"))
+def test_any_text_survives_the_command_line_and_the_resolved_configuration(text):
+    config = load_config(None, [f"evaluation.trigger={text}", "training.max_grad_norm=inf"])
+    assert config.evaluation.trigger == text
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(dump_config(config))
+        assert load_config(path) == config
 
 
 def test_arguments_are_a_file_and_overrides_in_any_order():
@@ -293,9 +306,9 @@ def test_the_home_directory_is_written_out_in_every_path(monkeypatch, tmp_path):
 def test_credentials_in_a_uri_are_refused_and_not_repeated(tmp_path, uri):
     path = tmp_path / "my.yaml"
     path.write_text(f'checkpoint: {{path: "{uri}"}}\n')
-    for given in ((path, []), (None, [f"checkpoint.path={uri}"])):
+    for arguments in ((path, []), (None, [f"checkpoint.path={uri}"])):
         with pytest.raises(ConfigError, match=r"checkpoint.path: the URI holds credentials.* AWS_ACCESS_KEY_ID") as caught:
-            load_config(*given)
+            load_config(*arguments)
         assert "SEC" not in str(caught.value).replace("AWS_SECRET", "")
 
 
