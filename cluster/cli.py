@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -169,7 +170,7 @@ def _shortfall(result: RunResult) -> str | None:
 
 def _stopped_below(result: RunResult) -> str:
     """Why the run ended by itself, and how to resume it."""
-    summary, command = result.summary, f"safe-fedllm run --resume {result.path}"
+    summary, command = result.summary, f"safe-fedllm run --resume {shlex.quote(str(result.path))}"
     lower = f"lower the bound in {result.path / 'config.yaml'} and go on with: {command}"
     ways = [f"go back to a state before with: {command} --from-round r", lower] if summary["rounds_done"] else [lower]
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 import traceback
@@ -38,8 +39,8 @@ def has_begun(folder: Path) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """How the run goes on."""
-    return f"go on with: safe-fedllm run --resume {folder}"
+    """How the run goes on, to be copied into a shell."""
+    return f"go on with: safe-fedllm run --resume {shlex.quote(str(folder))}"
 
 
 def report_interrupt() -> None:

@@ -152,9 +152,9 @@ def _explain(fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         section = key.rpartition(".")[0]
         of_recipe = [f"{section}.{name}" for name in Recipe.model_fields] if section.startswith("clients.recipes.") else []
-        near = difflib.get_close_matches(key, [*known_keys(), *of_recipe], n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key[:80], [*known_keys(), *of_recipe], n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else "; see `safe-fedllm keys` for all keys"
-        return f"unknown key {key}{hint}"
+        return f"unknown key {key:.80}{hint}"
     if fault["type"] == "value_error":
         message = str(fault.get("ctx", {}).get("error"))
         return f"{key}: {message}" if key else message

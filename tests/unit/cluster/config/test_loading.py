@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.config import Recipe
-from cluster.config.loading import EMBEDDED, describe_keys, dump_config, known_keys, load_config, split_arguments
+from cluster.config.loading import (
+    EMBEDDED,
+    describe_keys,
+    dump_config,
+    known_keys,
+    load_config,
+    split_arguments,
+    validate,
+    with_overrides,
+)
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
 
@@ -77,6 +86,8 @@ def test_overrides_are_typed_and_win_over_the_file(tmp_path):
         ("rounds.x=1", ["rounds is a value, not a section"]),
         ("rounds", ["'rounds' is not of the form key=value"]),
         ("rounds=[", ["rounds: the value '[' is not YAML"]),
+        ("rounds=" + "[" * 2000, ["is not YAML: it is nested too deeply"]),
+        ("defense.skip_below=2020-13-45", ["defense.skip_below: ", "valid number", "got '2020-13-45'"]),
     ],
 )
 def test_bad_overrides_name_the_key_and_the_fix(override, parts):
@@ -122,6 +133,7 @@ def test_the_resolved_configuration_loads_to_the_same(tmp_path):
     assert load_config(path) == config
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec=None), min_size=1).filter(lambda text: text != "null"))
 def test_any_text_survives_the_command_line_and_the_resolved_configuration(text):
     config = load_config(None, [f"evaluation.trigger={text}", "training.max_grad_norm=inf"])
@@ -317,3 +329,31 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(tmp_path, uri):
 )
 def test_a_uri_without_credentials_stays_as_it_is(uri):
     assert load_config(None, [f"checkpoint.path={uri}"]).checkpoint.path == uri
+
+
+VALUES = st.one_of(
+    st.text(st.characters(codec=None)),
+    st.text("[]{}:,#&*!|>'\"%@`-? \n\t0.1eE_~<=xya", max_size=20),
+    st.sampled_from(["2020-13-45", "1e400", "-.inf", ".nan", "9" * 5000, "{a: {a: {a: 1}}}", "!!python/name:os.x", "~"]),
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from([*known_keys(), "defense", "clients.recipes.0.steps", "a.b", "."]), VALUES)
+def test_any_override_is_taken_or_refused_by_name(key, value):
+    try:
+        assert isinstance(validate(with_overrides({}, [f"{key}={value}"])), RunConfig)
+    except ConfigError as error:
+        assert str(error)
+
+
+@settings(deadline=None)
+@given(VALUES, st.sampled_from(["{}", "rounds: {}", "name: {}\nrounds: 2", "clients: {}", "defense:\n  level: {}\n  {}: 1"]))
+def test_any_file_is_taken_or_refused_by_name(value, form):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "my.yaml"
+        path.write_bytes(form.replace("{}", value).encode(errors="surrogatepass"))
+        try:
+            assert isinstance(load_config(path), RunConfig)
+        except ConfigError as error:
+            assert str(error)
