@@ -6,6 +6,7 @@ such a name, the workers begin with `ours_first`.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -62,8 +63,10 @@ def ours_first() -> Callable[[], None]:
 
 def in_the_way(folders: Sequence[str]) -> Path | None:
     """The first module that Python would import from these folders in place of one of ours; None: there is none."""
+    importlib.invalidate_caches()
+    absolute = [str(Path(folder).absolute()) for folder in folders]
     for name in NAMES:
-        spec = PathFinder.find_spec(name, [folder or os.curdir for folder in folders])
+        spec = PathFinder.find_spec(name, absolute)
         if spec is None:
             continue
         found = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), name)).resolve()
