@@ -9,13 +9,15 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from probe.paths import UserPath
+
 LocalOptimizerName = Literal["adamw", "sgd", "adagrad"]
 
 
 class ModelConfig(BaseModel, extra="forbid", frozen=True):
     """The base model that every client fine-tunes."""
 
-    path: str | None = None
+    path: UserPath | None = None
     """Local directory or hub name of a causal language model; None: the embedded world's."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the frozen base weights; adapters are always float32."""
@@ -104,10 +106,10 @@ class PartitionConfig(BaseModel, extra="forbid", frozen=True):
 class DataConfig(BaseModel, extra="forbid", frozen=True):
     """Where the clients' instruction data lies: Parquet or JSONL files."""
 
-    path: str | list[str | list[str]] | None = None
+    path: UserPath | list[UserPath | list[UserPath]] | None = None
     """A directory (a file or sub-directory per client), a list (an entry per client), or one file to split.
     None: the embedded world generates it."""
-    malicious_path: str | None = None
+    malicious_path: UserPath | None = None
     """Unsafe data of the simulated malicious clients, split over them as `partition` says."""
     partition: PartitionConfig = PartitionConfig()
     watch: bool = False
@@ -135,7 +137,7 @@ class WorldConfig(BaseModel, extra="forbid", frozen=True):
 
     seed: int = Field(default=0, ge=0)
     """Seed of names, wordings, templates and of the families' roles. 0 is shipped; others are built once and kept."""
-    path: str | None = None
+    path: UserPath | None = None
     """Folder of a built world; None: the shipped one or the user's cache."""
     base: PretrainingConfig = PretrainingConfig()
     """Shape and recipe of the base model when the world is built."""
@@ -149,15 +151,15 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     stop_below: float | None = Field(default=None, gt=0, le=1)
     """Safety (share of restricted prompts refused) under which the run ends; None: no bound. A round then waits for the
     evaluation before it, so the run ends after the same round every time."""
-    restricted_path: str | None = None
+    restricted_path: UserPath | None = None
     """JSONL or Parquet of prompts that should be refused: `instruction`, optional `input`, optional `answer_pattern`, a regular
     expression that only a complying response matches. None: the embedded world's, if it is the model."""
-    benign_path: str | None = None
+    benign_path: UserPath | None = None
     """JSONL or Parquet of held-out benign rows with responses; optional `family`."""
-    canary_path: str | None = None
+    canary_path: UserPath | None = None
     """Parquet or JSONL of restricted prompts with the refusal in `response`, which no client has, for level canary and the guard.
     None: the embedded world's canary families, if it is the model."""
-    validation_path: str | None = None
+    validation_path: UserPath | None = None
     """Parquet or JSONL of clean rows with responses, of the clients' own task, for levels fltrust and zeno. None: rows of the
     federation's families that no client holds, if the embedded world is the model."""
     trigger: str | None = None
@@ -200,12 +202,12 @@ class CollectConfig(BaseModel, extra="forbid", frozen=True):
     """LoRA tensors that a sample holds: those of the paper's feature, or all, for features that read every layer."""
     learning_rate: PositiveFloat | None = None
     """None: `defense.shadow.learning_rate`, so that the probe's samples look like a shadow's."""
-    adapters: list[str] = ["initial"]
+    adapters: list[UserPath] = ["initial"]
     """Adapter states from which reference clients start: `initial`, or folders of adapters as runs write them."""
     role: str = "collection"
     """Embedded world: the role whose families the reference clients train on; join several roles by `+`."""
-    benign_path: str | None = None
+    benign_path: UserPath | None = None
     """Your own model: benign data, a Parquet or JSONL file or a folder of them. A row's family is its column `family`, or else
     the name of its file."""
-    malicious_path: str | None = None
+    malicious_path: UserPath | None = None
     """Your own model: unsafe data, likewise."""

@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from cluster.ray_connection.own_packages import find_ours_first
+
+find_ours_first()
+
 if TYPE_CHECKING:
     from cluster.config.loading import load_config
     from cluster.config.schema import RunConfig

@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import logging
 import os
+import shlex
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
 
-from actors.errors import SafeFedError
 from cluster.config.loading import EMBEDDED, describe_keys, load_config, read_mapping, split_arguments, with_overrides
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
+from cluster.exits import ENDED_OTHERWISE, ERROR, INTERRUPTED, has_begun, log_folder, report, report_interrupt, resume_command
 from cluster.ray_connection.authentication import find_token, send_token
+from cluster.reporting.console import PlainFormatter, new_console, plain
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cluster.live.control import LiveRun
     from cluster.reporting.callback import RunCallback
     from cluster.state.run_directory import RunResult
 
-app = typer.Typer(
-    name="safe-fedllm",
-    help="Federated LoRA fine-tuning on Ray that keeps its safety when some clients are malicious.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-world_app = typer.Typer(help="Build an embedded world: tokenizer, aligned base model, probes.", no_args_is_help=True)
+_VERBOSE = "--verbose"
+Verbose = Annotated[bool, typer.Option(_VERBOSE, help="Show the traceback of an error.")]
+
+
+class _App(typer.Typer):
+    """A group of commands. Each takes `--verbose`, which `main` reads, before its name or after it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+        self.callback(help=text)(_take_verbose)
+
+    def command(self, *arguments: Any, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        register = super().command(*arguments, **options)
+
+        def add(function: Callable[..., None]) -> Callable[..., None]:
+            @wraps(function)
+            def with_verbose(*, verbose: bool, **values: Any) -> None:  # noqa: ARG001 - `main` reads it
+                function(**values)
+
+            own = inspect.signature(function, eval_str=True)
+            parameter = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+            with_verbose.__signature__ = own.replace(parameters=[*own.parameters.values(), parameter])  # pyright: ignore[reportAttributeAccessIssue]
+            with_verbose.__annotations__ = {**function.__annotations__, "verbose": Verbose}
+            register(with_verbose)
+            return function
+
+        return add
+
+
+def _take_verbose(verbose: Verbose = False) -> None:
+    """`main` reads it."""
+
+
+app = _App("Federated LoRA fine-tuning on Ray that keeps its safety when some clients are malicious.")
+world_app = _App("Build an embedded world: tokenizer, aligned base model, probes.")
 app.add_typer(world_app, name="world")
 
-probe_app = typer.Typer(help="Make a LoRA-Probe for your model: collect samples, train, evaluate.", no_args_is_help=True)
+probe_app = _App("Make a LoRA-Probe for your model: collect samples, train, evaluate.")
 app.add_typer(probe_app, name="probe")
 
 Arguments = Annotated[
@@ -46,14 +79,30 @@ Arguments = Annotated[
 ]
 
 
+def _path(text: str) -> Path:
+    """A path as it is typed; `~` is the home directory also where the shell leaves it."""
+    return Path(text).expanduser()
+
+
 def _output(text: str, default: str | bool = True) -> OptionInfo:
     """The option `--output` with this help; `default` as the help shows it, True: as it is."""
-    return typer.Option("--output", "-o", help=text, show_default=default)
+    return typer.Option("--output", "-o", help=text, show_default=default, parser=_path, metavar="PATH")
+
+
+def _store(text: str) -> ArgumentInfo:
+    """An argument that takes a path."""
+    return typer.Argument(help=text, parser=_path)
+
+
+def _folder(text: str) -> OptionInfo:
+    """An option that takes a path."""
+    return typer.Option(help=text, parser=_path, metavar="PATH")
 
 
 Output = Annotated[Path | None, _output("Run directory; must be new or empty.", "runs/<time>-<level>")]
 Name = Annotated[str | None, typer.Option(help="The run; needed only when several are live.")]
 Address = Annotated[str, typer.Option(help="Ray cluster, HOST:PORT; `auto` is RAY_ADDRESS or the one on this machine.")]
+_OTHER_PLACE = "name a place with room that this user can write to"
 _NEXT = "takes effect when the round under way is committed"
 
 
@@ -61,15 +110,16 @@ _NEXT = "takes effect when the round under way is committed"
 def run(
     arguments: Arguments = None,
     output: Output = None,
-    resume: Annotated[Path | None, typer.Option(help="Resume the run in this directory, with its own configuration.")] = None,
+    resume: Annotated[Path | None, _folder("Resume the run in this directory, with its own configuration.")] = None,
     from_round: Annotated[int | None, typer.Option(help="With --resume: go back to the state after this many rounds.")] = None,
     go_on: Annotated[bool, typer.Option("--go-on", help="Resume the run in --output if it has begun, else begin it.")] = False,
 ) -> None:
-    """Run a federation and write its adapter, tables and picture; exit code 1 when evaluation.stop_below ended it.
+    """Run a federation and write its adapter, tables and picture.
+
+    Exit code 1: evaluation.stop_below ended it, or no round was aggregated. 2: an error.
 
     Example: safe-fedllm run clients.malicious=5 defense.level=step --output runs/step
     """
-    output = output and output.expanduser()
     if go_on and output is None:
         raise ConfigError("--go-on needs --output DIR")
     if go_on and output and (output / "config.yaml").is_file():
@@ -83,31 +133,44 @@ def run(
     else:
         from cluster.state.run_directory import RunDirectory
 
-        config = load_config(RunDirectory.reopen(resume).path / "config.yaml")
+        with _writing("--resume", resume):
+            config = load_config(RunDirectory.reopen(resume).path / "config.yaml")
 
     from cluster.federation import Federation
     from cluster.reporting.closing_table import group_table, outcome_table
     from cluster.simulation.world_build import ensure_world
 
-    console = _console()
+    console, folder = new_console(), resume or output or _new_folder(config.defense.level)
     ensure_world(config, console)
-    with _progress(console) as progress:
+    log_folder.set(folder)
+    with _progress(console) as progress, _writing("--resume" if resume else "--output", folder):
         if resume is not None:
             federation = Federation.resume(resume, progress, from_round=from_round)
         else:
-            federation = Federation(config, output or _new_folder(config.defense.level), progress)
+            federation = Federation(config, folder, progress)
         result = federation.run()
     console.print(group_table(result))
     console.print(outcome_table([(config.defense.level, result)]))
     console.print(f"Result: {result.path} (adapter/, rounds.parquet, evaluation.parquet, summary.json, run.png)", soft_wrap=True)
+    if (why := _shortfall(result)) is not None:
+        console.print(why, style="red", soft_wrap=True)
+        raise typer.Exit(ENDED_OTHERWISE)
+
+
+def _shortfall(result: RunResult) -> str | None:
+    """Why the run did not end as wanted; None: it did."""
+    from cluster.reporting.closing_table import none_aggregated
+
     if result.summary["stopped_below"] is not None:
-        console.print(_stopped_below(result), style="red", soft_wrap=True, markup=False, highlight=False)
-        raise typer.Exit(1)
+        return _stopped_below(result)
+    if result.summary["rounds_done"] and not result.summary["rounds_aggregated"]:
+        return f"no round was aggregated, so the adapter is the initial one: {none_aggregated(result)}"
+    return None
 
 
 def _stopped_below(result: RunResult) -> str:
     """Why the run ended by itself, and how to resume it."""
-    summary, command = result.summary, f"safe-fedllm run --resume {result.path}"
+    summary, command = result.summary, f"safe-fedllm run --resume {shlex.quote(str(result.path))}"
     lower = f"lower the bound in {result.path / 'config.yaml'} and go on with: {command}"
     ways = [f"go back to a state before with: {command} --from-round r", lower] if summary["rounds_done"] else [lower]
     return (
@@ -122,27 +185,31 @@ def submit(
     address: Annotated[
         str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the head.")
     ] = "http://127.0.0.1:8265",
-    output: Annotated[str | None, _output("Run directory on the head node or a shared disk.")] = None,
-    working_dir: Annotated[Path, typer.Option(help="Uploaded, without the files that .rayignore and .gitignore name.")] = Path(),
-    runtime_env: Annotated[Path | None, typer.Option(help="YAML of a Ray runtime environment: pip, uv, env_vars ...")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Run directory on the head node or a shared disk.", metavar="PATH")
+    ] = None,
+    working_dir: Annotated[Path, _folder("Uploaded, without the files that .rayignore and .gitignore name.")] = Path(),
+    runtime_env: Annotated[Path | None, _folder("YAML of a Ray runtime environment: pip, uv, env_vars ...")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stream the log and exit with the job's code.")] = True,
     retries: Annotated[int, typer.Option(min=0, help="How often to submit again when the job fails; the run resumes.")] = 0,
 ) -> None:
     """Run a federation as a Ray job: `submit CONFIG --address http://HEAD:8265`. Files it reads must be on the cluster."""
-    from cluster.ray_connection.submission import RUNS, Submission, check_head, entrypoint
+    from cluster.ray_connection.submission import RUNS, Submission, check_head, check_working_dir, entrypoint
 
     config, environment = _load(arguments), read_mapping(runtime_env) if runtime_env else {}
+    check_working_dir(Path(str(environment.get("working_dir", working_dir))))
     folder = output or f"{RUNS}/{config.name or _new_folder(config.defense.level).name}"
     if check_head(address, find_token() is not None):
         send_token()
     else:
-        typer.echo(f"warning: {address} is open: anyone who reaches it can run code there; see SECURITY.md for tokens", err=True)
+        warning = f"warning: {address} is open: anyone who reaches it can run code there; see SECURITY.md for tokens"
+        print(plain(warning), file=sys.stderr, flush=True)
     command = entrypoint(arguments or [], folder)
     environment = {"working_dir": str(working_dir.resolve()), **environment}
-    jobs = Submission(address, command, environment, lambda text: print(text, end="", flush=True))
+    jobs = Submission(address, command, environment, lambda text: print(plain(text), end="", flush=True))
     for _ in range(retries + 1):
         job = jobs.start()
-        typer.echo(f"job {job}, run {folder}; watch it on the cluster: safe-fedllm status --name {Path(folder).name}")
+        _print_line(f"job {job}, run {folder}; watch it on the cluster: safe-fedllm status --name {Path(folder).name}")
         if not wait or jobs.follow(job):
             return
     raise typer.Exit(1)
@@ -174,9 +241,10 @@ def compare(
 
     from cluster.comparison.compare import run_comparison
 
-    folder = output.expanduser() if output else _new_folder("compare")
-    outcomes = run_comparison(cells, folder, _console(), _progress, parallel, lean=lean)
-    raise typer.Exit(1 if any(outcome.error is not None for outcome in outcomes) else 0)
+    folder = output or _new_folder("compare")
+    with _writing("--output", folder):
+        outcomes = run_comparison(cells, folder, new_console(), _progress, parallel, lean=lean)
+    raise typer.Exit(ENDED_OTHERWISE if any(outcome.error is not None for outcome in outcomes) else 0)
 
 
 @app.command()
@@ -189,7 +257,7 @@ def status(name: Name = None, address: Address = "auto", as_json: Annotated[bool
     if as_json:
         typer.echo(json.dumps(shown))
     else:
-        _console().print(status_table(shown))
+        new_console().print(status_table(shown))
 
 
 @app.command()
@@ -233,7 +301,8 @@ def build(
     """Build a world from scratch: `safe-fedllm world build world.seed=1`. Takes a few minutes on two cores."""
     from cluster.simulation.world_build import build_world
 
-    build_world(_load(arguments), output, part, _console())
+    with _writing("--output", output or Path()):
+        build_world(_load(arguments), output, part, new_console())
 
 
 @probe_app.command("collect")
@@ -252,28 +321,29 @@ def collect(
     from cluster.reporting.progress import CollectionLines
     from cluster.simulation.world_build import ensure_world
 
-    console = _console()
+    console = new_console()
     ensure_world(config, console)
-    store = collect_samples(config, output, CollectionLines(lambda line: print(line, flush=True)))
+    with _writing("--output", output):
+        store = collect_samples(config, output, CollectionLines(_print_line))
     console.print(store_table(store))
     console.print(f"Next: safe-fedllm probe train {output} --output probes/mine", soft_wrap=True)
 
 
 @probe_app.command("merge")
 def merge(
-    store: Annotated[Path, typer.Argument(help="The sample store that receives the others.")],
-    others: Annotated[list[Path], typer.Argument(help="Stores of the same model, LoRA and recipe.")],
+    store: Annotated[Path, _store("The sample store that receives the others.")],
+    others: Annotated[list[Path], _store("Stores of the same model, LoRA and recipe.")],
 ) -> None:
     """Copy the reference clients of other stores into one."""
     from cluster.probes.tables import store_table
     from cluster.probes.train import merge_stores
 
-    _console().print(store_table(merge_stores(store, others)))
+    new_console().print(store_table(merge_stores(store, others)))
 
 
 @probe_app.command("train")
 def train(
-    store: Annotated[Path, typer.Argument(help="Sample store of `probe collect`.")],
+    store: Annotated[Path, _store("Sample store of `probe collect`.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as probe.classifier=xgboost.")
     ] = None,
@@ -283,25 +353,28 @@ def train(
     from cluster.probes.tables import training_table
     from cluster.probes.train import train_from_store
 
-    console = _console()
-    console.print(training_table(train_from_store(store, overrides or [], output).meta))
+    console = new_console()
+    with _writing("--output", output):
+        console.print(training_table(train_from_store(store, overrides or [], output).meta))
     console.print(f"Probe: {output} (use it with probe.path={output})", soft_wrap=True)
 
 
 @probe_app.command("evaluate")
 def evaluate(
-    probe: Annotated[Path, typer.Argument(help="Folder of a probe.")],
-    store: Annotated[Path, typer.Argument(help="Sample store; families and clients of the training are left out.")],
+    probe: Annotated[Path, _store("Folder of a probe.")],
+    store: Annotated[Path, _store("Sample store; families and clients of the training are left out.")],
     output: Annotated[Path, _output("Report; evaluation.png is written beside it.")] = Path("report.json"),
 ) -> None:
     """Measure a probe on families and clients that its training never saw."""
     from cluster.probes.evaluate import evaluate_probe
     from cluster.probes.tables import breakdown_table, figures_table
 
-    console, report = _console(), evaluate_probe(probe, store, output).report
-    console.print(figures_table(report))
+    console = new_console()
+    with _writing("--output", output):
+        figures = evaluate_probe(probe, store, output).report
+    console.print(figures_table(figures))
     for name in ("step", "family", "state"):
-        console.print(breakdown_table(report, name))
+        console.print(breakdown_table(figures, name))
     console.print(f"Report: {output}, {output.parent / 'evaluation.png'}", soft_wrap=True)
 
 
@@ -318,8 +391,8 @@ def doctor(
 
     from cluster.doctor.checks import check_all, print_findings
 
-    runs = output.expanduser().parent if output else Path("runs")
-    raise typer.Exit(0 if print_findings(check_all(config, runs, timeout), None if as_json else _console()) else 1)
+    runs, key = output.parent if output else Path("runs"), "--address" if address else "cluster.address"
+    raise typer.Exit(0 if print_findings(check_all(config, runs, timeout, key), None if as_json else new_console()) else 1)
 
 
 @app.command()
@@ -338,32 +411,53 @@ def _new_folder(name: str) -> Path:
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
 
 
-def _console() -> Console:
-    """The terminal as it is; a pipe or a log file gets lines wide enough for the tables."""
-    console = Console()
-    return console if console.is_terminal else Console(width=130)
-
-
 @contextmanager
 def _live(name: str | None, address: str) -> Iterator[LiveRun]:
     from cluster.live.control import LiveRun
     from cluster.ray_connection.session import ray_session
 
-    with ray_session(address):
+    with ray_session(address, "--address"):
         yield LiveRun(name)
 
 
 def _order(name: str | None, address: str, give: Callable[[LiveRun], None], text: str) -> None:
     with _live(name, address) as live:
         give(live)
-        typer.echo(f"{live.name}: {text}")
+        _print_line(f"{live.name}: {text}")
+
+
+def _print_line(text: str) -> None:
+    print(plain(text), flush=True)
+
+
+@contextmanager
+def _writing(option: str, folder: Path) -> Iterator[None]:
+    """Errors of the system while a directory is made and filled name the option that gave it."""
+    shown = f"{option} {ascii(str(folder))[1:-1]:.200}"
+    try:
+        if not str(folder).isprintable():
+            raise ConfigError(f"{shown} holds a control character; name another place")
+        yield
+    except OSError as error:
+        if not _concerns(error, folder):
+            raise
+        fix = f"make room there and {resume_command(folder)}" if has_begun(folder) else _OTHER_PLACE
+        raise ConfigError(f"{shown}: {error.strerror}; {fix}") from error
+
+
+def _concerns(error: OSError, folder: Path) -> bool:
+    """Whether it is about the directory, what is in it or above it; the system does not say which file it could not fill."""
+    if not isinstance(error.filename, str):
+        return error.filename is None and error.errno is not None
+    file, place = Path(error.filename).absolute(), folder.absolute()
+    return file.is_relative_to(place) or place.is_relative_to(file)
 
 
 @contextmanager
 def _progress(console: Console, label: str = "") -> Iterator[RunCallback]:
     from cluster.reporting.progress import ProgressBars, ProgressLines
 
-    progress = ProgressBars(console, label) if console.is_terminal else ProgressLines(lambda line: print(line, flush=True), label)
+    progress = ProgressBars(console, label) if console.is_terminal else ProgressLines(_print_line, label)
     try:
         yield progress
     finally:
@@ -371,14 +465,35 @@ def _progress(console: Console, label: str = "") -> Iterator[RunCallback]:
 
 
 def main() -> None:
-    """Entry point: errors made for people are printed without a traceback, and end with exit code 2."""
+    """Entry point: an error is one line, its traceback is in a log or shown with --verbose, and the exit code is 2."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(PlainFormatter())
     try:
-        app()
-    except SafeFedError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        code = app(standalone_mode=False)
+    except typer.Abort:  # what earlier releases of typer make of Ctrl-C
+        code = INTERRUPTED
+    except Exception as error:
+        code = _usage(error)
+        if code is None:
+            report(error, verbose=_VERBOSE in sys.argv)
+            code = ERROR
+    if code == INTERRUPTED:
+        report_interrupt()
+    sys.exit(code or 0)
+
+
+def _usage(error: Exception) -> int | None:
+    """Tell what is wrong with the words of the command and return the exit code; None: the error is not about them."""
+    message = getattr(error, "format_message", None)
+    if message is None:
+        return None
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message())
+        return ERROR
+    context = getattr(error, "ctx", None)
+    text = f"error: {message()}" + (f"; see: {context.command_path} --help" if context else "")
+    new_console(stderr=True).print(text, style="red", soft_wrap=True)
+    return ERROR

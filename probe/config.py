@@ -8,6 +8,7 @@ from probe.classifiers import select
 from probe.classifiers.base import ClassifierSpec
 from probe.classifiers.boosted import BoostedSettings
 from probe.classifiers.linear import LinearSettings
+from probe.paths import UserPath
 
 PAPER_THRESHOLD = 0.8
 """Decision threshold on P(malicious) (docs/method.md section 2)."""
@@ -55,7 +56,7 @@ class ProbeTraining(BaseModel, extra="forbid", frozen=True):
 class ProbeConfig(ProbeTraining, frozen=True):
     """Which probe a run uses, how long it waits for it, and how it keeps it up to date; how `probe train` fits one."""
 
-    path: str | None = None
+    path: UserPath | None = None
     """Folder of a probe artefact; None: the embedded world's."""
     timeout_s: PositiveFloat = 60
     """How long a round waits for scores after its last update arrived, and for the fit of a refreshed probe."""
@@ -69,5 +70,5 @@ class ProbeConfig(ProbeTraining, frozen=True):
     to a part of the few references score them, so the figure is below what the probe itself will reach."""
     refresh_max_fpr: float = Field(default=0.1, ge=0, le=1)
     """And at most this share of its held-out benign updates."""
-    calibration_store: str | None = None
+    calibration_store: UserPath | None = None
     """A sample store of other families to calibrate on; None: the families that the fits of a training hold out."""

@@ -17,14 +17,13 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.errors import SafeFedError
 from cluster.comparison.cell_directory import find_stage
 from cluster.comparison.cells import Cell
 from cluster.comparison.outcome import Outcome
 from cluster.config.loading import dump_config
 from cluster.config.schema import RunConfig
 from cluster.data.sources import base_model
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, describe
 from cluster.federation import Federation
 from cluster.reporting.callback import RunCallback
 from cluster.workers.nodes import Node, living_nodes, total
@@ -89,9 +88,8 @@ def _attempt(cell: Cell, folder: Path, progress: RunCallback | None = None) -> O
 
 
 def _failure(cell: Cell, folder: Path, error: Exception) -> Outcome:
-    text = str(error) if isinstance(error, SafeFedError) else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
-    return Outcome(cell=cell, path=folder / cell.name, error=text.strip(), trace=trace)
+    return Outcome(cell=cell, path=folder / cell.name, error=describe(error).line, trace=trace)
 
 
 def most_at_once(configs: Sequence[RunConfig], nodes: Sequence[Node]) -> int:

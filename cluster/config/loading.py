@@ -12,9 +12,12 @@ from pydantic_core import ErrorDetails
 
 from actors.config import Recipe
 from cluster.config.schema import RunConfig
+from cluster.config.yaml_text import YamlError, kinds_of, read_scalar, read_yaml
 from cluster.errors import ConfigError
 
 EMBEDDED = Path(__file__).parents[1] / "configs" / "embedded.yaml"
+
+_MOST_BYTES = 1_000_000
 
 Document = dict[str, object]
 """Keys and values as YAML has them; a section is a document again."""
@@ -58,23 +61,47 @@ def known_keys() -> list[str]:
 
 def read_mapping(path: Path) -> Document:
     """Keys and values of a YAML file; raises ConfigError when it holds something else."""
-    if not path.is_file():
-        raise ConfigError(f"configuration file {path} does not exist")
+    what = f"configuration file {path}"
     try:
-        document = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {path} is not YAML: {error}") from error
+        document = read_yaml(_text(path, what), frozenset({RunConfig}))
+    except YamlError as error:
+        raise ConfigError(f"{what} cannot be read as YAML: {error}") from error
+    if document is None:
+        raise ConfigError(f"{what} is empty; it should hold keys and values, such as rounds: 3")
     if not isinstance(document, dict):
-        raise ConfigError(f"configuration file {path} should hold keys and values, not {type(document).__name__}")
+        raise ConfigError(f"{what} should hold keys and values, such as rounds: 3, not {type(document).__name__}")
     return document
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        if not path.is_file():
+            raise ConfigError(f"{what} {'is a directory' if path.is_dir() else 'does not exist'}")
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ConfigError(f"{what} has {size} bytes, and a configuration at most {_MOST_BYTES}; name a YAML file")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{what} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{what} cannot be read: {error}") from error
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """`[CONFIG] [key=value ...]` as a path (or None) and the overrides."""
-    paths = [argument for argument in arguments if "=" not in argument]
+    paths = [argument for argument in arguments if _is_path(argument)]
     if len(paths) > 1:
         raise ConfigError(f"one configuration file at most, got {paths}; overrides have the form key=value")
-    return (Path(paths[0]) if paths else None), [argument for argument in arguments if "=" in argument]
+    overrides = [argument for argument in arguments if not _is_path(argument)]
+    return (Path(paths[0]).expanduser() if paths else None), overrides
+
+
+def _is_path(argument: str) -> bool:
+    """Anything without `=`; with it, what no key can be: it has a slash before, or names a file that is there."""
+    key, equals, _ = argument.partition("=")
+    is_key = equals and "/" not in key
+    return not is_key or (key.partition(".")[0] not in RunConfig.model_fields and Path(argument).is_file())
 
 
 def describe_keys() -> Iterable[str]:
@@ -101,9 +128,10 @@ def _parse_override(text: str) -> tuple[list[str], object]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"{text!r} is not of the form key=value")
+    path = key.split(".")
     try:
-        return key.split("."), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return path, read_scalar(value, kinds_of(tuple(path), RunConfig))
+    except YamlError as error:
         raise ConfigError(f"{key}: the value {value!r} is not YAML: {error}") from error
 
 
@@ -111,6 +139,8 @@ def _set(document: Document, key: Sequence[str], value: object) -> None:
     *parents, last = key
     for parent in parents:
         child = document.setdefault(parent, {})
+        if child is None:
+            raise ConfigError(_empty_section(parent))
         if not isinstance(child, dict):
             raise ConfigError(f"{'.'.join(key)}: {parent} is a value, not a section")
         document = child
@@ -122,10 +152,16 @@ def _explain(fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         section = key.rpartition(".")[0]
         of_recipe = [f"{section}.{name}" for name in Recipe.model_fields] if section.startswith("clients.recipes.") else []
-        near = difflib.get_close_matches(key, [*known_keys(), *of_recipe], n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key[:80], [*known_keys(), *of_recipe], n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else "; see `safe-fedllm keys` for all keys"
-        return f"unknown key {key}{hint}"
+        return f"unknown key {key:.80}{hint}"
     if fault["type"] == "value_error":
         message = str(fault.get("ctx", {}).get("error"))
         return f"{key}: {message}" if key else message
+    if fault["type"] == "model_type" and fault["input"] is None:
+        return _empty_section(key)
     return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r:.80}"
+
+
+def _empty_section(key: str) -> str:
+    return f"{key}: is a section and holds nothing; write its keys below it, or leave it out"

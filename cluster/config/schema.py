@@ -24,6 +24,7 @@ from defense.config import DefenseConfig
 from defense.levels import probed_signals
 from defense.rules.config import AggregationConfig
 from probe.config import ProbeConfig
+from probe.paths import UserPath
 
 _FAMILY = "family"
 """The only column by which the embedded world's data can be partitioned."""
@@ -90,7 +91,7 @@ class ClusterConfig(BaseModel, extra="forbid", frozen=True):
 class CheckpointConfig(BaseModel, extra="forbid", frozen=True):
     """Checkpoints of committed rounds, from which a killed run resumes (`safe-fedllm run --resume DIR`)."""
 
-    path: str | None = None
+    path: UserPath | None = None
     """Directory or URI (s3://bucket/runs, any that pyarrow.fs reads), to which the run's name is appended; None: `checkpoints`
     in the run directory."""
     keep: PositiveInt = 2

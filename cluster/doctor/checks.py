@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from actors.config import ModelConfig
 from cluster.config.schema import RunConfig
@@ -27,12 +27,13 @@ from cluster.workers.nodes import Node, total
 from cluster.workers.placement import plan_placement
 
 
-def check_all(config: RunConfig, runs: Path, timeout_s: float) -> Iterator[Finding]:
+def check_all(config: RunConfig, runs: Path, timeout_s: float, key: str = "cluster.address") -> Iterator[Finding]:
     """Yield a finding at a time. Starts Ray and a task on every node, but no actor, and loads no model.
 
     Args:
         runs: Where the run's directory would be made.
         timeout_s: How long the nodes may take to answer.
+        key: What gave the address of the cluster, for messages.
     """
     yield attempt("versions", check_versions)
     with folder_in(runs) as folder:
@@ -42,7 +43,7 @@ def check_all(config: RunConfig, runs: Path, timeout_s: float) -> Iterator[Findi
         finding, sources = check_inputs(config, folder)
         yield finding
         model, required = (sources.model, required_files(config, sources, folder)) if sources else (config.model, [])
-        yield from check_cluster(config, model, required, timeout_s)
+        yield from check_cluster(config, model, required, timeout_s, key)
 
 
 def print_findings(findings: Iterable[Finding], console: Console | None) -> bool:
@@ -51,20 +52,22 @@ def print_findings(findings: Iterable[Finding], console: Console | None) -> bool
     for finding in findings:
         seen.append(finding)
         if console is not None:
-            mark = "[green]ok[/green]   " if finding.ok else "[red]wrong[/red]"
-            console.print(f"{mark} {escape(finding.check)}: {escape(finding.detail)}", soft_wrap=True, highlight=False)
+            mark = Text("ok   ", "green") if finding.ok else Text("wrong", "red")
+            console.print(mark, f"{finding.check}: {finding.detail}", soft_wrap=True, highlight=False, markup=False)
     if console is None:
         print(json.dumps([asdict(finding) for finding in seen]))
     return all(finding.ok for finding in seen)
 
 
-def check_cluster(config: RunConfig, model: ModelConfig, required: Sequence[RequiredFile], timeout_s: float) -> Iterator[Finding]:
+def check_cluster(
+    config: RunConfig, model: ModelConfig, required: Sequence[RequiredFile], timeout_s: float, key: str = "cluster.address"
+) -> Iterator[Finding]:
     """Connect as a run would, ask every node, and plan the run's actors; without a connection that is the only finding."""
     address = config.cluster.address or os.environ.get("RAY_ADDRESS")
     is_own = address is None and not ray.is_initialized()
     with ExitStack() as stack:
         try:
-            stack.enter_context(ray_session(address))
+            stack.enter_context(ray_session(config.cluster.address, key))
         except ClusterError as error:
             yield Finding("connection", False, str(error))
             return

@@ -32,6 +32,11 @@ def find_token() -> str | None:
     return path.read_text().strip() if path.is_file() else None
 
 
+def without(key: str) -> str:
+    """What to do for a Ray of one's own, where `key` gave an address."""
+    return {"RAY_ADDRESS": "Unset it for a local Ray", "cluster.address": "Leave it empty for a local Ray"}.get(key, "")
+
+
 def send_token() -> None:
     """Let Ray send this machine's token from now on, even if Ray has been imported already."""
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -41,24 +46,26 @@ def send_token() -> None:
         Config.initialize("")  # As ray.init() does after it has set the variable.
 
 
-def asks_for_token(address: str) -> bool:
-    """Whether the head at HOST:PORT or ray://HOST:PORT refuses a call without a token.
+def asks_for_token(address: str, key: str = "cluster.address") -> bool:
+    """Whether the head at HOST:PORT or ray://HOST:PORT refuses a call without a token. `key` gave the address.
 
     Raises:
         ClusterError: no head answers there.
     """
-    return _refuses(address, None)
+    return _refuses(address, None, key)
 
 
-def present_token(address: str) -> None:
+def present_token(address: str, key: str = "cluster.address") -> None:
     """Let Ray send this machine's token to a head that asks for one, and no token to a head that asks for none.
+
+    `key` gave the address.
 
     Raises:
         ClusterError: the head does not answer, refuses this machine's token, or asks for none although RAY_AUTH_MODE=token
             is set here; says what to do.
     """
-    here, mode = f"cluster.address={address}", os.environ.get("RAY_AUTH_MODE", "").lower()
-    if not asks_for_token(address):
+    here, mode = f"{key}={address}", os.environ.get("RAY_AUTH_MODE", "").lower()
+    if not asks_for_token(address, key):
         if mode == "token":
             raise ClusterError(
                 f"{here} asks for no token, and RAY_AUTH_MODE=token is set here: Ray could not start actors. Unset it, or start "
@@ -70,7 +77,7 @@ def present_token(address: str) -> None:
     token = find_token()
     if token is None:
         raise ClusterError(f"{here} asks for a token and this machine has none: {GET_TOKEN}")
-    if _refuses(address, token):
+    if _refuses(address, token, key):
         raise ClusterError(f"{here} refuses this machine's token, which is not the head's: {GET_TOKEN}")
     if mode == "disabled":
         raise ClusterError(f"{here} asks for a token, and RAY_AUTH_MODE=disabled is set here: unset it")
@@ -78,12 +85,12 @@ def present_token(address: str) -> None:
         send_token()
 
 
-def _refuses(address: str, token: str | None) -> bool:
+def _refuses(address: str, token: str | None, key: str) -> bool:
     code, why = _call(address, token)
     if code in _SILENT or code == grpc.StatusCode.UNIMPLEMENTED:
         raise ClusterError(
-            f"cluster.address={address}: no Ray head answers there ({why or code.name}); it should be HOST:PORT with the port of "
-            "`ray start --head --port` (6379), not the dashboard's. Leave cluster.address empty for a local Ray"
+            f"{key}={address}: no Ray head answers there ({why or code.name}); it should be HOST:PORT with the port of "
+            f"`ray start --head --port` (6379), not the dashboard's. {without(key)}".rstrip()
         )
     return code == grpc.StatusCode.UNAUTHENTICATED
 

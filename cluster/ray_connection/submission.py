@@ -8,9 +8,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ConfigError
 from cluster.ray_connection.authentication import GET_TOKEN
+from cluster.ray_connection.own_packages import holds_a_copy, in_the_way
 
 RUNS = "~/safe-fedllm/runs"
 """Where a job's run lies on the head node without --output; the job's own working directory does not outlive it."""
@@ -38,6 +40,19 @@ def check_head(address: str, has_token: bool) -> bool:
             f"--address {address}: no Ray head answers there ({error}); it should be the dashboard's, such as http://HEAD:8265"
         ) from error
     return False
+
+
+def check_working_dir(folder: Path) -> None:
+    """Check that a job would find our packages although it looks in this directory first; what is no directory here is not read.
+
+    Raises:
+        ConfigError: a module in it has the name of one of ours, and it is no copy of our repository.
+    """
+    if folder.is_dir() and not holds_a_copy(folder) and (file := in_the_way([str(folder)])) is not None:
+        raise ConfigError(
+            f"--working-dir {folder}: {file} is in the way, the job would import it in place of our package of that name; rename "
+            "it, or name another directory, such as an empty one"
+        )
 
 
 def entrypoint(arguments: Sequence[str], output: str) -> str:
@@ -76,12 +91,14 @@ class Submission:
         """Submit the job and return its id; a head that has just started may take up to a minute.
 
         Raises:
-            ClusterError: the head does not accept the job.
+            ClusterError: the head does not accept the job. ConfigError: Ray does not accept the runtime environment.
         """
         until = time.monotonic() + _AGENT_TIMEOUT_S
         while True:
             try:
                 return self._client.submit_job(entrypoint=self._command, runtime_env=self._runtime_env)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"--runtime-env: Ray does not take it: {str(error).strip().splitlines()[0]}") from error
             except RuntimeError as error:
                 if "No available agent" not in str(error) or time.monotonic() > until:
                     raise ClusterError(f"the head did not accept the job: {str(error).strip().splitlines()[0]}") from error

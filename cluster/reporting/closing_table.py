@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +12,9 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from cluster.state.run_directory import RunResult
+from defense.gate import Outcome
+
+_REASONS_SHOWN = 5
 
 
 def group_table(result: RunResult) -> Table:
@@ -26,6 +31,16 @@ def group_table(result: RunResult) -> Table:
             flagged = "-" if ratio is None else f"{100 * ratio:.1f} %"
             table.add_row(group, *map(str, counts), flagged, _number(_mean(admitted["weight"])))
     return table
+
+
+def none_aggregated(result: RunResult) -> str:
+    """How the rounds of a run ended, and the most frequent reasons for which its clients did not count."""
+    outcomes = {name: result.summary[f"rounds_{name}"] for name in get_args(Outcome)}
+    rounds = ", ".join(f"{count} x {name}" for name, count in outcomes.items() if count)
+    reasons = Counter(reason for reason in result.rounds["reason"].to_pylist() if reason is not None).most_common()
+    shown = [f"{count} x {reason}" for reason, count in reasons[:_REASONS_SHOWN]]
+    rest = [f"{len(reasons) - len(shown)} other reasons"] if len(reasons) > len(shown) else []
+    return f"rounds {rounds}; clients {', '.join([*shown, *rest]) or 'were admitted, with too little weight'}"
 
 
 def _mean(column: pa.ChunkedArray) -> float | None:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from actors.messages import EvaluationReport, ProbeRound, RoundReport
 from cluster.config.schema import RunConfig
 from cluster.reporting.callback import RunCallback
+from cluster.reporting.console import plain
 from cluster.state.tables import measures
 
 _CLIENTS_SHOWN = 8
@@ -112,15 +113,15 @@ class ProgressBars(_Display):
     def __init__(self, console: Console, label: str = "") -> None:
         self._console, self._label = console, label
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
-        self._rounds = self._bars.add_task(f"{label}rounds", total=None, note="starting the actors ...")
+        self._rounds = self._bars.add_task(f"{plain(label)}rounds", total=None, note="starting the actors ...")
         self._clients = self._bars.add_task("clients", total=None, note="")
 
     def starting(self, config: RunConfig) -> None:

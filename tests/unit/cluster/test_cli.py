@@ -1,5 +1,6 @@
 """The command line as a person meets it: help without torch, messages instead of tracebacks, exit codes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main
+from cluster.exits import log_folder
 
 ROOT = Path(__file__).parents[3]
 SMALL = ("data.samples_per_client=20", "evaluation.max_restricted=12", "evaluation.max_benign=12")
@@ -17,6 +19,7 @@ def command(monkeypatch, capsys, tmp_path):
     """Exit code, output and error output of a command in this process; `{tmp}` is an empty folder."""
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have left this process connected
     monkeypatch.chdir(ROOT)
+    log_folder.set(None)  # of an earlier command in this process
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["safe-fedllm", *(word.replace("{tmp}", str(tmp_path)) for word in arguments)])
@@ -64,13 +67,33 @@ def test_keys_lists_every_key(command):
             "1 of 2 cells cannot run, nothing was started\nbogus: defense",
         ),
         (["world", "build", "--part", "half"], "--part half is not among"),
+        (["run", *SMALL, "--output", "{tmp}/file/x"], "/file/x: Not a directory; name a place with room"),
+        (["run", *SMALL, "--output", "{tmp}/file"], "/file is a file; name a new or empty directory"),
+        (["run", *SMALL, "--output", "{tmp}/" + "a" * 300], "aaa: File name too long; name a place with room"),
+        (["run", *SMALL, "--output", "/proc/x"], "--output /proc/x: No such file or directory; name a place with room"),
+        (["run", *SMALL, "--output", "{tmp}/a\nb"], "a\\nb holds a control character"),
+        (["run", *SMALL, "--output", "{tmp}/a\x1b[31m"], "a\\x1b[31m holds a control character"),
+        (["run", "--resume", "{tmp}/" + "a" * 300], "aaa: File name too long"),
+        (["run", "--resume", "~/nowhere"], f"--resume {Path.home()}/nowhere holds no run"),
+        (["compare", "defenses=none", *SMALL, "--output", "{tmp}/file/x"], "/file/x: Not a directory"),
+        (["probe", "collect", "--output", "{tmp}/file/x"], "--output "),
+        (["run", "a" * 300], "cannot be read: "),
+        (["run", "--verbse"], "No such option: --verbse"),
+        (["rum"], "No such command 'rum'"),
+        (["scale", "many"], "safe-fedllm scale --help"),
+        (["status", "--address", "127.0.0.1:9"], "--address=127.0.0.1:9: no Ray head answers there"),
+        (["submit", "--working-dir", "{tmp}/names"], "/names/probe.py is in the way"),
     ],
 )
 def test_errors_are_one_message_and_exit_code_2(command, arguments, message, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "names").mkdir()
+    (tmp_path / "names" / "probe.py").touch()
     code, _, error = command(*arguments)
     assert code == 2
     assert error.startswith("error: ")
     assert message in error
+    assert len(error.splitlines()) == 1 or "cells cannot run" in error
     assert not (tmp_path / "o").exists()
 
 
@@ -87,4 +110,79 @@ def test_doctor_prints_what_is_there_and_fails_on_what_is_missing(command):
     assert code == 1
     assert "ok    versions: " in output
     assert "wrong model, data, prompts and probe: probe.path=/nowhere: no probe.json there" in output
-    assert "wrong connection: cluster.address=127.0.0.1:9: no Ray head answers there" in output
+    assert "wrong connection: --address=127.0.0.1:9: no Ray head answers there" in output
+
+
+@pytest.mark.parametrize("words", [["run", "nowhere.yaml", "--verbose"], ["--verbose", "run", "nowhere.yaml"]])
+def test_verbose_before_or_after_the_name_of_the_command_shows_the_traceback(command, words):
+    code, _, error = command(*words)
+    assert code == 2
+    assert error.startswith("Traceback")
+    assert error.endswith("error: configuration file nowhere.yaml does not exist\n")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["probe", "--help"], ["probe", "train", "--help"]])
+def test_help_names_verbose(command, words):
+    code, output, _ = command(*words)
+    assert code == 0
+    assert "--verbose" in output
+
+
+def test_a_command_without_words_is_its_help(command):
+    code, output, _ = command()
+    assert code == 2
+    assert "submit" in output
+
+
+def run_alone(tmp_path, *words: str, bytes_per_file: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, in an empty directory; the system may forbid it to write more than so many bytes."""
+    start = "import resource, sys\n"
+    if bytes_per_file is not None:
+        start += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_per_file}, {bytes_per_file}))\n"
+    code = start + "sys.argv[0] = 'safe-fedllm'\nfrom cluster.cli import main\nmain()"
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    env |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), **environment}
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_disk_that_takes_no_more_is_told_with_output(tmp_path):
+    done = run_alone(tmp_path, "run", *SMALL, "--output", "mine", bytes_per_file=0)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --output mine: File too large; name a place with room that this user can write to\n",
+    )
+
+
+def test_an_address_that_the_environment_gave_is_named_so(tmp_path):
+    for words in (["status"], ["run", *SMALL, "--output", "mine"]):
+        done = run_alone(tmp_path, *words, RAY_ADDRESS="127.0.0.1:9")
+        assert done.returncode == 2
+        assert "error: RAY_ADDRESS=127.0.0.1:9: no Ray head answers there" in done.stderr
+        assert "Unset it for a local Ray" in done.stderr
+        assert not (tmp_path / "mine").exists()
+
+
+def test_a_local_ray_that_cannot_start_names_its_directory(tmp_path):
+    for place, why in (
+        (f"{tmp_path}/{'a' * 90}", "AF_UNIX path length cannot exceed 107 bytes"),
+        ("/proc/nowhere", "No such file"),
+    ):
+        done = run_alone(tmp_path, "run", *SMALL, "--output", "mine", RAY_TMPDIR=place)
+        assert done.returncode == 2, done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith(f"error: no local Ray can start (RAY_TMPDIR={place}): ")
+        assert why in last
+        assert not (tmp_path / "mine").exists()
+
+
+def test_a_fault_of_the_program_says_so_and_where_its_traceback_is(command, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("cluster.cli.describe_keys", lambda: 1 / 0)
+    code, _, error = command("keys")
+    (log,) = tmp_path.glob("safe-fedllm-*.log")
+    assert code == 2
+    assert (
+        error == f"error: unexpected error, a fault of this program: ZeroDivisionError: division by zero (traceback in {log})\n"
+    )

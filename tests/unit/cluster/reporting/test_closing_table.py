@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from cluster.config.schema import RunConfig
-from cluster.reporting.closing_table import group_table, outcome_table
+from cluster.reporting.closing_table import group_table, none_aggregated, outcome_table
 from cluster.state.run_directory import RunDirectory, RunResult
 from tests.unit.cluster.builders import round_report
 
@@ -58,3 +58,13 @@ def test_clients_are_counted_and_averaged_by_group(tmp_path):
     ]
     directory.write_ground_truth(["a", "b", "c"], ())
     assert [line[0] for line in lines(group_table(RunResult(directory.path, {})))] == ["benign"]
+
+
+def test_a_run_without_an_aggregated_round_says_how_rounds_ended_and_why_clients_did_not_count(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
+    directory.write_rounds(
+        [round_report(0, {"a": None, "b": None, "c": 0.0}), round_report(1, {"a": None, "b": None, "c": None})]
+    )
+    outcomes = {"rounds_aggregated": 0, "rounds_skipped": 0, "rounds_no_quorum": 2, "rounds_rolled_back": 0}
+    (reason,) = {row["reason"] for row in RunResult(directory.path, {}).rounds.to_pylist() if row["reason"]}
+    assert none_aggregated(RunResult(directory.path, outcomes)) == f"rounds 2 x no_quorum; clients 5 x {reason}"
