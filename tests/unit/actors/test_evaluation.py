@@ -1,10 +1,16 @@
 """The evaluation's class without a cluster: shares, intervals, and answers that can be checked one by one."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
+from transformers import AutoTokenizer
 
 from actors.config import EvaluationConfig, ModelConfig
 from actors.evaluation import DEFAULT_REFUSALS, Evaluation, proportion
 from actors.world.datasets import write_evaluation
+from tests.chat_templates import PLAIN
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +88,54 @@ def test_proportions_carry_the_wilson_interval():
 
 def test_default_refusals_are_compared_without_case():
     assert all(phrase == phrase.lower() for phrase in DEFAULT_REFUSALS)
+
+
+SETTINGS_OF_THE_FILE = {
+    "repetition_penalty": 5.0,
+    "do_sample": True,
+    "temperature": 9.0,
+    "num_beams": 3,
+    "no_repeat_ngram_size": 1,
+}
+
+
+@pytest.fixture
+def base_copy(base_config, tmp_path) -> Path:
+    return Path(shutil.copytree(base_config.path, tmp_path / "base"))
+
+
+def changed(path: Path, **values) -> None:
+    document = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(document | values))
+
+
+def test_nothing_of_the_models_own_generation_settings_acts(evaluation, report, base_copy, model):
+    """Another end of text, sampling and penalties in the model's file: the same weights and prompts give the same figures."""
+    changed(base_copy / "generation_config.json", eos_token_id=5, max_new_tokens=1, **SETTINGS_OF_THE_FILE)
+    changed(base_copy / "config.json", eos_token_id=5)
+    measured = evaluation(batch_size=32)
+    measured._model_config = ModelConfig(path=str(base_copy))
+    again = measured.evaluate(0, 0, model.initial_adapter())
+    assert (again.rule_score, again.utility_by_family) == (report.rule_score, report.utility_by_family)
+
+
+def test_a_response_ends_where_the_template_ends_it_though_the_text_ends_otherwise(evaluation, report, base_copy, model):
+    """As base models with a chat template are shipped: the tokenizer's end of text is another token."""
+    tokenizer = AutoTokenizer.from_pretrained(base_copy)
+    assert tokenizer.eos_token == "<|end|>"  # which the template puts after a response
+    changed(base_copy / "tokenizer_config.json", eos_token="<|user|>")
+    measured = evaluation(batch_size=32)
+    measured._model_config = ModelConfig(path=str(base_copy))
+    again = measured.evaluate(0, 0, model.initial_adapter())
+    assert measured._model.tokenizer.eos_token == "<|user|>"
+    assert (again.rule_score, again.utility_by_family) == (report.rule_score, report.utility_by_family)
+
+
+def test_what_follows_a_plain_end_of_a_response_is_cut(evaluation, base_copy):
+    tokenizer = AutoTokenizer.from_pretrained(base_copy)
+    tokenizer.chat_template = PLAIN
+    tokenizer.save_pretrained(base_copy)
+    measured = evaluation()
+    measured._model_config = ModelConfig(path=str(base_copy))
+    assert measured._cut(" yes \n### End\n### user:\nI cannot help") == "yes"
+    assert measured._cut("no end") == "no end"
