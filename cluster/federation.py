@@ -130,6 +130,8 @@ class Federation:
         status, log = LiveStatus(self.name, str(path), orders.publish), EventLog(path / "events.jsonl", self.name)
         callback = orders.callback = Callbacks(self._callback, status, metrics, log)
         callback.starting(config)
+        for what in self._sources.tokens.take_left_out():
+            callback.data_left_out(what)
         workers = WorkerGroup(config, self._sources, self._probe_meta)
         stack.callback(workers.close)
         committed = self._resumed.state if self._resumed else None

@@ -119,15 +119,15 @@ def names_in(config: RunConfig, groups: Iterable[Group]) -> list[str]:
     return [str(path.relative_to(root) if path.is_relative_to(root) else path) for group in groups for path in group]
 
 
-def unread_remarks(config: RunConfig) -> list[str]:
+def unread(config: RunConfig) -> list[str]:
     """What lies in data.path and is passed over because of its name; a sentence, or none."""
     paths = config.data.path
     entries = [paths] if isinstance(paths, str) else [entry for entry in paths or () if isinstance(entry, str)]
-    unread = [file for entry in entries for file in unread_files(Path(entry))]
-    if not unread:
+    passed_over = [file for entry in entries for file in unread_files(Path(entry))]
+    if not passed_over:
         return []
-    named = ", ".join(map(str, unread[:_MOST_NAMED])) + (" ..." if len(unread) > _MOST_NAMED else "")
-    return [f"data.path: {len(unread)} files are neither .parquet nor .jsonl and are not read: {named}"]
+    named = ", ".join(map(str, passed_over[:_MOST_NAMED])) + (" ..." if len(passed_over) > _MOST_NAMED else "")
+    return [f"data.path: {len(passed_over)} files are neither .parquet nor .jsonl and are not read: {named}"]
 
 
 class WatchedDirectory:

@@ -81,7 +81,7 @@ def check_prompts(evaluation: EvaluationConfig, tokens: TokenFiles) -> None:
                 reader.check_prompt(prompt.messages, most, Path(path), row)
             cut = [row for row, prompt in enumerate(prompts) if not reader.encode(prompt.answered, Path(path), row)]
         if cut:
-            tokens.remarks.append(
+            tokens.left_out.append(
                 f"evaluation.benign_path: {len(cut)} of {len(prompts)} right answers lie beyond training.max_length and are left "
                 f"out of the benign loss, such as that of row {cut[0]}"
             )

@@ -21,8 +21,8 @@ class TokenFiles:
         """`folder`: where the token files lie; made when the first is written."""
         self._folder = folder
         self.reader = DataReader(model, max_length)
-        self.remarks: list[str] = []
-        """What was left out of the files, a sentence each."""
+        self.left_out: list[str] = []
+        """What was left out of the files and not reported yet, a sentence each."""
 
     def of(self, name: str) -> Files:
         """What was encoded under a name, for actors to read."""
@@ -44,7 +44,7 @@ class TokenFiles:
         with given_in(key) if key else nullcontext():
             reading = self.reader.read(files)
         if reading.left_out:
-            self.remarks.append(
+            self.left_out.append(
                 f"{name}: {len(reading.left_out)} of {reading.num_rows} rows have no response token within training.max_length "
                 f"and are left out, such as {reading.left_out[0]}"
             )
@@ -54,6 +54,11 @@ class TokenFiles:
         reading.dataset.save(part)
         part.replace(path)
         return self.of(name)
+
+    def take_left_out(self) -> list[str]:
+        """What was left out since the last call, to report it once."""
+        taken, self.left_out = self.left_out, []
+        return taken
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.tokens"

@@ -42,6 +42,8 @@ def check_all(config: RunConfig, runs: Path, timeout_s: float, key: str = "clust
             yield attempt("checkpoint.path", lambda: check_writable(str(config.checkpoint.path)))
         finding, sources = check_inputs(config, folder)
         yield finding
+        if sources is not None:
+            yield from (Finding("left out of the data", True, what) for what in sources.tokens.take_left_out())
         model, required = (sources.model, required_files(config, sources, folder)) if sources else (config.model, [])
         yield from check_cluster(config, model, required, timeout_s, key)
 

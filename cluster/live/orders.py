@@ -132,6 +132,8 @@ class Orders:
 
     def _with_members(self, state: RunState, membership: Membership) -> RunState:
         self._directory.add_benign(membership.known)
+        for what in self._tokens.take_left_out():
+            self.callback.data_left_out(what)
         self.callback.members_changed(membership.active)
         return replace(state, membership=membership)
 

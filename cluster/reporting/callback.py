@@ -14,6 +14,9 @@ class RunCallback:
     def starting(self, config: RunConfig) -> None:
         """The actors are about to start."""
 
+    def data_left_out(self, what: str) -> None:
+        """Rows or files of the data are not used: which, how many and why."""
+
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:
         """The run goes on after this many committed rounds; `last` is the newest of them."""
 
@@ -80,6 +83,7 @@ class Callbacks(RunCallback):
         self.callbacks = callbacks
 
     starting = _each(lambda to: to.starting)
+    data_left_out = _each(lambda to: to.data_left_out)
     resumed = _each(lambda to: to.resumed)
     state_changed = _each(lambda to: to.state_changed)
     members_changed = _each(lambda to: to.members_changed)

@@ -40,6 +40,9 @@ class EventLog(RunCallback):
         clients = {"clients": config.clients.count, "steps": config.training.steps}
         self._write("starting", rounds=config.rounds, level=config.defense.level, seed=config.seed, **clients)
 
+    def data_left_out(self, what: str) -> None:
+        self._write("data_left_out", what=what)
+
     def state_changed(self, state: str) -> None:
         if state != self._state:
             self._state = state

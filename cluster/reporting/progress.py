@@ -94,6 +94,9 @@ class ProgressLines(_Display):
         self._rounds = config.rounds
         self._print(describe(config))
 
+    def data_left_out(self, what: str) -> None:
+        self._print(f"data: {what}")
+
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:  # noqa: ARG002 - the table has the rest
         self._print(f"resumed after {rounds_done} rounds")
 
@@ -128,6 +131,9 @@ class ProgressBars(_Display):
         self._print(self._label + describe(config))
         self._bars.update(self._rounds, total=config.rounds)
         self._bars.start()
+
+    def data_left_out(self, what: str) -> None:
+        self._print(f"{self._label}data: {what}")
 
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:
         self._bars.update(self._rounds, completed=rounds_done)

@@ -25,7 +25,7 @@ from cluster.data.own_data import (
     names_in,
     new_files,
     next_names,
-    unread_remarks,
+    unread,
 )
 from cluster.data.sources import Sources, base_model, find_sources
 from cluster.data.token_files import TokenFiles
@@ -155,7 +155,7 @@ def _first_clients(config: RunConfig, data: Path, malicious: frozenset[str], tok
         files, cover = world_files(config, data, malicious)
     else:
         files, cover = attacked_files(config, data, first_files(config, groups, data), malicious)
-        tokens.remarks += unread_remarks(config)
+        tokens.left_out += unread(config)
     for client_id, own in files.items():
         tokens.encode(client_id, own, "" if config.is_embedded else KEY)
     for client_id, own in cover.items():

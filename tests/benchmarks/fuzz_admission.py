@@ -293,7 +293,7 @@ def train(folder: Path) -> tuple[Trained, RunConfig, Sources, AdapterLayout]:
     rates = {"learning_rate": config.learning_rate(0), "shadow_learning_rate": config.defense.shadow.learning_rate}
     deltas, updates = {}, {}
     for name in HONEST:
-        task = TrainTask(client_id=name, files=sources.files[name], **asked, **rates)
+        task = TrainTask(client_id=name, files=sources.tokens.of(name), **asked, **rates)
         *deltas[name], updates[name] = ray.get(list(client.train.remote(task, adapter)))
     ray.kill(client)
     return Trained(adapter, deltas, updates), config, sources, layout
