@@ -102,29 +102,32 @@ def test_a_shipped_configuration_runs_a_round_on_a_small_model_of_its_class(name
     assert yaml.safe_load((result.path / "config.yaml").read_text())["model"]["dtype"] == "bfloat16"
 
 
-def test_chat_and_instructions_train_side_by_side_and_rows_that_teach_nothing_are_named(local_ray, tmp_path):
+def test_chat_and_instructions_train_side_by_side_and_rows_that_teach_nothing_are_counted(local_ray, tmp_path):
     model = save_model(tmp_path / "model", chat_template=False)
     data = tmp_path / "data"
     (data / "a").mkdir(parents=True)
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
     write_jsonl(data / "a" / "chat.jsonl", [{"messages": turns * 2}] * 5)
     write_jsonl(data / "b.jsonl", instruction_rows(5))
-    write_jsonl(data / "long.jsonl", [{"instruction": "lamp " * 400, "response": "yes"}] * 8)
+    write_jsonl(data / "long.jsonl", [{"instruction": "lamp " * 400, "response": "yes"}] * 8 + instruction_rows(4))
+    (data / "notes.txt").write_text("not data")
     overrides = [f"model.path={model}", f"data.path={data}", "clients.count=3", "clients.malicious=0", "defense.level=none"]
     overrides += ["rounds=1", "training.steps=1", "training.batch_size=4", "training.max_length=256", "cluster.client_actors=1"]
-    titles = set()
+    titles, left_out = set(), []
 
     class Titles(RunCallback):
+        def data_left_out(self, what):
+            left_out.append(what)
+
         def client_done(self, client_id):
             titles.update(" ".join(process.cmdline()).partition(".")[0].strip() for process in actor_processes("client"))
 
     result = Federation(load_config(None, overrides), tmp_path / "run", Titles()).run()
     assert titles == {"ray::Client"}  # nothing is simulated, so no client knows how to attack
-    chat, instructions, long = result.rounds.to_pylist()
-    assert chat["admitted"]
-    assert instructions["admitted"]
-    assert "no supervised token" in long["reason"]
-    assert "long.jsonl row" in long["reason"]
+    assert [row["admitted"] for row in result.rounds.to_pylist()] == [True] * 3
+    passed_over, rows = left_out
+    assert "1 files are neither .parquet nor .jsonl and are not read" in passed_over and "notes.txt" in passed_over
+    assert rows.startswith("client-002: 8 of 12 rows have no response token within training.max_length")
     assert result.summary["rule_score"] is None
 
 

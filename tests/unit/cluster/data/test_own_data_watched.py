@@ -1,8 +1,11 @@
 """Which clients join from a watched directory; none with half of its files."""
 
+import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.data.own_data import WatchedDirectory
@@ -72,6 +75,29 @@ def test_unreadable_files_are_named_once_they_have_settled_and_join_when_they_ar
     write_rows(tmp_path / "rows.jsonl", 2)
     assert look(watch, known)[0] == {}
     assert look(watch, known)[0] == {"client-000": ["rows.jsonl"]}
+
+
+def test_whatever_a_file_holds_its_client_is_refused_with_a_reason_and_the_others_join(tmp_path):
+    hostile = {
+        "a.jsonl": b'{"instruction": "a", "messages": ' + b"[" * 100_000,
+        "b.jsonl": json.dumps({"messages": "[" * 100_000}).encode(),
+        "c.jsonl": "é".encode("latin-1"),
+        "d.jsonl": b'{"messages": [{"role": "assistant", "content": "", "tool_calls": [{"name": "x"}]}]}',
+        "e.parquet": b"PAR1" + b"\xff" * 99 + b"PAR1",
+        "f.jsonl": b'{"instruction": "\\ud800", "response": "a"}',
+    }
+    for name, content in hostile.items():
+        (tmp_path / name).write_bytes(content)
+    write_rows(tmp_path / "g.parquet", 2, when=pa.array([2**62] * 2, pa.timestamp("ns", tz="Mars/Base")))
+    write_rows(tmp_path / "h.parquet", 2, response=pa.array([1, 2], pa.timestamp("us")))
+    times = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 1_000_000]))
+    pq.write_table(pa.table({"instruction": times, "response": times}), tmp_path / "i.parquet")
+    (tmp_path / "j.jsonl").symlink_to(tmp_path / "j.jsonl")
+    watch, known = watched(tmp_path), {}
+    arrived, refused = look(watch, known)
+    assert arrived == {"client-000": ["g.parquet"]}
+    assert len(refused) == 9
+    assert all(any(f"/{letter}." in why for why in refused) for letter in "abcdefhij")
 
 
 def test_a_directory_that_is_away_for_a_while_brings_no_client_twice(tmp_path):
