@@ -84,7 +84,7 @@ def first_watched(config: RunConfig, tokens: TokenFiles) -> dict[str, Files]:
     if len(found) < count:
         raise ConfigError(
             f"data.path={root} holds usable data of {len(found)} clients, the run begins with clients.count={count}; add "
-            f"files, or set clients.count={max(1, len(found))}{'; ' if refused else ''}{'; '.join(refused)}"
+            f"files, or set clients.count={max(1, len(found))}{'; ' if refused else ''}{'; '.join(refused.values())}"
         )
     return found
 
@@ -140,6 +140,7 @@ class WatchedDirectory:
     def __init__(self, directory: Path, tokens: TokenFiles) -> None:
         """`tokens`: encodes the files of each client that joins."""
         self._directory, self._tokens = directory, tokens
+        self._refused: dict[Path, str] = {}
         self._seen = self._look()
 
     def arrivals(self, known: Mapping[str, Files]) -> tuple[dict[str, Files], frozenset[str]]:
@@ -149,12 +150,15 @@ class WatchedDirectory:
             known: Client id -> its files, of every client so far.
 
         Returns:
-            New clients with their files, in order of file name, and the errors of unchanged entries that cannot be used.
+            New clients with their files, in order of file name, and the errors of entries that cannot be used. An entry is read
+            again once it has changed.
         """
         before, self._seen = self._seen, self._look()
         settled = [entry for entry, stamps in self._seen.items() if before.get(entry) == stamps]
-        joined, refused = _usable(settled, known, self._tokens)
-        return joined, frozenset(refused)
+        kept = {entry: why for entry, why in self._refused.items() if entry in settled}
+        joined, refused = _usable([entry for entry in settled if entry not in kept], known, self._tokens)
+        self._refused = kept | refused
+        return joined, frozenset(self._refused.values())
 
     def _look(self) -> dict[Path, _Stamps]:
         return {entry: _stamps(entry) for entry in _entries(self._directory)}
@@ -224,9 +228,9 @@ def _groups(config: RunConfig) -> list[Group]:
 
 def _usable(
     entries: Iterable[Path], known: Mapping[str, Files], tokens: TokenFiles, most: int | None = None
-) -> tuple[dict[str, Files], list[str]]:
-    """New clients of the entries of a directory, at most so many, all encoded; and the errors of unusable entries."""
-    taken, joined, refused = _taken(known), {}, []
+) -> tuple[dict[str, Files], dict[Path, str]]:
+    """New clients of the entries of a directory, at most so many, all encoded; and unusable entry -> its error."""
+    taken, joined, refused = _taken(known), {}, {}
     for entry in entries:
         if len(joined) == most:
             break
@@ -237,7 +241,7 @@ def _usable(
                 tokens.encode(name, files)
                 joined[name] = files
         except (SafeFedError, OSError) as error:
-            refused.append(str(error))
+            refused[entry] = str(error)
     return joined, refused
 
 

@@ -120,10 +120,10 @@ class Orders:
         return new_client_files(self._config, self._directory.path, self._tokens, known, count)
 
     def _with_arrivals(self, state: RunState) -> RunState:
-        """Let clients join whose files have appeared in data.path and settled; unreadable files are tried again every round."""
+        """Let clients join whose files have appeared in data.path and settled; a file that is refused is tried again once it has changed."""
         newcomers, unreadable = self._watch.arrivals(state.membership.known) if self._watch else ({}, frozenset())
         for why in unreadable - self._unreadable:
-            self.callback.order_refused(f"data.watch: {why}; it is tried again at every round")
+            self.callback.order_refused(f"data.watch: {why}; it is tried again once it has changed")
         self._unreadable = unreadable
         if not newcomers:
             return state
