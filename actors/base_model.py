@@ -6,14 +6,16 @@ transformers takes seconds to import, so it is imported where something is loade
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from actors.base_files import check_no_adapter, find_folder, find_pointer, read_shapes, refuse_pointer
 from actors.config import ModelConfig
 from actors.data.chat import Tokenizer, fixed_template
 from actors.errors import ModelError
@@ -39,10 +41,21 @@ def load_base(config: ModelConfig) -> tuple[PreTrainedModel, Tokenizer]:
 
     logging.disable_progress_bar()
     with _loading(config) as path:
+        check_no_adapter(path)
+        read_shapes(path)
         AutoConfig.from_pretrained(path, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, config.dtype), attn_implementation=config.attention, trust_remote_code=False
+        loaded: Any = (
+            AutoModelForCausalLM.from_pretrained(  # with output_loading_info a pair, which the library's types do not say
+                path,
+                dtype=getattr(torch, config.dtype),
+                attn_implementation=config.attention,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # refused below, by name
+                output_loading_info=True,
+            )
         )
+        model, found = loaded
+        _check_complete(found)
     model.generation_config = GenerationConfig()  # how text is generated is the evaluation's to say, not the model file's
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -56,17 +69,74 @@ def load_tokenizer(config: ModelConfig) -> Tokenizer:
 
     with _loading(config) as path:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    tokenizer.chat_template = fixed_template(tokenizer.chat_template)
+        folder = find_folder(path)
+        for name in tokenizer.vocab_files_names.values() if folder else ():
+            refuse_pointer(folder / name)
+        tokenizer.chat_template = fixed_template(tokenizer.chat_template)
     return tokenizer
 
 
 def read_limits(config: ModelConfig) -> Limits:
-    """The limits that the model's configuration states; raises ModelError with the path and what to do."""
-    from transformers import AutoConfig
+    """The limits of the model, without its weights; raises ModelError with the path and what to do."""
+    model = load_on_meta(config)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    embedding: Any = model.get_input_embeddings()
+    return Limits(embeddings=embedding.weight.shape[0], positions=positions)
 
+
+def load_on_meta(config: ModelConfig) -> PreTrainedModel:
+    """The model on the meta device: its modules with their shapes, checked against the headers of its files; no weights.
+
+    Of pickled or quantised weights, and of a hub's that are not cached yet, the shapes are checked only when they load.
+
+    Raises:
+        ModelError: as `load_base`.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.quantizers.auto import AutoHfQuantizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     with _loading(config) as path:
-        text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
-    return Limits(embeddings=text.vocab_size, positions=getattr(text, "max_position_embeddings", None))
+        check_no_adapter(path)
+        shapes = read_shapes(path)
+        architecture = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(architecture, attn_implementation=config.attention, trust_remote_code=False)
+        if (quantization := getattr(architecture, "quantization_config", None)) is not None:
+            AutoHfQuantizer.from_config(quantization, pre_quantized=True).validate_environment(device_map=None, weights_only=True)
+        elif shapes is not None:
+            saved = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+            model, found = type(model).from_pretrained(
+                None,
+                config=architecture,
+                attn_implementation=config.attention,
+                state_dict=saved,
+                device_map="meta",
+                ignore_mismatched_sizes=True,  # refused below, by name
+                output_loading_info=True,
+            )
+            _check_complete(found)
+    return model
+
+
+def _check_complete(found: Mapping[str, Any]) -> None:
+    """Raises ModelError when transformers would give tensors of the model random values.
+
+    Args:
+        found: Its account of a load; tied tensors are not missing.
+    """
+    if mismatched := sorted(found["mismatched_keys"]):
+        name, saved, needed = mismatched[0]
+        raise ModelError(
+            f"{len(mismatched)} saved tensors have other sizes than config.json says, such as {name}: {tuple(saved)} in place of "
+            f"{tuple(needed)}; config.json and weights must be of one model: download both again"
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"the weights lack {len(missing)} tensors of the model, such as {missing[0]}, which would be random; "
+            "download config.json and weights of one causal language model again"
+        )
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -86,6 +156,13 @@ def _loading(config: ModelConfig) -> Iterator[str]:
         raise ModelError("model.path is not set: give a local directory or a hub name")
     try:
         yield config.path
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = str(error).partition("\n")[0]
+    except ModelError as error:
+        raise ModelError(f"model.path={config.path}: {error}") from error
+    except Exception as error:  # transformers raises what it likes
+        if Path(config.path).is_dir() and (pointer := find_pointer(Path(config.path))):
+            why = f"{pointer} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull` in that directory"
+        elif "attn_implementation" in str(error):
+            why = f"it does not support model.attention={config.attention}; set model.attention=eager"
+        else:
+            why = " ".join(str(error).split())[:400] or type(error).__name__
         raise ModelError(f"model.path={config.path} does not load as a causal language model: {why}") from error

@@ -17,6 +17,7 @@ from actors.errors import ClientTrainingError
 from actors.local_training import LocalStep, train_adapter
 from actors.messages import AdapterLayout, Branch, LoRAUpdate, StepDelta, TrainTask
 from actors.model import AdaptedModel, choose_device
+from actors.saved_adapter import check_saved
 from actors.scaffold import Correction
 from actors.seeding import stream, torch_seed
 from actors.wire import decode_tensors, encode_message
@@ -46,6 +47,10 @@ class Client:
     def peft_config_json(self) -> str:
         """The text of adapter_config.json for the trained adapter."""
         return self._model.peft_config_json()
+
+    def check_saved(self, adapter: bytes, tensors: bytes, config_json: str) -> None:
+        """Raises ModelError unless the saved files, loaded by peft, give the logits of `adapter` (safetensors bytes)."""
+        check_saved(self._model, decode_tensors(adapter), tensors, config_json)
 
     def train(self, task: TrainTask, adapter: bytes, difference: bytes | None = None) -> Iterator[bytes]:
         """Train one client for one round from the global `adapter` (safetensors bytes).

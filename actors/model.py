@@ -15,15 +15,13 @@ import torch
 from actors.base_model import fingerprint, load_base
 from actors.config import LoraConfig, ModelConfig
 from actors.errors import ModelError
+from actors.lora import ADAPTER, attach, trained_parameters
 from actors.messages import AdapterLayout
 from actors.wire import encode_tensors
 from probe.features import layer_of_modules
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
-
-_ADAPTER = "default"
 
 
 class AdaptedModel:
@@ -34,13 +32,9 @@ class AdaptedModel:
         self.device = device
         self._model_fingerprint = fingerprint(base)
         self._lora = lora
-        self.peft: PeftModel = _attach(base, lora)
+        self.peft: PeftModel = attach(base, lora)
         self.peft.to(device).eval()
-        self._parameters = {
-            name.replace(f".{_ADAPTER}.", "."): parameter
-            for name, parameter in sorted(self.peft.named_parameters())
-            if parameter.requires_grad
-        }
+        self._parameters = trained_parameters(self.peft, lora.r)
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()
         self._shapes = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
@@ -87,7 +81,7 @@ class AdaptedModel:
 
     def peft_config_json(self) -> str:
         """The text of adapter_config.json for this adapter."""
-        config = self.peft.peft_config[_ADAPTER].to_dict()
+        config = self.peft.peft_config[ADAPTER].to_dict()
         config["inference_mode"] = True
         return json.dumps(config, indent=2, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
 
@@ -95,24 +89,6 @@ class AdaptedModel:
 def choose_device() -> torch.device:
     """The GPU that Ray gave this process, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _attach(base: PreTrainedModel, lora: LoraConfig) -> PeftModel:
-    from peft import LoraConfig as PeftLoraConfig
-    from peft import get_peft_model
-
-    peft_config = PeftLoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - peft says int, and takes any number
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(base, peft_config, adapter_name=_ADAPTER)
-    except ValueError as error:
-        raise ModelError(f"lora.target_modules={lora.target_modules} does not fit the model: {error}") from error
 
 
 def _initial_adapter(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from actors.errors import ModelError, SafeFedError
 from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
 from cluster.data.own_data import client_names
@@ -100,15 +101,24 @@ class Federation:
         return self.config.name or self._directory.path.resolve().name
 
     def run(self) -> RunResult:
-        """Train all rounds that are left, evaluate, and write the run directory."""
+        """Train all rounds that are left, evaluate, write the run directory, and check the adapter that lies there.
+
+        Raises:
+            ModelError, ClusterError: peft does not load the saved adapter as the run's, or no actor could try; all is written.
+        """
         started, memory = time.perf_counter(), PeakMemory()
         memory.start()
         try:
             with self._started(started) as loop:
                 loop.run()
+                fault = loop.adapter_fault()
         finally:
             peak_mb = memory.stop()
-        return self._finish(loop.state, peak_mb)
+        result = self._finish(loop.state, peak_mb)
+        if fault is not None:
+            kind = ModelError if isinstance(fault, ModelError) else ClusterError
+            raise kind(f"{fault}; the run's results are written in {self._directory.path}") from fault
+        return result
 
     @contextmanager
     def _started(self, began: float) -> Iterator[_Loop]:
@@ -307,6 +317,14 @@ class _Loop:
         bound, fall = self.config.evaluation.stop_below, find_fall(self.config, self.state.evaluations)
         if bound is not None and fall is not None:
             self.callback.safety_fell(fall, bound)
+
+    def adapter_fault(self) -> SafeFedError | None:
+        """What is wrong with the adapter as the files hold it; None: peft loads it and it gives the run's logits."""
+        try:
+            self.workers.check_saved(self.state.final_adapter, *self.directory.read_adapter())
+        except SafeFedError as error:
+            return error
+        return None
 
     def _take_evaluations(self, *, block: bool) -> None:
         try:

@@ -17,7 +17,15 @@ from rich.text import Text
 
 from actors.config import ModelConfig
 from cluster.config.schema import RunConfig
-from cluster.doctor.local_checks import Finding, attempt, check_inputs, check_versions, check_writable, folder_in
+from cluster.doctor.local_checks import (
+    Finding,
+    attempt,
+    check_base_model,
+    check_inputs,
+    check_versions,
+    check_writable,
+    folder_in,
+)
 from cluster.doctor.node_faults import RequiredFile, node_faults, required_files, summary
 from cluster.doctor.node_report import NodeReport, code_hash, node_report, versions
 from cluster.errors import ClusterError
@@ -40,6 +48,7 @@ def check_all(config: RunConfig, runs: Path, timeout_s: float, key: str = "clust
         yield attempt("run directory", lambda: check_writable(str(runs)))
         if config.checkpoint.path is not None:
             yield attempt("checkpoint.path", lambda: check_writable(str(config.checkpoint.path)))
+        yield attempt("base model", lambda: check_base_model(config))
         finding, sources = check_inputs(config, folder)
         yield finding
         if sources is not None:

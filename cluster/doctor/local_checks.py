@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from actors.base_check import check_base
 from actors.errors import SafeFedError
 from cluster.config.schema import RunConfig
-from cluster.data.sources import Sources
+from cluster.data.sources import Sources, base_model
 from cluster.doctor.node_report import versions
 from cluster.errors import ClusterError, DeadlineError
 from cluster.probes.suitability import load_suited
@@ -87,6 +88,20 @@ def check_writable(location: str) -> str:
     except TimeoutError:
         raise DeadlineError(f"writing to {location} took longer than {_WRITE_TIMEOUT_S:g} s") from None
     return f"{location} can be written"
+
+
+def check_base_model(config: RunConfig) -> str:
+    """The base model's class and size, and what of it LoRA trains; its weights are not loaded.
+
+    Raises:
+        ConfigError: the embedded world is not built. ModelError: the base or lora.target_modules cannot be used.
+    """
+    model = base_model(config)
+    found = check_base(model, config.lora)
+    return (
+        f"{model.path}: {found.model_class}, {found.parameters / 1e6:,.2f} M parameters; LoRA: {found.lora_tensors} tensors "
+        f"with {found.lora_values:,} values, {found.lora_values * 4 / 1e6:,.2f} MB per update"
+    )
 
 
 def check_inputs(config: RunConfig, folder: Path) -> tuple[Finding, Sources | None]:

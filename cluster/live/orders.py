@@ -120,7 +120,7 @@ class Orders:
         return new_client_files(self._config, self._directory.path, self._tokens, known, count)
 
     def _with_arrivals(self, state: RunState) -> RunState:
-        """Let clients join whose files have appeared in data.path and settled; a file that is refused is tried again once it has changed."""
+        """Let clients join whose files have appeared in data.path and settled; a refused file is read again once changed."""
         newcomers, unreadable = self._watch.arrivals(state.membership.known) if self._watch else ({}, frozenset())
         for why in unreadable - self._unreadable:
             self.callback.order_refused(f"data.watch: {why}; it is tried again once it has changed")

@@ -127,6 +127,11 @@ class RunDirectory:
         """The final adapter in PEFT's layout."""
         write_adapter(self.path / "adapter", tensors, config_json)
 
+    def read_adapter(self) -> tuple[bytes, str]:
+        """The final adapter as its files hold it: adapter_model.safetensors and the text of adapter_config.json."""
+        folder = self.path / "adapter"
+        return (folder / "adapter_model.safetensors").read_bytes(), (folder / "adapter_config.json").read_text()
+
     def _replace_table(self, name: str, table: pa.Table) -> None:
         temporary = self.path / f".{name}.tmp"
         pq.write_table(table, temporary)

@@ -174,6 +174,29 @@ class WorkerGroup:
         if self._colluders is not None:
             self._bring(self._colluders, lambda handle: handle.begin.remote(state.aggregator.adapter, 0))
 
+    def check_saved(self, adapter: bytes, tensors: bytes, config_json: str) -> None:
+        """Have a client actor load the saved files with peft beside `adapter`, the run's; an actor that is gone is replaced.
+
+        Raises:
+            ModelError: they differ. ClusterError: every client actor that was asked died, or did not answer.
+        """
+        why = ""
+        for _ in range(self._config.cluster.round_attempts):
+            self._first_client()
+            if (actor := self.pool.take()) is None:
+                continue
+            try:
+                self.ask(actor.check_saved.remote(adapter, tensors, config_json), "checking the saved adapter")
+            except LostError as error:
+                why = str(error)
+                self.pool.replace(actor)
+            except ModelError as error:
+                raise ModelError(first_line(error)) from error
+            else:
+                self.pool.give_back(actor)
+                return
+        raise ClusterError(f"the saved adapter is not checked: client actors were lost in every attempt, last: {why}")
+
     def close(self) -> None:
         """End every actor."""
         self._stack.close()

@@ -1,0 +1,38 @@
+"""What a run would find in its base model, without loading weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from actors.base_model import load_on_meta, load_tokenizer
+from actors.config import LoraConfig, ModelConfig
+from actors.lora import attach, trained_parameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseReport:
+    """A base model with its LoRA adapter."""
+
+    model_class: str
+    parameters: int
+    """Values of the base."""
+    lora_tensors: int
+    lora_values: int
+    """Float32 values of one update."""
+
+
+def check_base(config: ModelConfig, lora: LoraConfig) -> BaseReport:
+    """Check files, architecture, tokenizer and targets of LoRA; raises ModelError that names path or key and the fix."""
+    base = load_on_meta(config)
+    load_tokenizer(config)
+    model_class, parameters = type(base).__name__, sum(parameter.numel() for parameter in base.parameters())
+    with torch.device("meta"):
+        trained = trained_parameters(attach(base, lora), lora.r)
+    return BaseReport(
+        model_class=model_class,
+        parameters=parameters,
+        lora_tensors=len(trained),
+        lora_values=sum(parameter.numel() for parameter in trained.values()),
+    )
