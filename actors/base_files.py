@@ -24,7 +24,7 @@ def find_folder(path: str) -> Path | None:
     Raises:
         ModelError: an absolute path that is no directory.
     """
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     if Path(path).is_dir():
         return Path(path)
@@ -43,7 +43,7 @@ def find_folder(path: str) -> Path | None:
 
 def check_no_adapter(path: str) -> None:
     """Raises ModelError when an adapter lies in the directory or the hub's repository: transformers would load it silently."""
-    from transformers.utils import find_adapter_config_file
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     if (found := find_adapter_config_file(path)) is not None:
         raise ModelError(
@@ -70,7 +70,7 @@ def read_shapes(path: str) -> Shapes | None:
     else:
         pickled = [folder / _PICKLED]
     if is_local and (missing := [file for file in pickled if not file.is_file()]):
-        raise ModelError(f"{missing[0]} is missing, and there is no {_SINGLE}; download the weights again")
+        raise ModelError(f"{missing[0]} is missing, and there is no {_SINGLE} either; download the weights again")
     for file in pickled:
         _check_pickled(file)
     return None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def load_base(config: ModelConfig) -> tuple[PreTrainedModel, Tokenizer]:
         check_no_adapter(path)
         read_shapes(path)
         AutoConfig.from_pretrained(path, trust_remote_code=False)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, config.dtype),
             attn_implementation=config.attention,
@@ -52,6 +52,7 @@ def load_base(config: ModelConfig) -> tuple[PreTrainedModel, Tokenizer]:
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
+        model, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
         _check_complete(found)
     model.generation_config = GenerationConfig()  # how text is generated is the evaluation's to say, not the model file's
     if config.gradient_checkpointing:
@@ -78,7 +79,7 @@ def read_limits(config: ModelConfig) -> Limits:
     """The limits of the model, without its weights; raises ModelError with the path and what to do."""
     model = load_on_meta(config)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return Limits(embeddings=model.get_input_embeddings().weight.shape[0], positions=positions)
+    return Limits(embeddings=int(cast(torch.Tensor, model.get_input_embeddings().weight).shape[0]), positions=positions)
 
 
 def load_on_meta(config: ModelConfig) -> PreTrainedModel:
@@ -90,7 +91,7 @@ def load_on_meta(config: ModelConfig) -> PreTrainedModel:
         ModelError: as `load_base`.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.quantizers import AutoHfQuantizer
+    from transformers.quantizers.auto import AutoHfQuantizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -153,10 +154,10 @@ def _loading(config: ModelConfig) -> Iterator[str]:
         raise ModelError("model.path is not set: give a local directory or a hub name")
     try:
         yield config.path
-    except ModelError as error:
-        raise ModelError(f"model.path={config.path}: {error}") from error
     except Exception as error:  # transformers raises what it likes
-        if Path(config.path).is_dir() and (pointer := find_pointer(Path(config.path))):
+        if isinstance(error, ModelError):
+            why = str(error)
+        elif Path(config.path).is_dir() and (pointer := find_pointer(Path(config.path))):
             why = f"{pointer} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull` in that directory"
         elif "attn_implementation" in str(error):
             why = f"it does not support model.attention={config.attention}; set model.attention=eager"
