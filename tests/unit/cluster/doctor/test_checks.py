@@ -67,7 +67,7 @@ def test_a_place_that_cannot_be_written_and_a_missing_probe_are_named(no_ray, tm
 
 def test_a_broken_base_and_a_misspelt_target_are_found_before_anything_starts(no_ray, tmp_path):
     base = save_model(tmp_path / "base", "qwen2")
-    own = [f"model.path={base}", f"data.path={tmp_path}/none.jsonl", "defense.level=none"]
+    own = [f"model.path={base}", f"data.path={tmp_path}/none.jsonl", "defense.level=none", "clients.malicious=0"]
     misspelt = [*own, "lora.target_modules=[q_proj,gate_porj]"]
     assert (
         "'gate_porj' matches no module of Qwen2ForCausalLM; it has gate_proj"
