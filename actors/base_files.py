@@ -13,7 +13,7 @@ from actors.errors import ModelError
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+_TORCH, _TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -53,7 +53,7 @@ def check_no_adapter(path: str) -> None:
 
 
 def read_shapes(path: str) -> Shapes | None:
-    """Shape of every saved tensor, by its name in the files; None: pickled weights, or a hub's that are not cached yet.
+    """Shape of every saved tensor, by its name in the files; None: weights in torch files, or a hub's that are not cached yet.
 
     Raises:
         ModelError: a file is missing, damaged or a Git LFS pointer; names it and the fix.
@@ -65,14 +65,14 @@ def read_shapes(path: str) -> Shapes | None:
         return _header(folder / _SINGLE)
     if (folder / _INDEX).is_file():
         return _sharded(folder, folder / _INDEX, is_local=is_local)
-    if (folder / _PICKLED_INDEX).is_file() and not (folder / _PICKLED).is_file():
-        pickled = sorted({folder / name for name in _weight_map(folder / _PICKLED_INDEX).values()})
+    if (folder / _TORCH_INDEX).is_file() and not (folder / _TORCH).is_file():
+        archives = sorted({folder / name for name in _weight_map(folder / _TORCH_INDEX).values()})
     else:
-        pickled = [folder / _PICKLED]
-    if is_local and (missing := [file for file in pickled if not file.is_file()]):
-        raise ModelError(f"{missing[0]} is missing, and there is no {_SINGLE}; download the weights again")
-    for file in pickled:
-        _check_pickled(file)
+        archives = [folder / _TORCH]
+    if is_local and (missing := [file for file in archives if not file.is_file()]):
+        raise ModelError(f"{missing[0]} is missing, and there is no {_SINGLE} either; download the weights again")
+    for file in archives:
+        _check_archive(file)
     return None
 
 
@@ -130,7 +130,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise ModelError(f"{index} has no readable weight_map ({type(error).__name__}: {error}); download it again") from error
 
 
-def _check_pickled(file: Path) -> None:
+def _check_archive(file: Path) -> None:
     """torch writes zip archives, whose directory stands at the end."""
     refuse_pointer(file)
     if not file.is_file():

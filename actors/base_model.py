@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -44,17 +44,15 @@ def load_base(config: ModelConfig) -> tuple[PreTrainedModel, Tokenizer]:
         check_no_adapter(path)
         read_shapes(path)
         AutoConfig.from_pretrained(path, trust_remote_code=False)
-        loaded: Any = (
-            AutoModelForCausalLM.from_pretrained(  # with output_loading_info a pair, which the library's types do not say
-                path,
-                dtype=getattr(torch, config.dtype),
-                attn_implementation=config.attention,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # refused below, by name
-                output_loading_info=True,
-            )
+        loaded = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=config.attention,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
         )
-        model, found = loaded
+        model, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
         _check_complete(found)
     model.generation_config = GenerationConfig()  # how text is generated is the evaluation's to say, not the model file's
     if config.gradient_checkpointing:
@@ -80,8 +78,7 @@ def read_limits(config: ModelConfig) -> Limits:
     """The limits of the model, without its weights; raises ModelError with the path and what to do."""
     model = load_on_meta(config)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    embedding: Any = model.get_input_embeddings()
-    return Limits(embeddings=embedding.weight.shape[0], positions=positions)
+    return Limits(embeddings=int(cast(torch.Tensor, model.get_input_embeddings().weight).shape[0]), positions=positions)
 
 
 def load_on_meta(config: ModelConfig) -> PreTrainedModel:
@@ -156,10 +153,10 @@ def _loading(config: ModelConfig) -> Iterator[str]:
         raise ModelError("model.path is not set: give a local directory or a hub name")
     try:
         yield config.path
-    except ModelError as error:
-        raise ModelError(f"model.path={config.path}: {error}") from error
     except Exception as error:  # transformers raises what it likes
-        if Path(config.path).is_dir() and (pointer := find_pointer(Path(config.path))):
+        if isinstance(error, ModelError):
+            why = str(error)
+        elif Path(config.path).is_dir() and (pointer := find_pointer(Path(config.path))):
             why = f"{pointer} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull` in that directory"
         elif "attn_implementation" in str(error):
             why = f"it does not support model.attention={config.attention}; set model.attention=eager"

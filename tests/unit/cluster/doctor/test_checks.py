@@ -14,6 +14,7 @@ from cluster.doctor.local_checks import Finding
 from cluster.errors import ClusterError, DeadlineError
 from cluster.state.checkpoints import Checkpoints
 from cluster.workers.nodes import Node
+from tests.small_models import save_model
 from tests.unit.cluster.doctor.test_node_faults import GIB, GOOD, NODE
 
 
@@ -47,9 +48,11 @@ def test_this_machine_and_the_inputs_of_a_run_are_checked_before_the_cluster(no_
     assert [finding.check for finding in found.values() if finding.ok] == [
         "versions",
         "run directory",
+        "base model",
         "model, data, prompts and probe",
     ]
     assert "torch 2" in found["versions"].detail
+    assert "LlamaForCausalLM, 0.45 M parameters; LoRA: 42 tensors with" in found["base model"].detail
     assert "10 clients, probe per_layer at threshold 0.6" in found["model, data, prompts and probe"].detail
     assert "no Ray head answers" in found["connection"].detail
     assert not (tmp_path / "runs").exists()
@@ -60,6 +63,21 @@ def test_a_place_that_cannot_be_written_and_a_missing_probe_are_named(no_ray, tm
     found = findings(tmp_path, f"checkpoint.path={tmp_path}/file/x", "probe.path=/nowhere")
     assert f"cannot write to {tmp_path}/file/x" in found["checkpoint.path"].detail
     assert "probe.path=/nowhere: no probe.json there" in found["model, data, prompts and probe"].detail
+
+
+def test_a_broken_base_and_a_misspelt_target_are_found_before_anything_starts(no_ray, tmp_path):
+    base = save_model(tmp_path / "base", "qwen2")
+    own = [f"model.path={base}", f"data.path={tmp_path}/none.jsonl", "defense.level=none", "clients.malicious=0"]
+    misspelt = [*own, "lora.target_modules=[q_proj,gate_porj]"]
+    assert (
+        "'gate_porj' matches no module of Qwen2ForCausalLM; it has gate_proj"
+        in findings(tmp_path, *misspelt)["base model"].detail
+    )
+    (base / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes()[:-9])
+    found = findings(tmp_path, *own)["base model"]
+    assert not found.ok
+    assert found.detail.startswith(f"model.path={base} does not load")
+    assert "is cut off or damaged" in found.detail
 
 
 def test_a_store_that_never_answers_does_not_hold_up_the_rest(monkeypatch, tmp_path):
