@@ -30,7 +30,7 @@ from cluster.round.realignment import realign
 from cluster.round.round import RoundResult, RoundRunner
 from cluster.simulation.simulation import Simulation, new_client_files, prepare_inputs
 from cluster.state.carried_over import changed_keys
-from cluster.state.checkpoints import Checkpoints, below
+from cluster.state.checkpoints import Checkpoints, below, with_absolute_place
 from cluster.state.lease import Lease
 from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory, RunResult
@@ -72,7 +72,7 @@ class Federation:
             ConfigError, DataError: something is missing or does not fit, or checkpoint.path holds another run's checkpoints.
             CheckpointError: another driver owns the directory or the place for checkpoints, or one cannot be written.
         """
-        config = config if _resumed else _with_absolute_place(config)
+        config = config if _resumed else with_absolute_place(config)
         self.config, self._callback, self._resumed = config, callback or RunCallback(), _resumed
         self._directory = _resumed.directory if _resumed else RunDirectory.create(Path(output), config)
         with self._directory.discarded_on_error():
@@ -110,7 +110,7 @@ class Federation:
         directory = RunDirectory.reopen(Path(path))
         with _released_on_error(directory):
             directory.take()
-            asked = _with_absolute_place(config or load_config(directory.path / "config.yaml"))
+            asked = with_absolute_place(config or load_config(directory.path / "config.yaml"))
             warnings: list[str] = []
             checkpoints = _open_checkpoints(asked, directory, warnings.append)
             found = checkpoints.load(from_round)
@@ -437,15 +437,6 @@ class _Loop:
             self.directory.write_evaluation(state.evaluations)
         if state.probe_rounds:
             self.directory.write_probe_rounds(state.probe_rounds)
-
-
-def _with_absolute_place(config: RunConfig) -> RunConfig:
-    """A relative checkpoint.path is that of the directory in which the run began, wherever it is resumed."""
-    path = config.checkpoint.path
-    if path is None or "://" in path:
-        return config
-    absolute = str(Path(path).expanduser().absolute())
-    return config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"path": absolute})})
 
 
 def _open_checkpoints(config: RunConfig, directory: RunDirectory, tell: Callable[[str], None] = _LOG.warning) -> Checkpoints:

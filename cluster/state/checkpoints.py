@@ -11,7 +11,9 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from cluster.config.schema import RunConfig
 from cluster.errors import CheckpointError, ConfigError
 from cluster.state.lease import Lease
 from cluster.state.manifest import FileEntry, Manifest, decode_manifest, digest, encode_manifest
@@ -264,3 +266,12 @@ def below(location: str, name: str) -> str:
     """A folder of that name in a directory or behind a URI, whose options after `?` stay at the end."""
     path, mark, options = location.partition("?") if "://" in location else (location, "", "")
     return f"{path.rstrip('/')}/{name}{mark}{options}"
+
+
+def with_absolute_place(config: RunConfig) -> RunConfig:
+    """A relative checkpoint.path is that of the directory in which the run began, wherever it is resumed."""
+    path = config.checkpoint.path
+    if path is None or "://" in path:
+        return config
+    absolute = str(Path(path).expanduser().absolute())
+    return config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"path": absolute})})

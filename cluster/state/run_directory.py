@@ -191,11 +191,20 @@ def _check_vacant(path: Path) -> None:
     """Raises ConfigError when the directory holds more than the beginning of a run that died in it."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--output {path} is a file; name a new or empty directory")
+    if not is_vacant(path):
+        is_run = (path / _CONFIG).exists()
+        what = f"another run (go on with it: --resume {path})" if is_run else "other files"
+        raise ConfigError(f"--output {path} holds {what}; name a new or empty directory")
+
+
+def is_vacant(path: Path) -> bool:
+    """Whether a run can begin there: it is not there yet, is empty, or holds what a driver left that died as it began.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
-        names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
     except OSError as error:
         raise ConfigError(f"--output {path} cannot be read: {error}; name another directory") from error
-    if _CONFIG in names:
-        raise ConfigError(f"--output {path} holds another run (go on with it: --resume {path}); name a new or empty directory")
-    if {name for name in names if name not in _BEGINNING and not is_temporary(name)}:
-        raise ConfigError(f"--output {path} holds other files; name a new or empty directory")
+    return not path.is_file() and all(name in _BEGINNING or is_temporary(name) for name in names)
