@@ -73,6 +73,8 @@ def run(
     if go_on and output is None:
         raise ConfigError("--go-on needs --output DIR")
     if go_on and output and (output / "config.yaml").is_file():
+        if arguments:
+            _check_same_run(output, _load(arguments))
         resume, arguments, output = output, None, None
     if resume is not None and (arguments or output):
         raise ConfigError("--resume uses the run's own configuration and directory; leave CONFIG and --output out")
@@ -103,6 +105,22 @@ def run(
     if result.summary["stopped_below"] is not None:
         console.print(_stopped_below(result), style="red", soft_wrap=True, markup=False, highlight=False)
         raise typer.Exit(1)
+
+
+def _check_same_run(output: Path, asked: RunConfig) -> None:
+    """Raise ConfigError where --go-on asks for another run than the one in the directory; say where config.yaml holds instead."""
+    from cluster.state.carried_over import differences
+    from cluster.state.checkpoints import with_absolute_place
+
+    fixed, free = differences(load_config(output / "config.yaml"), with_absolute_place(asked))
+    if fixed:
+        lines = [
+            f"{key}={new}: the run in {output} has {old}; leave that out, or name another --output"
+            for key, (old, new) in fixed.items()
+        ]
+        raise ConfigError("\n".join(lines))
+    for key, (old, new) in free.items():
+        typer.echo(f"{key}={new} does not hold: {output / 'config.yaml'} has {old}, and the run goes on with that")
 
 
 def _stopped_below(result: RunResult) -> str:

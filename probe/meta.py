@@ -11,6 +11,7 @@ from typing import Annotated, Any, NotRequired, TypedDict, cast
 from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
 
 from probe.calibration import Calibration
+from probe.config import ProbeTraining
 from probe.evaluation import Figures
 from probe.names import PLAIN
 from probe.samples import CLASSES
@@ -89,7 +90,7 @@ class ProbeMeta:
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Name = Annotated[str, StringConstraints(pattern=f"^{PLAIN.pattern}$")]
 _Index = Annotated[int, Field(ge=0, lt=2**31)]
-_Size = Annotated[int, Field(gt=0, lt=2**31)]
+_Size = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Training(BaseModel, extra="allow", strict=True):
@@ -103,7 +104,7 @@ class _Training(BaseModel, extra="allow", strict=True):
     num_held_out: NonNegativeInt = 0
     held_out_families: list[list[str]] = []
     calibration_families: list[str] = []
-    config: dict[str, object] = {}
+    config: ProbeTraining = ProbeTraining()
     versions: dict[str, str] = {}
     origin: str = ""
 
@@ -130,7 +131,7 @@ class _Calibration(BaseModel, extra="forbid", strict=True):
 class _Shared(BaseModel, extra="forbid", strict=True):
     """What `probe.json` and `store.json` share."""
 
-    shapes: dict[str, Annotated[list[_Size], Field(min_length=1, max_length=8)]]
+    shapes: dict[str, Annotated[list[_Size], Field(max_length=8)]]
     layers: dict[str, _Index]
     model_fingerprint: str
     lora_fingerprint: str
@@ -195,9 +196,9 @@ def decode_document(content: bytes, schema_version: int, schema: type[_Shared] =
     try:
         schema.model_validate(document)
     except ValidationError as error:
-        raise ValueError("; ".join(_fault(fault["loc"], fault["msg"]) for fault in error.errors()[:3])) from error
+        raise ValueError("; ".join(_fault(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()[:3])) from error
     return {**document, "shapes": {name: tuple(shape) for name, shape in document["shapes"].items()}}
 
 
-def _fault(place: tuple[int | str, ...], message: str) -> str:
-    return f"{'.'.join(map(str, place))}: {message[0].lower()}{message[1:]}"
+def _fault(place: tuple[int | str, ...], message: str, value: object) -> str:
+    return f"{'.'.join(map(str, place))}: {message[0].lower()}{message[1:]}, got {value!r:.80}"

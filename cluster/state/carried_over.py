@@ -45,11 +45,23 @@ FIXED: Mapping[str, str] = {
 """Exceptions from the sections above."""
 
 
+Difference = tuple[object, object]
+"""The committed value of a key, and the asked one."""
+
+
 def may_change(key: str) -> bool:
     """Whether a run may go on with another value of this key."""
     if key in FIXED:
         return False
     return any(key.startswith(other) if other.endswith(".") else key == other for other in MAY_CHANGE)
+
+
+def differences(committed: RunConfig, asked: RunConfig) -> tuple[dict[str, Difference], dict[str, Difference]]:
+    """Keys that differ and may not change, and those that may, each with both values."""
+    old, new = flat_values(committed), flat_values(asked)
+    differing = {key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
+    fixed = {key: values for key, values in differing.items() if not may_change(key)}
+    return fixed, {key: values for key, values in differing.items() if key not in fixed}
 
 
 def changed_keys(committed: RunConfig, asked: RunConfig) -> list[str]:
@@ -62,14 +74,13 @@ def changed_keys(committed: RunConfig, asked: RunConfig) -> list[str]:
     Raises:
         ConfigError: a key differs that may not change; names each, with both values and the fix.
     """
-    old, new = flat_values(committed), flat_values(asked)
-    differing = [key for key in old | new if old.get(key) != new.get(key)]
-    if refused := [key for key in differing if not may_change(key)]:
+    fixed, free = differences(committed, asked)
+    if fixed:
         raise ConfigError(
             "\n".join(
-                f"{key}: config.yaml has {new.get(key)}, the committed rounds ran with {old.get(key)}; put it back to "
-                f"{old.get(key)}, or start another run with {key}={new.get(key)}"
-                for key in refused
+                f"{key}: config.yaml has {new}, the committed rounds ran with {old}; put it back to {old}, or start another run "
+                f"with {key}={new}"
+                for key, (old, new) in fixed.items()
             )
         )
-    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in differing]
+    return [f"{key}: {old} -> {new}" for key, (old, new) in free.items()]

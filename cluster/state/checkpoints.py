@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,27 +25,35 @@ _MANIFEST = "manifest.json"
 _FOLDER = re.compile(r"round-(\d{5,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """A folder with a manifest, which may be damaged. Later ones in order of `epoch`, rounds and `attempt` are newer."""
+    """A folder with a manifest."""
 
-    epoch: int
-    """Of the lease under which it was written."""
-    rounds_done: int
-    attempt: int
+    place_in_time: tuple[int, int, int]
+    """Epoch of the lease under which it was written, finished rounds, attempt: later ones are newer."""
     folder: str
+    manifest: Manifest | None
+    """None where it is damaged."""
+    damage: str = ""
+    """What is wrong with the manifest."""
 
-    def manifest(self, place: Place) -> Manifest:
-        """Raises CheckpointError: it is damaged, or not the one of this folder."""
-        try:
-            found = decode_manifest(place.read(f"{self.folder}/{_MANIFEST}"))
-        except CheckpointError as error:
-            raise CheckpointError(f"{place.path(self.folder)}/{_MANIFEST} {error}") from error
-        except UNREADABLE as error:
-            raise CheckpointError(f"{place.path(self.folder)}/{_MANIFEST} cannot be read: {error}") from error
-        if (found.epoch, found.rounds_done) != (self.epoch, self.rounds_done):
-            raise CheckpointError(f"{place.path(self.folder)}/{_MANIFEST} belongs to another folder")
-        return found
+    @property
+    def rounds_done(self) -> int:
+        return self.place_in_time[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Survey:
+    """What lies in a place."""
+
+    in_force: Sequence[_Found]
+    """The checkpoints of the run as it went, newest first: those that no newer one has replaced."""
+    replaced: Sequence[_Found]
+    """Those of the run that a newer one has replaced, the most rounds first."""
+    foreign: Sequence[_Found]
+    """Those of other runs."""
+    unfinished: Sequence[str]
+    """Folders without a manifest, which were never finished."""
 
 
 class Checkpoints:
@@ -109,7 +117,7 @@ class Checkpoints:
 
     def complete(self) -> list[int]:
         """Finished rounds of every checkpoint that can be resumed from, ascending."""
-        return sorted(found.rounds_done for found in self._in_force)
+        return sorted(found.rounds_done for found in self._survey().in_force)
 
     def load(self, rounds_done: int | None = None) -> tuple[int, dict[str, bytes]] | None:
         """Number and files of a checkpoint, by default the newest one that is whole; None when there is none at all.
@@ -119,7 +127,8 @@ class Checkpoints:
         Raises:
             CheckpointError: that round has no checkpoint, none is whole, or they are another run's.
         """
-        every = self._in_force
+        survey = self._survey()
+        every = survey.in_force or survey.foreign
         if rounds_done is None and not every:
             return None
         candidates = [found for found in every if rounds_done in (None, found.rounds_done)]
@@ -144,10 +153,8 @@ class Checkpoints:
 
     def remove_later(self) -> None:
         """Remove the checkpoints that a newer one has replaced, the newest first."""
-        kept = set(self._in_force)
-        for found in sorted(set(self._with_manifest()) - kept, key=lambda item: (-item.rounds_done, item)):
-            if not self._is_foreign(found):
-                self._remove(found.folder)
+        for found in self._survey().replaced:
+            self._remove(found.folder)
 
     def check_unused(self) -> None:
         """Check that a new run finds no checkpoint here, which it would take for its own.
@@ -156,10 +163,10 @@ class Checkpoints:
             ConfigError: there is one, or the place cannot be read.
         """
         try:
-            numbers = sorted({found.rounds_done for found in self._with_manifest()})
+            survey = self._survey()
         except CheckpointError as error:
             raise ConfigError(f"checkpoint.path: {error}; name another place") from error
-        if numbers:
+        if numbers := sorted({found.rounds_done for found in (*survey.in_force, *survey.replaced, *survey.foreign)}):
             raise ConfigError(
                 f"checkpoint.path: {self.location} holds checkpoints of another run (after rounds {numbers}); name another "
                 "checkpoint.path or another run directory, or remove that folder"
@@ -196,38 +203,40 @@ class Checkpoints:
         found = [(match, name) for name in names if (match := _FOLDER.fullmatch(name))]
         return sorted((int(match[1]), int(match[2] or 0), int(match[3] or 0), name) for match, name in found)
 
-    def _with_manifest(self) -> list[_Found]:
-        """Every folder that has a manifest, whole or damaged, in order; one without was never finished."""
-        return sorted(
-            _Found(epoch, number, attempt, name) for number, epoch, attempt, name in self._folders() if self._has_manifest(name)
-        )
+    def _survey(self) -> _Survey:
+        found, unfinished = [], []
+        for number, epoch, attempt, folder in self._folders():
+            moment = epoch, number, attempt
+            try:
+                manifest = decode_manifest(self.place.read(f"{folder}/{_MANIFEST}"))
+                if (manifest.epoch, manifest.rounds_done) != (epoch, number):
+                    raise CheckpointError("belongs to another folder")
+                found.append(_Found(place_in_time=moment, folder=folder, manifest=manifest))
+            except FileNotFoundError:
+                unfinished.append(folder)
+            except (CheckpointError, *UNREADABLE) as error:
+                why = str(error) if isinstance(error, CheckpointError) else f"cannot be read: {error}"
+                damage = f"{self.place.path(folder)}/{_MANIFEST} {why}"
+                found.append(_Found(place_in_time=moment, folder=folder, manifest=None, damage=damage))
+        foreign = [item for item in found if self._is_foreign(item.manifest)]
+        own = sorted((item for item in found if item not in foreign), key=lambda item: item.place_in_time, reverse=True)
+        in_force: list[_Found] = []
+        for item in own:
+            if not in_force or item.rounds_done < in_force[-1].rounds_done:
+                in_force.append(item)
+        replaced = sorted((item for item in own if item not in in_force), key=lambda item: item.rounds_done, reverse=True)
+        return _Survey(in_force=in_force, replaced=replaced, foreign=foreign, unfinished=unfinished)
 
-    def _has_manifest(self, folder: str) -> bool:
-        return (_MANIFEST, False) in self.place.entries(folder)
-
-    @property
-    def _in_force(self) -> list[_Found]:
-        """The checkpoints of the run as it went, newest first: those that no newer one has replaced."""
-        every = self._with_manifest()
-        own = [found for found in every if not self._is_foreign(found)]
-        kept: list[_Found] = []
-        for found in reversed(own or every):
-            if not kept or found.rounds_done < kept[-1].rounds_done:
-                kept.append(found)
-        return kept
-
-    def _is_foreign(self, found: _Found) -> bool:
+    def _is_foreign(self, manifest: Manifest | None) -> bool:
         """Whether it says that it is another run's; a damaged one does not."""
-        try:
-            run = found.manifest(self.place).run
-        except CheckpointError:
-            return False
-        return None not in (self._run, run) and run != self._run
+        return manifest is not None and None not in (self._run, manifest.run) and manifest.run != self._run
 
     def _files_of(self, found: _Found) -> dict[str, bytes]:
         """Raises CheckpointError: it is another run's, or something is damaged or missing."""
-        manifest = found.manifest(self.place)
-        if self._is_foreign(found):
+        manifest = found.manifest
+        if manifest is None:
+            raise CheckpointError(found.damage)
+        if self._is_foreign(manifest):
             raise CheckpointError(
                 f"{self.place.path(found.folder)} was written by another run ({manifest.run}, this one is {self._run}); give "
                 "each its own checkpoint.path"
@@ -248,13 +257,11 @@ class Checkpoints:
 
     def _remove_surplus(self) -> None:
         """Remove replaced checkpoints, then old ones, then what was never finished."""
-        self.remove_later()
-        for found in reversed(self._in_force[self._keep :]):
-            if not self._is_foreign(found):
-                self._remove(found.folder)
-        for _, _, _, folder in self._folders():
-            if not self._has_manifest(folder):
-                self.place.remove(folder)
+        survey = self._survey()
+        for found in (*survey.replaced, *reversed(survey.in_force[self._keep :])):
+            self._remove(found.folder)
+        for folder in survey.unfinished:
+            self.place.remove(folder)
 
     def _remove(self, folder: str) -> None:
         """The manifest goes first, so that a checkpoint that is half removed does not exist."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 import socket
@@ -62,9 +63,9 @@ class Lease:
         self._since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
         self._claim = self._take()
         self._ended = threading.Event()
-        arguments = (place, self._claim, self._since, renew_s, self._ended)
+        arguments = place, self._claim, self._since, renew_s, self._ended
         threading.Thread(target=_renew, args=arguments, daemon=True, name="lease").start()
-        self._finalizer = weakref.finalize(self, _release, place, self._claim, self._since, self._ended)
+        self._finalizer = weakref.finalize(self, _release, place, self._claim, self._since, self._ended, os.getpid())
 
     @property
     def epoch(self) -> int:
@@ -216,8 +217,11 @@ def _renew(place: Place, claim: _Claim, since: str, renew_s: float, ended: threa
             _LOG.warning("the lease could not be renewed, it is tried again: %s", error)
 
 
-def _release(place: Place, claim: _Claim, since: str, ended: threading.Event) -> None:
+def _release(place: Place, claim: _Claim, since: str, ended: threading.Event, owner: int) -> None:
+    """Mark the claim as released; a forked child, which inherits the lease, leaves it alone."""
     ended.set()
+    if os.getpid() != owner:
+        return
     try:
         if claim == max(_claims(place), default=None):
             place.write(claim.name, _encoded(since, released=True))

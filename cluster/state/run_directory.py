@@ -26,8 +26,10 @@ from cluster.state.tables import GROUND_TRUTH, evaluation_table, probe_table, ro
 from probe.names import plain_name
 
 _RUN_ID, _CONFIG, _GROUND_TRUTH, _ROUNDS = "run-id", "config.yaml", "ground_truth.parquet", "rounds.parquet"
-_BEGINNING = {FOLDER, _RUN_ID, "lost+found"}
-"""What may lie in a directory before config.yaml does; the last is on every mounted disk of its own."""
+_OF_THE_DISK = "lost+found"
+"""Lies on top of many mounted disks."""
+_BEGINNING = {FOLDER, _RUN_ID, _OF_THE_DISK}
+"""What may lie in a directory before config.yaml does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ class RunDirectory:
     def _discard(self) -> None:
         """What cannot be removed stays, so that the first error is the one that is seen."""
         for entry in list(self.path.iterdir()) if self.path.is_dir() else ():
+            if entry.name == _OF_THE_DISK:
+                continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             else:

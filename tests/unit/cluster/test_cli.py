@@ -88,3 +88,10 @@ def test_doctor_prints_what_is_there_and_fails_on_what_is_missing(command):
     assert "ok    versions: " in output
     assert "wrong model, data, prompts and probe: probe.path=/nowhere: no probe.json there" in output
     assert "wrong connection: cluster.address=127.0.0.1:9: no Ray head answers there" in output
+
+
+def test_a_run_that_goes_on_is_the_one_that_the_command_names(command, tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    code, _, error = command("run", *SMALL, "--output", "{tmp}", "--go-on")
+    assert code == 2
+    assert f"seed=0: the run in {tmp_path} has 1; leave that out, or name another --output" in error

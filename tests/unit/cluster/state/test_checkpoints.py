@@ -1,6 +1,9 @@
 """Checkpoints on a real file system: complete or absent, only the newest kept, damage refused with the file's name."""
 
+import errno
+import itertools
 import json
+import os
 import resource
 from contextlib import contextmanager
 
@@ -225,6 +228,33 @@ def test_a_full_disk_costs_no_checkpoint_that_was_there(tmp_path):
     checkpoints.save(7, {"a": b"3"})
     assert checkpoints.load() == (7, {"a": b"3"})
     assert len(folders(tmp_path)) == 1
+
+
+def test_a_full_disk_at_any_write_of_a_save_costs_no_checkpoint_and_says_how_to_go_on(tmp_path, monkeypatch):
+    original = os.fsync
+    for step in itertools.count():
+        checkpoints = Checkpoints(str(tmp_path / f"{step}"), keep=1, go_on="safe-fedllm run --resume DIR")
+        checkpoints.save(7, {"a": b"1"})
+        calls = itertools.count()
+
+        def failing(descriptor, calls=calls, step=step):
+            if next(calls) == step:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            original(descriptor)
+
+        monkeypatch.setattr(os, "fsync", failing)
+        try:
+            checkpoints.save(8, {"a": b"2", "b": b"3"})
+        except CheckpointError as error:
+            monkeypatch.setattr(os, "fsync", original)
+            assert "No space left on device; make room there or let this user write, then go on with: safe-" in str(error)
+            assert checkpoints.load() in [(7, {"a": b"1"}), (8, {"a": b"2", "b": b"3"})]
+            checkpoints.save(8, {"a": b"4"})
+            assert checkpoints.load() == (8, {"a": b"4"})
+            assert len(list((tmp_path / f"{step}").iterdir())) == 1
+        else:
+            break
+    assert step == 7  # a file and its folder's entry each: two files, the manifest, and the folder of the checkpoint
 
 
 def test_of_two_complete_checkpoints_of_a_round_the_newest_is_loaded_and_the_other_removed(checkpoints, tmp_path):
