@@ -245,6 +245,8 @@ class Aggregator:
         if decision.outcome == "aggregated":
             folded = self._fold(current, updates, weights)
             decision, error = self._aggregate(current, folded, decision)
+            if decision.outcome != "aggregated":
+                folded = None
         if decision.outcome != "no_quorum":
             self._trust = trust
         self._round = None
@@ -367,17 +369,27 @@ class Aggregator:
     def _aggregate(self, current: _Round, folded: _Folded, decision: Decision) -> tuple[Decision, float | None]:
         """Commit what rule and optimizer make of the round.
 
+        An aggregate with a value that float32 cannot hold is not committed: the round is skipped, and only trust moves on.
+
         Returns:
             The decision, which also says where f was lowered and what was lost; and the error of averaging products, if any.
         """
         rng = stream(self._config.seed, "aggregation", current.expected.round_index)
-        aggregate = folded.accumulator.finish(self._adapter, self._memory, rng)
+        try:
+            aggregate = folded.accumulator.finish(self._adapter, self._memory, rng)
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+            return _not_finite(decision, f"it could not be decomposed ({error})"), None
         part = sum(folded.masses.values()) / self._divisor(current, folded)
         pseudo_gradient = {name: part * tensor for name, tensor in aggregate.delta.items()}
-        move, self._optimizer_memory = self._optimize(self._optimizer_memory, pseudo_gradient)
-        self._move(move)
-        self._controls = self._controls.moved(folded.controls)
-        self._memory = aggregate.memory
+        move, optimizer_memory = self._optimize(self._optimizer_memory, pseudo_gradient)
+        moved = {name: (self._adapter[name].double() + change).float() for name, change in move.items()}
+        controls = self._controls.moved(folded.controls)
+        parts = {"the adapter": moved, "the optimizer's memory": optimizer_memory, "the rule's memory": aggregate.memory}
+        for what, tensors in parts.items():
+            if odd := next((name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), None):
+                return _not_finite(decision, f"{what} would hold a value that is not, in {odd}"), None
+        self._move(moved)
+        self._optimizer_memory, self._controls, self._memory = optimizer_memory, controls, aggregate.memory
         return replace(decision, why=decision.why + self._lowered(aggregate) + _left_out(aggregate)), aggregate.error
 
     def _divisor(self, current: _Round, folded: _Folded) -> float:
@@ -395,8 +407,7 @@ class Aggregator:
     def _averages_products(self) -> bool:
         return self._config.aggregation.averaging == "svd"
 
-    def _move(self, move: Mapping[str, torch.Tensor]) -> None:
-        moved = {name: (self._adapter[name].double() + change).float() for name, change in move.items()}
+    def _move(self, moved: dict[str, torch.Tensor]) -> None:
         self._adapter = self._adapter | moved
         self._adapter_bytes = encode_tensors(self._adapter)
         self._version += 1
@@ -436,6 +447,10 @@ _Held = AdmittedUpdate | ray.ObjectRef
 def _held(update: _Held) -> AdmittedUpdate:
     """The update itself, from the object store where it waited there."""
     return ray.get(update) if isinstance(update, ray.ObjectRef) else update
+
+
+def _not_finite(decision: Decision, why: str) -> Decision:
+    return replace(decision, outcome="skipped", why=f"the aggregate is not finite: {why}; adapter and optimizer stay as they are")
 
 
 def _left_out(aggregate: Aggregate) -> str:

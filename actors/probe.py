@@ -24,6 +24,7 @@ from probe.config import ProbeConfig
 from probe.drift import Drift, watch
 from probe.features import tensor_names
 from probe.meta import ProbeMeta
+from probe.names import plain_name
 from probe.samples import ReferenceLabel
 
 
@@ -85,7 +86,7 @@ class Probe:
         """
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
+                (Path(folder) / plain_name(name)).write_bytes(content)
             self._probe = _load(folder, self._layout)
         self._round = None
 

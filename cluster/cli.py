@@ -123,6 +123,8 @@ def run(
     if go_on and output is None:
         raise ConfigError("--go-on needs --output DIR")
     if go_on and output and (output / "config.yaml").is_file():
+        if arguments:
+            _check_same_run(output, _load(arguments))
         resume, arguments, output = output, None, None
     if resume is not None and (arguments or output):
         raise ConfigError("--resume uses the run's own configuration and directory; leave CONFIG and --output out")
@@ -166,6 +168,22 @@ def _shortfall(result: RunResult) -> str | None:
     if result.summary["rounds_done"] and not result.summary["rounds_aggregated"]:
         return f"no round was aggregated, so the adapter is the initial one: {none_aggregated(result)}"
     return None
+
+
+def _check_same_run(output: Path, asked: RunConfig) -> None:
+    """Raise ConfigError where --go-on asks for another run than the one in the directory; say where config.yaml holds instead."""
+    from cluster.state.carried_over import differences
+    from cluster.state.checkpoints import with_absolute_place
+
+    fixed, free = differences(load_config(output / "config.yaml"), with_absolute_place(asked))
+    if fixed:
+        lines = [
+            f"{key}={new}: the run in {output} has {old}; leave that out, or name another --output"
+            for key, (old, new) in fixed.items()
+        ]
+        raise ConfigError("\n".join(lines))
+    for key, (old, new) in free.items():
+        typer.echo(f"{key}={new} does not hold: {output / 'config.yaml'} has {old}, and the run goes on with that")
 
 
 def _stopped_below(result: RunResult) -> str:

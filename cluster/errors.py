@@ -32,7 +32,7 @@ class CollectionError(SafeFedError, RuntimeError):
 
 
 class CheckpointError(SafeFedError, RuntimeError):
-    """A run cannot be resumed from a checkpoint: names the file and what to do."""
+    """A run cannot be kept, or not be resumed: names the file or the place, and what to do."""
 
 
 class LostError(SafeFedError, RuntimeError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
 from cluster.data.own_data import client_names
 from cluster.data.sources import Sources
-from cluster.errors import ClusterError, LostError
+from cluster.errors import CheckpointError, ClusterError, LostError
 from cluster.live.control import LiveRun
 from cluster.live.orders import Orders
 from cluster.probes.suitability import load_suited
@@ -28,27 +29,39 @@ from cluster.reporting.summary import summarise
 from cluster.round.realignment import realign
 from cluster.round.round import RoundResult, RoundRunner
 from cluster.simulation.simulation import Simulation, prepare_inputs
-from cluster.state.checkpoints import Checkpoints, below
+from cluster.state.carried_over import changed_keys
+from cluster.state.checkpoints import Checkpoints, below, with_absolute_place
+from cluster.state.lease import Lease
 from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory, RunResult
-from cluster.state.run_state import PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
+from cluster.state.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
 from cluster.workers.memory import PeakMemory
 from cluster.workers.worker_group import WorkerGroup
+from probe.meta import META_FILE, decode_meta
+
+_LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Resumed:
-    """A run that began earlier."""
+    """A run that began earlier, and that this driver owns."""
 
     directory: RunDirectory
+    checkpoints: Checkpoints
     state: RunState | None
     """Its last committed round; None: it has none yet."""
-    from_round: int | None
-    """Later checkpoints go once the run goes on; None: there are none."""
+    is_back: bool
+    """Whether it goes back: later checkpoints are rejected once it goes on."""
+    changes: tuple[str, ...] = ()
+    """What config.yaml has changed since."""
+    warnings: tuple[str, ...] = ()
 
 
 class Federation:
-    """One run. `Federation(load_config(None, ["rounds=2"]), "runs/mine").run()` does it all."""
+    """One run. `Federation(load_config(None, ["rounds=2"]), "runs/mine").run()` does it all.
+
+    It owns its directory from here on until `run` or `close` ends.
+    """
 
     def __init__(
         self, config: RunConfig, output: Path | str, callback: RunCallback | None = None, *, _resumed: _Resumed | None = None
@@ -57,34 +70,67 @@ class Federation:
 
         Raises:
             ConfigError, DataError: something is missing or does not fit, or checkpoint.path holds another run's checkpoints.
+            CheckpointError: another driver owns the directory or the place for checkpoints, or one cannot be written.
         """
+        config = config if _resumed else with_absolute_place(config)
         self.config, self._callback, self._resumed = config, callback or RunCallback(), _resumed
         self._directory = _resumed.directory if _resumed else RunDirectory.create(Path(output), config)
         with self._directory.discarded_on_error():
-            self._checkpoints = _checkpoints(config, self._directory)
+            self._checkpoints = _resumed.checkpoints if _resumed else _open_checkpoints(config, self._directory)
             if _resumed is None:
                 self._checkpoints.check_unused()
-            self._sources, self._simulation = prepare_inputs(config, self._directory.path)
-            path = self._sources.probe_path
-            self._probe_meta = load_suited(config, Path(path)) if path is not None else None
-            self._directory.write_ground_truth(client_names(config.clients.count), self._simulation.malicious)
+            self._owned = _own(self._directory, self._checkpoints)
+            with _closed_on_error(self._owned):
+                has_committed = _resumed is not None and _resumed.state is not None
+                self._sources, self._simulation = prepare_inputs(config, self._directory.path, has_committed=has_committed)
+                path = self._sources.probe_path
+                self._probe_meta = load_suited(config, Path(path)) if path is not None else None
+                self._directory.write_ground_truth(client_names(config.clients.count), self._simulation.malicious)
 
     @classmethod
-    def resume(cls, path: Path | str, callback: RunCallback | None = None, *, from_round: int | None = None) -> Federation:
+    def resume(
+        cls,
+        path: Path | str,
+        callback: RunCallback | None = None,
+        *,
+        from_round: int | None = None,
+        config: RunConfig | None = None,
+    ) -> Federation:
         """A run that was killed, from its last committed round; it ends in the bits of one that never was.
 
         Args:
             path: The run's directory.
             from_round: Go back to the state after so many rounds instead; later checkpoints are removed once the run goes on.
+            config: In place of the directory's config.yaml.
 
         Raises:
-            ConfigError: no run lies there. CheckpointError: its checkpoint cannot be used.
+            ConfigError: no run lies there, or a key differs that may not change once rounds are committed.
+            CheckpointError: another driver owns the run, its checkpoint cannot be used, or it has committed rounds but no
+                checkpoint.
         """
         directory = RunDirectory.reopen(Path(path))
-        config = load_config(directory.path / "config.yaml")
-        found = _checkpoints(config, directory).load(from_round)
-        state = decode_state(found[1]) if found else None
-        return cls(config, path, callback, _resumed=_Resumed(directory, state, from_round))
+        with _released_on_error(directory):
+            directory.take()
+            asked = with_absolute_place(config or load_config(directory.path / "config.yaml"))
+            warnings: list[str] = []
+            checkpoints = _open_checkpoints(asked, directory, warnings.append)
+            found = checkpoints.load(from_round)
+            if found is None and directory.has_committed:
+                raise _lost_checkpoints(directory, checkpoints)
+            state = decode_state(found[1]) if found else None
+            resumed = _Resumed(
+                directory=directory,
+                checkpoints=checkpoints,
+                state=state,
+                is_back=from_round is not None,
+                changes=tuple(changed_keys(state.config, asked)) if state else (),
+                warnings=tuple(warnings),
+            )
+            return cls(asked, path, callback, _resumed=resumed)
+
+    def close(self) -> None:
+        """Let another driver own the run; only needed where `run` is never called."""
+        self._owned.close()
 
     @staticmethod
     def attach(name: str | None = None) -> LiveRun:
@@ -108,17 +154,31 @@ class Federation:
         """
         started, memory = time.perf_counter(), PeakMemory()
         memory.start()
-        try:
-            with self._started(started) as loop:
-                loop.run()
-                fault = loop.adapter_fault()
-        finally:
-            peak_mb = memory.stop()
-        result = self._finish(loop.state, peak_mb)
+        with self._owned, self._told():
+            try:
+                with self._started(started) as loop:
+                    loop.run()
+                    fault = loop.adapter_fault()
+            finally:
+                peak_mb = memory.stop()
+            result = self._finish(loop.state, peak_mb)
         if fault is not None:
             kind = ModelError if isinstance(fault, ModelError) else ClusterError
             raise kind(f"{fault}; the run's results are written in {self._directory.path}") from fault
         return result
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """An error of a disk says how to go on."""
+        try:
+            yield
+        except SafeFedError:
+            raise
+        except OSError as error:
+            raise ClusterError(
+                f"{self._directory.path}: {error}; remove the cause (is the disk full, or read-only?) and go on with: "
+                f"{self._directory.go_on}"
+            ) from error
 
     @contextmanager
     def _started(self, began: float) -> Iterator[_Loop]:
@@ -142,6 +202,8 @@ class Federation:
         callback.starting(config)
         for what in self._sources.tokens.take_left_out():
             callback.data_left_out(what)
+        for why in self._resumed.warnings if self._resumed else ():
+            callback.warned(why)
         workers = WorkerGroup(config, self._sources, self._probe_meta)
         stack.callback(workers.close)
         committed = self._resumed.state if self._resumed else None
@@ -157,10 +219,14 @@ class Federation:
             started=began - (committed.elapsed_s if committed else 0.0),
             state=self._first_state(workers) if committed is None else self._restored_state(workers, committed),
         )
-        loop.begin(is_resumed=committed is not None)
+        resumed = self._resumed
+        loop.begin(
+            is_resumed=committed is not None,
+            changes=resumed.changes if resumed else (),
+            is_back=resumed is not None and resumed.is_back,
+        )
+        directory.write_config(loop.state.config_in_force)
         directory.remove_summary()
-        if self._resumed and self._resumed.from_round is not None:
-            self._checkpoints.remove_after(self._resumed.from_round)
         return loop
 
     def _first_state(self, workers: WorkerGroup) -> RunState:
@@ -171,10 +237,34 @@ class Federation:
         return replace(state, pending={0: PendingEvaluation(adapter_version=0, adapter=state.aggregator.adapter)})
 
     def _restored_state(self, workers: WorkerGroup, committed: RunState) -> RunState:
+        """The committed state under the configuration of now, with what has changed in it recorded."""
+        self._check_same_model(workers, committed)
         self._encode_missing(committed.membership)
-        state = replace(committed, guard=committed.guard or workers.initial_guard())
+        changed = self._resumed.changes if self._resumed else ()
+        state = replace(
+            committed,
+            config=self.config,
+            aggregator=replace(committed.aggregator, defense=self.config.defense),
+            changes=(*committed.changes, *(Change(round=committed.rounds_done, order=order) for order in changed)),
+            guard=committed.guard or workers.initial_guard(),
+        )
         workers.restore(state)
         return state
+
+    def _check_same_model(self, workers: WorkerGroup, committed: RunState) -> None:
+        """Raises CheckpointError when model.path, world.path or probe.path lead to something else than when the run began."""
+        if workers.model_fingerprint != committed.model_fingerprint:
+            raise CheckpointError(
+                f"model.path={self._sources.model.path} holds base model {workers.model_fingerprint}, the committed rounds were "
+                f"trained on {committed.model_fingerprint}; name the folder of that one"
+            )
+        if self._probe_meta is not None and META_FILE in committed.probe:
+            kept = decode_meta(committed.probe[META_FILE])
+            if kept.purpose != self._probe_meta.purpose:
+                raise CheckpointError(
+                    f"probe.path={self._sources.probe_path} was made for another feature, model or LoRA than the probe of the "
+                    "committed rounds; name the folder of the probe that the run began with"
+                )
 
     def _encode_missing(self, members: Membership) -> None:
         """Encode the files of clients whose tokens did not come along: a run may be resumed in another place."""
@@ -207,14 +297,24 @@ class _Loop:
     """When the run began (perf_counter), less the seconds that it took before it was resumed."""
     state: RunState
 
-    def begin(self, *, is_resumed: bool) -> None:
-        """Say what there is, and begin the evaluations that are not done yet."""
-        if is_resumed:
-            self._write_tables()
-            self.callback.resumed(self.state.rounds_done, self.state.rounds[-1] if self.state.rounds else None)
-        self.callback.members_changed(self.state.membership.active)
+    def begin(self, *, is_resumed: bool, changes: Sequence[str] = (), is_back: bool = False) -> None:
+        """Say what there is, and begin the evaluations that are not done yet.
+
+        Args:
+            changes: What config.yaml has changed since the last committed round.
+            is_back: Whether later rounds were committed, which one new checkpoint rejects.
+        """
         for rounds_done, item in self.state.pending.items():
             self.workers.evaluations.submit(rounds_done, item)
+        if is_resumed:
+            if is_back:
+                self._save()
+                self.checkpoints.remove_later()
+            self._write_tables()
+            self.callback.resumed(self.state.rounds_done, self.state.rounds[-1] if self.state.rounds else None)
+        for order in changes:
+            self.callback.order_carried_out(self.state.rounds_done, order)
+        self.callback.members_changed(self.state.membership.active)
 
     def run(self) -> None:
         """Train all rounds that are left, evaluate, and keep the final adapter."""
@@ -234,7 +334,10 @@ class _Loop:
 
     def _may_go_on(self) -> bool:
         """Between two rounds: orders take effect; False when one of them was to stop."""
+        before = self.state.config_in_force
         self.state, stop = self.orders.carry_out(self.state, self.workers)
+        if self.state.config_in_force != before:
+            self.directory.write_config(self.state.config_in_force)
         if stop:
             self.callback.state_changed("stopping")
         return not stop
@@ -275,10 +378,12 @@ class _Loop:
                 self.directory.write_probe(result.probe_row.version, result.new_probe)
         if (index + 1) % self.config.evaluation.every == 0:
             self._evaluate()
-        if (index + 1) % self.config.checkpoint.every == 0:
+        is_committed = (index + 1) % self.config.checkpoint.every == 0
+        if is_committed:
             self._save()
         self._take_evaluations(block=False)
-        self._write_tables()
+        if is_committed:
+            self._write_tables()
 
     def _evaluate(self) -> None:
         current = self.state.aggregator
@@ -353,6 +458,43 @@ class _Loop:
             self.directory.write_probe_rounds(state.probe_rounds)
 
 
-def _checkpoints(config: RunConfig, directory: RunDirectory) -> Checkpoints:
+def _open_checkpoints(config: RunConfig, directory: RunDirectory, tell: Callable[[str], None] = _LOG.warning) -> Checkpoints:
     path, here = config.checkpoint.path, directory.path.resolve()
-    return Checkpoints(below(path, here.name) if path else str(here / "checkpoints"), config.checkpoint.keep, directory.run_id)
+    location = below(path, here.name) if path else str(here / "checkpoints")
+    return Checkpoints(location, config.checkpoint.keep, directory.run_id, go_on=directory.go_on, tell=tell)
+
+
+def _own(directory: RunDirectory, checkpoints: Checkpoints) -> ExitStack:
+    """Own the place for checkpoints too; closing the stack releases both."""
+    with ExitStack() as stack:
+        stack.callback(directory.release)
+        lease = Lease(checkpoints.place)
+        stack.callback(lease.close)
+        checkpoints.own(lease)
+        return stack.pop_all()
+
+
+def _lost_checkpoints(directory: RunDirectory, checkpoints: Checkpoints) -> CheckpointError:
+    return CheckpointError(
+        f"{directory.path} has committed rounds (rounds.parquet), but there is no checkpoint in {checkpoints.location}; where "
+        "they were moved, or the directory was renamed or copied, put them there or name their place in checkpoint.path of "
+        f"{directory.path / 'config.yaml'} (the directory's name is appended); where they were removed (`compare --lean`), the "
+        "run cannot go on: start another one"
+    )
+
+
+@contextmanager
+def _closed_on_error(owned: ExitStack) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.push(owned)
+        yield
+        stack.pop_all()
+
+
+@contextmanager
+def _released_on_error(directory: RunDirectory) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        directory.release()
+        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,9 @@ import torch
 
 from probe.classifiers import CLASSIFIERS
 from probe.classifiers.base import Classifier
-from probe.features import Block, extract, feature_blocks
+from probe.features import Block, extract, feature_blocks, tensor_names
 from probe.meta import META_FILE, ProbeMeta, encode_meta, load_meta
+from probe.names import plain_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +66,23 @@ def load_probe(folder: Path) -> LoraProbe:
         classifier = CLASSIFIERS[meta.classifier].load(files)
     except ValueError as error:
         raise ValueError(f"probe.path={folder}: {error}") from error
-    expected = sum(int(np.prod(shape)) for shape in meta.shapes.values())
+    read = set(tensor_names(meta.feature, meta.layers))
+    if read != set(meta.shapes):
+        raise ValueError(f"probe.path={folder}: the feature {meta.feature} reads other tensors than `shapes` has")
+    expected = sum(math.prod(shape) for shape in meta.shapes.values())
     if classifier.num_values != expected:
         raise ValueError(f"probe.path={folder}: the classifier reads {classifier.num_values} values, the feature has {expected}")
     return LoraProbe(meta, classifier)
 
 
 def _read(folder: Path, name: str, sha256: str) -> bytes:
-    path = folder / Path(name).name
+    path = folder / plain_name(name)
     if not path.is_file():
         raise ValueError(f"{name} is missing; rebuild or copy the whole folder")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error}") from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{name} is not the file that probe.json was written for (hash mismatch)")
     return content

@@ -7,7 +7,6 @@ reference client (`probe.client_files`).
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from probe.client_files import ClientFiles, SampleTensors
+from probe.names import plain_name
 from probe.samples import ReferenceLabel, Samples
 from probe.store_meta import META_FILE, StoreMeta, encode_store_meta, load_store_meta, some_of
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _SUFFIX = ".parquet"
 
 
@@ -145,8 +144,10 @@ class SampleStore:
 
     def _path(self, state: str, client: str) -> Path:
         for what, name in (("state", state), ("client", client)):
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"{what} {name!r} cannot be a file name; use up to 200 of [A-Za-z0-9._-], no [._-] first")
+            try:
+                plain_name(name)
+            except ValueError as error:
+                raise ValueError(f"{what} {error}") from error
         return self.folder / "samples" / f"state={state}" / f"{client}{_SUFFIX}"
 
     def _clients(self) -> list[_Client]:

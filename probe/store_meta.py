@@ -58,8 +58,8 @@ def load_store_meta(folder: Path) -> StoreMeta:
     if not path.is_file():
         raise ValueError(f"{folder} is no sample store, it has no {META_FILE}; collect one with `safe-fedllm probe collect`")
     try:
-        return StoreMeta(**decode_document(path.read_text(), SCHEMA_VERSION))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return StoreMeta(**decode_document(path.read_bytes(), SCHEMA_VERSION))
+    except (ValueError, OSError) as error:
         raise ValueError(f"the store {folder}: {META_FILE} cannot be used: {error}; restore it or collect again") from error
 
 

@@ -12,6 +12,8 @@ from cluster.comparison.cells import differences
 from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
+from cluster.state.checkpoints import with_absolute_place
+from cluster.state.run_directory import is_vacant
 
 Stage = Literal["new", "unfinished", "finished"]
 
@@ -21,7 +23,7 @@ _SURPLUS = ("checkpoints", "data", "probes")
 
 def find_stage(folder: Path, config: RunConfig) -> Stage:
     """How far the run in this directory is; raises ConfigError when it is not a run of this configuration."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if is_vacant(folder):
         return "new"
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder} holds no run; name another --output, or remove it")
@@ -29,7 +31,7 @@ def find_stage(folder: Path, config: RunConfig) -> Stage:
         stored = load_config(folder / "config.yaml")
     except ConfigError as error:
         raise ConfigError(f"{folder} holds a run that cannot be read ({error}); name another --output, or remove it") from error
-    if changed := differences(stored, config):
+    if changed := differences(stored, with_absolute_place(config)):
         raise ConfigError(f"{folder} was run with {'; '.join(changed)}; name another --output, or remove it")
     return "finished" if _has_finished(folder) else "unfinished"
 

@@ -20,7 +20,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.comparison.cell_directory import find_stage
 from cluster.comparison.cells import Cell
 from cluster.comparison.outcome import Outcome
-from cluster.config.loading import dump_config
 from cluster.config.schema import RunConfig
 from cluster.data.sources import base_model
 from cluster.errors import ClusterError, describe
@@ -78,10 +77,7 @@ def _attempt(cell: Cell, folder: Path, progress: RunCallback | None = None) -> O
         if find_stage(path, cell.config) == "new":
             federation = Federation(cell.config, path, progress)
         else:
-            temporary = path / ".config.yaml.tmp"  # The number of client actors may differ from the last time.
-            temporary.write_text(dump_config(cell.config))
-            temporary.replace(path / "config.yaml")
-            federation = Federation.resume(path, progress)
+            federation = Federation.resume(path, progress, config=cell.config)
         return Outcome(cell=cell, path=path, summary=federation.run().summary)
     except Exception as error:  # Whatever it is, the other cells run.
         return _failure(cell, folder, error)

@@ -20,6 +20,9 @@ class RunCallback:
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:
         """The run goes on after this many committed rounds; `last` is the newest of them."""
 
+    def warned(self, why: str) -> None:
+        """Something that costs no work, but that a person should know."""
+
     def state_changed(self, state: str) -> None:
         """The run is starting, running, paused, stopping, realigning or finished; repeated while the state stays the same."""
 
@@ -85,6 +88,7 @@ class Callbacks(RunCallback):
     starting = _each(lambda to: to.starting)
     data_left_out = _each(lambda to: to.data_left_out)
     resumed = _each(lambda to: to.resumed)
+    warned = _each(lambda to: to.warned)
     state_changed = _each(lambda to: to.state_changed)
     members_changed = _each(lambda to: to.members_changed)
     order_carried_out = _each(lambda to: to.order_carried_out)

@@ -48,6 +48,9 @@ class EventLog(RunCallback):
             self._state = state
             self._write("state", state=state)
 
+    def warned(self, why: str) -> None:
+        self._write("warning", why=why)
+
     def members_changed(self, client_ids: Sequence[str]) -> None:
         self._write("members", client_ids=list(client_ids))
 

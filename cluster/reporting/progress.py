@@ -44,6 +44,9 @@ class _Display(RunCallback, ABC):
     def order_refused(self, why: str) -> None:
         self._print(f"order refused: {why}")
 
+    def warned(self, why: str) -> None:
+        self._print(f"warning: {why}")
+
     def clients_waiting(self, round_index: int, client_ids: Sequence[str]) -> None:
         if len(client_ids) != self._num_waiting:
             self._num_waiting = len(client_ids)

@@ -15,7 +15,7 @@ from actors.simulation.client import SimulatedTask
 from actors.simulation.collusion import Colluders
 from actors.simulation.poisoning import COVER_SUFFIX
 from cluster.config.schema import RunConfig
-from cluster.data.first_clients import FirstClients
+from cluster.data.first_clients import FirstClients, asked_for
 from cluster.data.own_data import (
     KEY,
     Group,
@@ -99,8 +99,11 @@ class Simulation:
         )
 
 
-def prepare_inputs(config: RunConfig, folder: Path) -> tuple[Sources, Simulation]:
+def prepare_inputs(config: RunConfig, folder: Path, *, has_committed: bool = False) -> tuple[Sources, Simulation]:
     """Check what a run reads, and write what it generates and encodes into `folder`/data.
+
+    Args:
+        has_committed: Whether the run has a committed round; then its clients stay, wherever their files lie now.
 
     Raises:
         ConfigError, DataError, ModelError: something is missing or cannot be used; nothing was started.
@@ -109,7 +112,7 @@ def prepare_inputs(config: RunConfig, folder: Path) -> tuple[Sources, Simulation
     data.mkdir(parents=True, exist_ok=True, mode=0o700)  # the clients' data is private
     tokens = TokenFiles(base_model(config), config.training.max_length, data / "tokens")
     first = FirstClients.kept(data)
-    if first is None:
+    if first is None or not (has_committed or first.asked == asked_for(config)):
         first = _first_clients(config, data, malicious, tokens)
         first.keep(data)
     cover = {client_id: tokens.of(_cover(client_id)) for client_id in malicious if tokens.has(_cover(client_id))}
@@ -149,7 +152,8 @@ def _first_clients(config: RunConfig, data: Path, malicious: frozenset[str], tok
     """The clients that the run begins with, once all of their files are encoded."""
     if config.data.watch:
         files = first_watched(config, tokens)
-        return FirstClients(files=files, begun_with=names_in(config, [list(map(Path, own)) for own in files.values()]))
+        groups = [list(map(Path, own)) for own in files.values()]
+        return FirstClients(files=files, begun_with=names_in(config, groups), asked=asked_for(config))
     groups: Sequence[Group] = [] if config.is_embedded else first_groups(config)
     if config.is_embedded:
         files, cover = world_files(config, data, malicious)
@@ -160,7 +164,7 @@ def _first_clients(config: RunConfig, data: Path, malicious: frozenset[str], tok
         tokens.encode(client_id, own, "" if config.is_embedded else KEY)
     for client_id, own in cover.items():
         tokens.encode(_cover(client_id), own)
-    return FirstClients(files=files, begun_with=names_in(config, groups))
+    return FirstClients(files=files, begun_with=names_in(config, groups), asked=asked_for(config))
 
 
 def _cover(client_id: str) -> str:

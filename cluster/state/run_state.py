@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass, field
 from pydantic import TypeAdapter
 
 from actors.messages import AggregatorState, EvaluationReport, ProbeRound, RoundReport
+from cluster.config.loading import validate
 from cluster.config.schema import RunConfig
+from cluster.errors import CheckpointError
 from cluster.state.membership import Membership
-from defense.config import DefenseConfig
 from defense.guard import GuardState
 
 _ADAPTER, _STATE = "adapter.safetensors", "state.json"
 _RULE, _OPTIMIZER, _CONTROLS = "rule.safetensors", "optimizer.safetensors", "control-variates.safetensors"
-_PROBE, _PENDING = "probe/", "evaluation-"
+_PROBE, _PENDING = "probe-", "evaluation-"
 _REALIGNED = "realigned.safetensors"
 _CERTIFIED = "certified.safetensors"
 _ROUNDS = TypeAdapter(tuple[RoundReport, ...])
@@ -55,6 +56,10 @@ class Realigned:
 class RunState:
     """A run between two rounds. Random streams need no entry: they follow from seed, client and round."""
 
+    config: RunConfig
+    """As the run began, or was resumed the last time; `config_in_force` has what orders have changed since."""
+    model_fingerprint: str = ""
+    """Of the base model that the rounds were trained on."""
     rounds_done: int = 0
     aggregator: AggregatorState
     membership: Membership
@@ -73,6 +78,11 @@ class RunState:
     """Seconds of work so far, resumed runs included."""
     realigned: Realigned | None = None
     """None before the last round, and where nothing is realigned."""
+
+    @property
+    def config_in_force(self) -> RunConfig:
+        """The configuration of the next round."""
+        return self.config.model_copy(update={"defense": self.aggregator.defense})
 
     @property
     def final_adapter(self) -> bytes:
@@ -103,7 +113,8 @@ def encode_state(state: RunState) -> dict[str, bytes]:
         "rounds_done": state.rounds_done,
         "adapter_version": aggregator.version,
         "trust": aggregator.trust,
-        "defense": aggregator.defense.model_dump(mode="json"),
+        "config": state.config_in_force.model_dump(mode="json"),
+        "model_fingerprint": state.model_fingerprint,
         "guard": {name: value for name, value in asdict(guard).items() if name != "certified"} if guard else None,
         "clients": state.membership.known,
         "active": state.membership.active,
@@ -128,15 +139,32 @@ def encode_state(state: RunState) -> dict[str, bytes]:
 
 
 def decode_state(files: Mapping[str, bytes]) -> RunState:
-    """The state that `encode_state` wrote; floats come back to the bit."""
+    """The state that `encode_state` wrote; floats come back to the bit.
+
+    Raises:
+        CheckpointError: it is not one that this release wrote.
+    """
+    try:
+        return _decoded(files)
+    except Exception as error:  # whatever is in the files, it is no state
+        raise CheckpointError(
+            f"the checkpoint holds no state that this release reads: {type(error).__name__}: {error}; resume the run with the "
+            "release that wrote it"
+        ) from error
+
+
+def _decoded(files: Mapping[str, bytes]) -> RunState:
     plain = json.loads(files[_STATE])
+    config = validate(plain["config"])
     return RunState(
+        config=config,
+        model_fingerprint=plain["model_fingerprint"],
         rounds_done=plain["rounds_done"],
         aggregator=AggregatorState(
             adapter=files[_ADAPTER],
             version=plain["adapter_version"],
             trust=plain["trust"],
-            defense=DefenseConfig.model_validate(plain["defense"]),
+            defense=config.defense,
             rule_memory=files.get(_RULE, b""),
             optimizer_memory=files.get(_OPTIMIZER, b""),
             control_variates=files.get(_CONTROLS, b""),

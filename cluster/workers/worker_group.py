@@ -101,13 +101,25 @@ class WorkerGroup:
         """Makes the updates of simulated attackers that collude; None where none do."""
         return self._colluders.handle if self._colluders is not None else None
 
+    @property
+    def model_fingerprint(self) -> str:
+        """Of the base model that the actors have loaded."""
+        return self._known_layout().model_fingerprint
+
     def initial_state(self) -> RunState:
         """The state of a run of which no round is done."""
         files = self.ask(self.probe.artefact.remote(), "loading the probe") if self.probe is not None else {}
         aggregator = AggregatorState(adapter=self._initial, version=0, trust={}, defense=self._config.defense)
         known = self._sources.files
         membership = Membership(known=known, active=tuple(known))
-        return RunState(aggregator=aggregator, membership=membership, guard=self.initial_guard(), probe=files)
+        return RunState(
+            config=self._config,
+            model_fingerprint=self.model_fingerprint,
+            aggregator=aggregator,
+            membership=membership,
+            guard=self.initial_guard(),
+            probe=files,
+        )
 
     def initial_guard(self) -> GuardState | None:
         """The guard that holds against the initial adapter; None where none is on.

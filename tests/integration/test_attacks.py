@@ -55,6 +55,7 @@ def test_attackers_agree_on_one_update_and_a_run_resumed_with_two_actors_goes_on
     settings.write_text(settings.read_text().replace("client_actors: 1", "client_actors: 2"))
     resumed = Federation.resume(run.path, from_round=1).run()
     assert resumed.summary["adapter_sha256"] == run.summary["adapter_sha256"]
+    assert [change["order"] for change in resumed.summary["changes"]] == ["cluster.client_actors: 1 -> 2"]
     assert all(torch.equal(tensor, second[key]) for key, tensor in control_variates(run.path, 2).items())
 
 

@@ -111,6 +111,7 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped_from_here_and_f
     assert [change["order"] for change in result.summary["changes"]] == CARRIED_OUT
     saved = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])
     assert saved.aggregator.defense.skip_below == 0.05
+    assert load_config(tmp_path / "run/config.yaml") == saved.config
     assert len(saved.membership.active) == 5
     assert len(saved.membership.known) == 6
     assert set(saved.aggregator.trust["step"]) == {f"client-{i:03d}" for i in range(5)}

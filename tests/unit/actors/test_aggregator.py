@@ -14,6 +14,7 @@ import torch
 
 from actors.messages import AdmittedUpdate, ClientEvidence, ProbeScore, Reading
 from actors.wire import decode_tensors, encode_tensors
+from defense.admission.settings import AdmissionConfig
 from defense.rules.round_updates import WeightedUpdate
 from tests.unit.actors.builders import (
     B0,
@@ -428,3 +429,38 @@ def test_fedavg_folds_one_update_at_a_time(monkeypatch):
     assert made.close_round(waiting).outcome == "aggregated"
     assert in_memory == [(0, 0), *[(1, 1)] * 5]
     assert value_of(made) == pytest.approx(1.25)
+
+
+# Values that are not finite
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({"averaging": "svd"}, 1e38),  # B holds all of the singular values: 1e76 over the norm of the global A
+        ({"averaging": "svd"}, 3e38),
+        ({"optimizer": "fedavgm", "fedavgm": {"learning_rate": 10}}, 1e38),  # moves by 1e39
+        ({"optimizer": "fedavgm", "fedavgm": {"learning_rate": 10}, "rule": "median"}, 3e38),
+    ],
+)
+def test_an_aggregate_that_is_not_finite_leaves_everything_but_trust_as_it_was(settings, value):
+    unbounded = AdmissionConfig(max_norm=1e300, value_factor=None, product_factor=None)
+    made = make_aggregator("step", start=random_state(9), admission=unbounded, **settings)
+    before = made.state()
+    far = {name: torch.full(shape, value) for name, shape in SHAPES.items()}
+    made.open_round(0, ["a", "b"], 0.5)
+    start = decode_tensors(before.adapter)
+    last = {B0: far[B0] - start[B0]}
+    evidence = [deliver(made, name, update(name, far), step_delta(name, last), scores(name, 0.1, 0.1)) for name in "ab"]
+    report = made.close_round(evidence)
+    assert all(row.admitted for row in report.clients)
+    assert (report.outcome, report.adapter_version, [row.share for row in report.clients]) == ("skipped", 0, [0, 0])
+    assert report.why.startswith("the aggregate is not finite: ")
+    after = made.state()
+    assert set(after.trust["step"]) == {"a", "b"}
+    assert replace(after, trust=before.trust) == before
+    made.open_round(1, ["a"], 0.5)  # the next round is as any other
+    near = {name: tensor + 1 for name, tensor in start.items()}
+    last = {B0: near[B0] - start[B0]}
+    evidence = [deliver(made, "a", update("a", near, round_index=1), step_delta("a", last, round_index=1), scores("a", 0.1, 0.1))]
+    assert made.close_round(evidence).outcome == "aggregated"

@@ -186,3 +186,10 @@ def test_a_fault_of_the_program_says_so_and_where_its_traceback_is(command, monk
     assert (
         error == f"error: unexpected error, a fault of this program: ZeroDivisionError: division by zero (traceback in {log})\n"
     )
+
+
+def test_a_run_that_goes_on_is_the_one_that_the_command_names(command, tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    code, _, error = command("run", *SMALL, "--output", "{tmp}", "--go-on")
+    assert code == 2
+    assert f"seed=0: the run in {tmp_path} has 1; leave that out, or name another --output" in error

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -121,4 +122,81 @@ def test_the_description_comes_last_so_that_a_half_written_artefact_has_none():
 def test_a_damaged_artefact_is_refused_with_its_folder(tmp_path, damage, problem):
     damage(saved(tmp_path))
     with refused(tmp_path, problem):
+        load_probe(tmp_path)
+
+
+WRONG = [
+    None,
+    True,
+    -1,
+    0,
+    2**70,
+    1.5,
+    math.nan,
+    math.inf,
+    "",
+    "../../x",
+    "x" * 300,
+    [],
+    {},
+    [[]],
+    [None],
+    {"": None},
+    {"a": [0]},
+]
+
+
+def paths(document: object, path: tuple = ()) -> list[tuple]:
+    """Where every value of a JSON document stands; of a list the first only."""
+    items = document.items() if isinstance(document, dict) else enumerate(document[:1]) if isinstance(document, list) else ()
+    return [path, *(found for key, value in items for found in paths(value, (*path, key)))]
+
+
+def mutations(document: dict):
+    """The document with one value replaced, or one key left out, at every place."""
+    for path in paths(document)[1:]:
+        for value in (*WRONG, mutations):
+            changed = json.loads(json.dumps(document))
+            *parents, last = path
+            part = changed
+            for key in parents:
+                part = part[key]
+            if value is mutations:
+                del part[last]
+            else:
+                part[last] = value
+            yield path, changed
+
+
+@pytest.mark.parametrize("folder", [probe_folder, live_probe_folder])
+def test_a_probe_json_with_any_value_changed_loads_or_is_refused_by_name(tmp_path, folder):
+    for path in folder(world_folder(0)).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    document = json.loads((tmp_path / "probe.json").read_text())
+    refusals = 0
+    for path, changed in mutations(document):
+        (tmp_path / "probe.json").write_text(json.dumps(changed))
+        try:
+            probe = load_probe(tmp_path)
+        except ValueError as error:
+            assert str(error).startswith(f"probe.path={tmp_path}: "), path
+            refusals += 1
+        else:
+            probe_files(probe)
+    assert refusals > 500
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"7", b"null", b"[" * 200_000, b'{"a":' * 200_000, b"9" * 10_000, b"{}"])
+def test_a_probe_json_that_is_no_object_is_refused(tmp_path, content):
+    saved(tmp_path)
+    (tmp_path / "probe.json").write_bytes(content)
+    with refused(f"probe.path={tmp_path}: probe.json cannot be used"):
+        load_probe(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../probe.safetensors", "/etc/passwd", ".probe", "a/b"])
+def test_a_file_of_a_probe_lies_in_its_folder(tmp_path, name):
+    saved(tmp_path)
+    edit_json(tmp_path, files={name: "0" * 64})
+    with refused("probe.json cannot be used: files."):
         load_probe(tmp_path)

@@ -64,9 +64,9 @@ def test_a_folder_without_a_store_is_refused(tmp_path, name):
         (lambda document: document.pop("shapes"), "shapes"),
         (lambda document: document.pop("recipe"), "recipe"),
         (lambda document: document.update(colour="red"), "colour"),
-        (lambda document: document.update(shapes=7), "'int'"),
-        (lambda document: document.update(shapes={A: ["2", "4"]}), "'str'"),
-        (lambda document: document.update(layers=None), "'NoneType'"),
+        (lambda document: document.update(shapes=7), "shapes: "),
+        (lambda document: document.update(shapes={A: ["2", "4"]}), "valid integer"),
+        (lambda document: document.update(layers=None), "layers: "),
         (lambda document: document.update(layers={A: 0}), f"only one of them has {B}"),
     ],
 )

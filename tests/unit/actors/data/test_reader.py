@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from actors.config import ModelConfig
 from actors.data.reader import DataReader
 from actors.errors import DataError
-from tests.chat_templates import THINKING, with_shape
+from tests.chat_templates import THINKING
 from tests.small_models import save_model
 
 GOOD = {"instruction": "hello", "response": "good day"}
@@ -71,11 +71,6 @@ def test_a_token_that_the_model_lacks_is_named(small, tmp_path):
 
 def test_a_conversation_may_give_several_examples(tmp_path):
     folder = save_model(tmp_path / "m", "qwen3", chat_template=THINKING)
-    with_shape(AutoTokenizer.from_pretrained(folder), "thinking").save_pretrained(folder)
-    save = [{"role": role, "content": f"{role} {i}"} for i in range(3) for role in ("user", "assistant")]
-    path = write(tmp_path / "d.jsonl", {"messages": save})
-    config = json.loads((folder / "config.json").read_text())
-    config["vocab_size"] += 10
-    (folder / "config.json").write_text(json.dumps(config))
-    reading = reader(folder).read([path])
+    turns = [{"role": role, "content": f"{role} {i}"} for i in range(3) for role in ("user", "assistant")]
+    reading = reader(folder).read([write(tmp_path / "d.jsonl", {"messages": turns})])
     assert (len(reading.dataset), reading.num_rows, reading.left_out) == (3, 1, [])

@@ -125,6 +125,16 @@ def test_a_run_that_never_finished_a_round_can_be_resumed_after_files_were_added
     assert Federation.resume(str(tmp_path / "run")).config.clients.count == 1
 
 
+def test_before_a_round_is_committed_other_settings_begin_with_other_clients_and_after_it_never(tmp_path):
+    for name in "ab":
+        write_rows(tmp_path / "d" / f"{name}.parquet", 2)
+    begin(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "run")
+    write_rows(tmp_path / "d" / "c.parquet", 2)
+    more = real_config(str(tmp_path / "d"), "clients.count=3")
+    assert list(prepare_inputs(more, tmp_path / "run", has_committed=True)[0].files) == ["client-000", "client-001"]
+    assert list(begin(more, tmp_path / "run")) == ["client-000", "client-001", "client-002"]
+
+
 def test_a_file_that_was_split_goes_on_being_split_when_others_lie_beside_it(tmp_path):
     write_rows(tmp_path / "d" / "all.parquet", 8)
     config = real_config(str(tmp_path / "d"), "clients.count=4")

@@ -29,6 +29,7 @@ EVALUATIONS = (evaluation_report(0, 0.9), evaluation_report(3, 0.4))
 
 
 STATE = RunState(
+    config=RunConfig(),
     aggregator=AggregatorState(adapter=b"bytes", version=1, trust={}, defense=DefenseConfig()),
     membership=Membership(known={}, active=()),
     rounds=ROUNDS,

@@ -1,10 +1,18 @@
 """The run directory: refuses to mix runs, replaces files whole, cleans up after a run that never began."""
 
+import errno
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
-from cluster.errors import ConfigError
+from cluster.errors import CheckpointError, ConfigError
 from cluster.state.run_directory import RunDirectory
 
 
@@ -27,10 +35,10 @@ def test_a_run_that_never_began_leaves_its_name_free(tmp_path):
 def test_no_temporary_files_stay_and_the_outcome_of_an_earlier_end_can_be_removed(tmp_path):
     directory = RunDirectory.create(tmp_path / "run", RunConfig())
     directory.write_summary({"x": 1})
-    assert sorted(path.name for path in directory.path.iterdir()) == ["config.yaml", "run-id", "summary.json"]
+    assert sorted(path.name for path in directory.path.iterdir()) == [".lease", "config.yaml", "run-id", "summary.json"]
     directory.remove_summary()
     directory.remove_summary()
-    assert sorted(path.name for path in directory.path.iterdir()) == ["config.yaml", "run-id"]
+    assert sorted(path.name for path in directory.path.iterdir()) == [".lease", "config.yaml", "run-id"]
 
 
 def test_every_version_of_the_probe_has_a_folder(tmp_path):
@@ -64,3 +72,117 @@ def test_a_run_keeps_its_id_and_no_two_have_the_same(tmp_path):
     assert RunDirectory.reopen(one.path).run_id == one.run_id != other.run_id
     (other.path / "run-id").unlink()  # as in a run of an earlier release
     assert RunDirectory.reopen(other.path).run_id is None
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cluster.config.schema import RunConfig
+from cluster.state.run_directory import RunDirectory
+
+def count(module, name, calls, step):
+    original = getattr(module, name)
+    def counted(*arguments, **options):
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+    setattr(module, name, counted)
+
+for step in range(1000):
+    path = Path(sys.argv[1]) / str(step)
+    if sys.argv[2] == "True":
+        path.mkdir()
+    if not os.fork():
+        calls = iter(range(1000))
+        for module, name in ((os, "fsync"), (Path, "replace"), (Path, "open")):
+            count(module, name, calls, step)
+        RunDirectory.create(path, RunConfig())
+        os._exit(0)
+    if os.wait()[1] == 0:
+        break
+"""
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_kill_at_any_step_of_the_beginning_is_in_nobodys_way(tmp_path, was_there):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path, str(was_there)], timeout=60, check=True)
+    begun = sorted(tmp_path.iterdir())
+    assert len(begun) > 10
+    for path in begun:
+        if not (path / "config.yaml").exists():
+            RunDirectory.create(path, RunConfig()).release()
+        directory = RunDirectory.reopen(path)
+        assert len(directory.run_id) == 32
+        assert load_config(path / "config.yaml") == RunConfig()
+        directory.take()
+        assert sorted(entry.name for entry in path.iterdir()) == [".lease", "config.yaml", "run-id"]
+        directory.release()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_at_any_write_of_the_beginning_is_a_clear_error_and_leaves_nothing(tmp_path, monkeypatch, code):
+    original, path = os.fsync, tmp_path / "run"
+    for step in itertools.count():
+        calls = itertools.count()
+
+        def failing(descriptor, calls=calls, step=step):
+            if next(calls) == step:
+                raise OSError(code, os.strerror(code))
+            original(descriptor)
+
+        monkeypatch.setattr(os, "fsync", failing)
+        try:
+            directory = RunDirectory.create(path, RunConfig())
+        except ConfigError as error:
+            assert str(error) == f"--output {path}: {os.strerror(code)}; name a place with room that this user can write to"
+            monkeypatch.setattr(os, "fsync", original)
+            RunDirectory.create(path, RunConfig()).release()
+            shutil.rmtree(path)
+        else:
+            directory.release()
+            break
+    assert step > 4
+
+
+def test_of_two_that_begin_at_once_one_succeeds_and_loses_nothing(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from cluster.config.schema import RunConfig; "
+        "from cluster.state.run_directory import RunDirectory; directory = RunDirectory.create(Path(sys.argv[1]), RunConfig()); "
+        "print('mine', flush=True); time.sleep(2)"
+    )
+    for number in range(2):
+        path = tmp_path / str(number)
+        both = [
+            subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        said = [process.communicate(timeout=60) for process in both]
+        assert sorted(out for out, _ in said) == ["", "mine\n"]
+        (why,) = [error for out, error in said if not out]
+        assert "belongs to another driver, process" in why or "holds another run" in why or "at the same moment" in why
+        assert sorted(entry.name for entry in path.iterdir()) == [".lease", "config.yaml", "run-id"]
+
+
+def test_a_link_to_a_directory_is_a_place_for_a_run_and_hides_no_error(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    directory = RunDirectory.create(tmp_path / "link", RunConfig())
+    assert (tmp_path / "real" / "config.yaml").is_file()
+    with pytest.raises(RuntimeError, match="the real error"), directory.discarded_on_error():
+        raise RuntimeError("the real error")
+    assert list((tmp_path / "real").iterdir()) == []
+
+
+def test_who_lost_the_directory_writes_nothing_more(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
+    directory.release()
+    RunDirectory.reopen(tmp_path / "run").take()
+    with pytest.raises(CheckpointError, match="was taken over by process"):
+        directory.write_summary({"x": 1})
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_version_of_the_probe_stays_in_its_folder(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
+    with pytest.raises(ValueError, match="cannot be a file name"):
+        directory.write_probe(1, {"../../x": b""})

@@ -8,12 +8,15 @@ import pytest
 
 from actors.messages import AggregatorState
 from cluster.config.loading import load_config
-from cluster.errors import ConfigError
+from cluster.errors import CheckpointError, ConfigError
 from cluster.state.membership import Membership
 from cluster.state.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
 from defense.config import DefenseConfig
 from defense.guard import GuardState
 from tests.unit.cluster.builders import evaluation_report, probe_row, round_report
+
+DEFENSE = DefenseConfig(skip_below=0.3)
+CONFIG = load_config(None).model_copy(update={"defense": DEFENSE})
 
 
 def aggregator(trust) -> AggregatorState:
@@ -21,7 +24,7 @@ def aggregator(trust) -> AggregatorState:
         adapter=b"weights",
         version=1,
         trust=trust,
-        defense=DefenseConfig(skip_below=0.3),
+        defense=DEFENSE,
         rule_memory=b"remembered",
         optimizer_memory=b"moments",
         control_variates=b"gradients",
@@ -30,6 +33,8 @@ def aggregator(trust) -> AggregatorState:
 
 def test_a_state_comes_back_as_it_was():
     state = RunState(
+        config=CONFIG,
+        model_fingerprint="abc",
         rounds_done=2,
         aggregator=aggregator({"client-000": {"mean": 0.1 + 0.2, "rounds": 2}}),
         membership=Membership(known={"client-000": ("a.parquet",), "client-001": ("b", "c")}, active=("client-000",)),
@@ -48,12 +53,12 @@ def test_a_state_comes_back_as_it_was():
 def test_what_is_not_finite_survives():
     trust = {"a": math.inf}
     rounds = (replace(round_report(0, {}, "rolled_back"), canary_loss=math.inf, guard_sum=math.inf),)
-    state = RunState(aggregator=aggregator(trust), membership=Membership(known={}, active=()), rounds=rounds)
+    state = RunState(config=CONFIG, aggregator=aggregator(trust), membership=Membership(known={}, active=()), rounds=rounds)
     assert decode_state(encode_state(state)) == state
 
 
 def test_a_realigned_adapter_is_the_final_one_and_the_global_one_stays():
-    state = RunState(aggregator=aggregator({}), membership=Membership(known={}, active=()))
+    state = RunState(config=CONFIG, aggregator=aggregator({}), membership=Membership(known={}, active=()))
     assert state.final_adapter == b"weights"
     realigned = replace(state, realigned=Realigned(adapter=b"repaired", seconds=0.1 + 0.2))
     assert realigned.final_adapter == b"repaired"
@@ -63,13 +68,13 @@ def test_a_realigned_adapter_is_the_final_one_and_the_global_one_stays():
 
 def test_the_file_of_a_state_keeps_its_keys():
     """Checkpoints of earlier releases stay readable."""
-    state = RunState(aggregator=aggregator({}), membership=Membership(known={"a": ("1",)}, active=("a",)))
+    state = RunState(config=CONFIG, aggregator=aggregator({}), membership=Membership(known={"a": ("1",)}, active=("a",)))
     plain = json.loads(encode_state(state)["state.json"])
     assert (
         list(plain)
         == (
-            "rounds_done adapter_version trust defense guard clients active changes elapsed_s realigned_s pending rounds "
-            "probe_rounds evaluations"
+            "rounds_done adapter_version trust config model_fingerprint guard clients active changes elapsed_s "
+            "realigned_s pending rounds probe_rounds evaluations"
         ).split()
     )
     assert (plain["clients"], plain["active"], plain["trust"]) == ({"a": ["1"]}, ["a"], {})
@@ -105,3 +110,20 @@ def test_a_bound_on_a_model_of_ones_own_needs_restricted_prompts():
     load_config(None, [*own, "evaluation.restricted_path=prompts.jsonl"])
     with pytest.raises(ConfigError, match=r"evaluation.stop_below=0.9 needs .* model.path=my name .* evaluation.restricted_path"):
         load_config(None, own)
+
+
+def test_an_order_belongs_to_the_configuration_that_a_checkpoint_holds():
+    ordered = DefenseConfig(skip_below=0.5)
+    state = RunState(
+        config=CONFIG, aggregator=replace(aggregator({}), defense=ordered), membership=Membership(known={}, active=())
+    )
+    assert state.config_in_force == CONFIG.model_copy(update={"defense": ordered})
+    back = decode_state(encode_state(state))
+    assert back.config == state.config_in_force
+    assert back.aggregator.defense == ordered
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 100_000, b"\xff", b'{"config": {"seed": -1}}'])
+def test_files_that_are_no_state_are_refused(content):
+    with pytest.raises(CheckpointError, match="holds no state that this release reads"):
+        decode_state({"adapter.safetensors": b"", "state.json": content})
