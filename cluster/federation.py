@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ray.exceptions import RayError
+
 from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
 from cluster.data.own_data import client_names
@@ -31,6 +33,8 @@ from cluster.state.checkpoints import Checkpoints, below
 from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory, RunResult
 from cluster.state.run_state import PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
+from cluster.workers.deadlines import first_line
+from cluster.workers.deaths import fate_of
 from cluster.workers.memory import PeakMemory
 from cluster.workers.worker_group import WorkerGroup
 
@@ -235,11 +239,13 @@ class _Loop:
         attempts, why = self.config.cluster.round_attempts, ""
         for attempt in range(attempts):
             try:
-                if attempt:
+                if attempt or not self.workers.is_restored:
                     self.workers.restore(self.state)
                 return runner.run(self.state)
-            except LostError as error:
-                why = str(error)
+            except (LostError, RayError) as error:
+                if isinstance(error, RayError) and fate_of(error) == "raised":
+                    raise
+                why = first_line(error)
                 self.callback.round_lost(self.state.rounds_done, why)
         raise ClusterError(
             f"round {self.state.rounds_done + 1} lost actors in all cluster.round_attempts={attempts}, last: {why}; "
