@@ -23,6 +23,7 @@ from cluster.config.loading import EMBEDDED, describe_keys, load_config, read_ma
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
 from cluster.exits import ENDED_OTHERWISE, ERROR, INTERRUPTED, has_begun, log_folder, report, report_interrupt, resume_command
+from cluster.interruption import unwinding_on_signals
 from cluster.ray_connection.authentication import find_token, send_token
 from cluster.reporting.console import PlainFormatter, new_console, plain
 
@@ -490,7 +491,8 @@ def main() -> None:
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(PlainFormatter())
     try:
-        code = app(standalone_mode=False)
+        with unwinding_on_signals(report_interrupt):
+            code = app(standalone_mode=False)
     except typer.Abort:  # what earlier releases of typer make of Ctrl-C
         code = INTERRUPTED
     except Exception as error:
@@ -498,8 +500,6 @@ def main() -> None:
         if code is None:
             report(error, verbose=_VERBOSE in sys.argv)
             code = ERROR
-    if code == INTERRUPTED:
-        report_interrupt()
     sys.exit(code or 0)
 
 

@@ -15,7 +15,7 @@ from cluster.errors import describe, in_words
 from cluster.reporting.console import new_console, plain
 
 ENDED_OTHERWISE, ERROR, INTERRUPTED = 1, 2, 130
-"""Exit codes: it ended, but not as wanted; an error; Ctrl-C."""
+"""Exit codes: it ended, but not as wanted; an error; Ctrl-C. SIGTERM: 143 (`cluster/interruption.py`)."""
 
 log_folder: ContextVar[Path | None] = ContextVar("log_folder", default=None)
 """The run directory, once a command has one: its log of errors lies there."""
@@ -44,7 +44,7 @@ def resume_command(folder: Path) -> str:
 
 
 def report_interrupt() -> None:
-    """Say that Ctrl-C ended the command, and how a run goes on."""
+    """Say that a signal ended the command, and how a run goes on."""
     folder = log_folder.get()
     text = "interrupted" if folder is None or not has_begun(folder) else f"interrupted; {resume_command(folder)}"
     new_console(stderr=True).print(text, soft_wrap=True)

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ray.exceptions import RayError
+
 from actors.errors import ModelError, SafeFedError
 from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
@@ -35,6 +37,8 @@ from cluster.state.lease import Lease
 from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory, RunResult
 from cluster.state.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
+from cluster.workers.deadlines import first_line
+from cluster.workers.deaths import fate_of
 from cluster.workers.memory import PeakMemory
 from cluster.workers.worker_group import WorkerGroup
 from probe.meta import META_FILE, decode_meta
@@ -348,11 +352,13 @@ class _Loop:
         attempts, why = self.config.cluster.round_attempts, ""
         for attempt in range(attempts):
             try:
-                if attempt:
+                if attempt or not self.workers.is_restored:
                     self.workers.restore(self.state)
                 return runner.run(self.state)
-            except LostError as error:
-                why = str(error)
+            except (LostError, RayError) as error:
+                if isinstance(error, RayError) and fate_of(error) == "raised":
+                    raise
+                why = first_line(error)
                 self.callback.round_lost(self.state.rounds_done, why)
         raise ClusterError(
             f"round {self.state.rounds_done + 1} lost actors in all cluster.round_attempts={attempts}, last: {why}; "

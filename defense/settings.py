@@ -9,9 +9,9 @@ from pydantic_core import PydanticKnownError
 
 
 class Settings(BaseModel):
-    """Base of every settings class: unknown keys are errors, and values never change."""
+    """Base of every settings class: unknown keys are errors, numbers are finite, and values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def one_of(names: Collection[str]) -> AfterValidator:

@@ -17,6 +17,9 @@ TITLES = {
     "canary": ("ray::Canary",),
     "aggregator": ("ray::Aggregator",),
     "evaluation": ("ray::Evaluation",),
+    "validation": ("ray::Validation",),
+    "colluders": ("ray::Colluders",),
+    "control": ("ray::Control",),
 }
 """Kind of actor -> how Ray titles its process."""
 

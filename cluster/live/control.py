@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle, ActorProxy
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import RayError
 
 from cluster.errors import ClusterError, ConfigError, DeadlineError
-from cluster.workers.deadlines import wait_for
+from cluster.workers.deadlines import first_line, wait_for
+from cluster.workers.deaths import fate_of
 
 if TYPE_CHECKING:  # the actor starts faster without what the status is made of
     from cluster.reporting.status import Order, Status
@@ -21,6 +23,10 @@ NAMESPACE = "safe-fedllm"
 _PREFIX = "control/"
 _RELEASE_S = 5.0
 _TIMEOUT_S = 30.0
+MOST_ORDERS = 100
+"""That wait for the end of a round: what one session floods with may not hold up the others, or the run."""
+_MOST_CHARACTERS = 1_000
+_MOST_DIGITS = 18
 
 T = TypeVar("T")
 Actors = tuple[ActorHandle, ActorHandle | None]
@@ -62,8 +68,14 @@ class Control:
 
     @ray.method
     def order(self, verb: str, value: str | int | None) -> None:
-        """Keep an order until the round under way ends: scale, pause, resume, stop or set."""
-        self._orders.append((verb, value))
+        """Keep an order until the round under way ends: scale, pause, resume, stop or set; the driver judges it then.
+
+        Raises:
+            ClusterError: as many orders wait as are kept.
+        """
+        if len(self._orders) >= MOST_ORDERS:
+            raise ClusterError(f"{MOST_ORDERS} orders wait for the end of the round; give this one again when they are taken")
+        self._orders.append((str(_bounded(verb)), _bounded(value)))
 
     @ray.method
     def take_orders(self) -> Sequence[Order]:
@@ -177,5 +189,19 @@ class LiveRun:
     def _answer(self, reference: ObjectRef[T]) -> T:
         try:
             return wait_for(reference, _TIMEOUT_S, f"asking run {self.name}")
-        except (RayActorError, ObjectLostError) as error:
+        except RayError as error:
+            if fate_of(error) == "raised":
+                raise ClusterError(f"run {self.name}: {first_line(error)}") from error
             raise ClusterError(f"run {self.name} has ended") from error
+
+
+def _bounded(value: object) -> str | int | None:
+    """A word of an order as it is where it is one, else a short picture of it, which no verb takes."""
+    if value is None or (isinstance(value, str) and len(value) <= _MOST_CHARACTERS):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_MOST_DIGITS:
+        return value
+    try:
+        return reprlib.repr(value)
+    except Exception:  # whatever its `repr` does: a number of more digits than Python writes out raises, for example
+        return f"<{type(value).__name__}>"

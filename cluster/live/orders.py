@@ -1,14 +1,17 @@
-"""Between two rounds: orders from other sessions take effect, clients join, and the pool of actors follows the cluster's size."""
+"""Between two rounds: orders from other sessions take effect, clients join, and the pool of actors follows the cluster's size.
+
+An order is carried out or refused with a reason. Whatever it is, it costs nothing but itself.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import ray
-from ray.exceptions import RayActorError
+import yaml
 
 from actors.errors import SafeFedError
 from cluster.config.loading import validate, with_overrides
@@ -16,19 +19,22 @@ from cluster.config.schema import RunConfig
 from cluster.data.own_data import WatchedDirectory
 from cluster.data.token_files import TokenFiles
 from cluster.errors import ConfigError
-from cluster.live.control import start_control
+from cluster.live.driver_side import DriverSide
 from cluster.reporting.callback import RunCallback
 from cluster.reporting.status import Order, Status, first_status
 from cluster.simulation.simulation import new_client_files
 from cluster.state.membership import Files, Membership
 from cluster.state.run_directory import RunDirectory
 from cluster.state.run_state import Change, RunState
-from cluster.workers.deadlines import wait_for
 from cluster.workers.worker_group import WorkerGroup
 from defense.config import DefenseConfig
 
+_LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
-_TIMEOUT_S = 60.0
+_MOST_GENERATED = 1_000
+"""Clients of the embedded world after an order: their ids have three digits, and sort in order of joining up to there."""
+_MOST_SHOWN = 500
+"""Characters of an order and of the reason why it is refused."""
 
 
 class Orders:
@@ -44,8 +50,7 @@ class Orders:
             ClusterError: another run of that name is live.
         """
         self._config, self._directory, self._tokens = config, directory, tokens
-        self._status = first_status(name, str(directory.path.resolve()))
-        self._control = start_control(self._status)
+        self._control = DriverSide(first_status(name, str(directory.path.resolve())))
         path = config.data.path
         self._watch = WatchedDirectory(Path(path), tokens) if config.data.watch and isinstance(path, str) else None
         self._unreadable: frozenset[str] = frozenset()
@@ -54,15 +59,16 @@ class Orders:
 
     def publish(self, status: Status) -> None:
         """Publish a status without waiting for the control actor."""
-        self._status = status
-        self._control.publish.remote(status)
+        self._control.publish(status)
 
     def close(self) -> None:
         """End the control actor: no session finds the run any more."""
-        ray.kill(self._control)  # pyright: ignore[reportArgumentType] - Ray's own type of a handle does not fit `kill`
+        self._control.close()
 
     def carry_out(self, state: RunState, workers: WorkerGroup) -> tuple[RunState, bool]:
         """Carry out the waiting orders; while the run is paused, wait for more.
+
+        Where an order fails while the workers are being changed, `workers.is_restored` is False afterwards.
 
         Returns:
             The state to go on from, and whether to stop.
@@ -72,8 +78,9 @@ class Orders:
             for verb, value in self._take():
                 if verb == "stop":
                     return state, True
-                paused = {"pause": True, "resume": False}.get(verb, paused)
-                if verb in ("scale", "set"):
+                if verb in ("pause", "resume"):
+                    paused = verb == "pause"
+                else:
                     state = self._changed(state, workers, verb, value)
             if not paused:
                 break
@@ -81,36 +88,47 @@ class Orders:
             time.sleep(_POLL_S)
         self.callback.state_changed("running")
         workers.resize(len(state.membership.active))
-        self._control.publish_actors.remote([ray.put((workers.aggregator, workers.probe))])
+        self._control.publish_actors((workers.aggregator, workers.probe))
         return state, False
 
     def _take(self) -> Sequence[Order]:
-        try:
-            return wait_for(self._control.take_orders.remote(), _TIMEOUT_S, "taking orders")
-        except RayActorError:  # somebody killed it, and the orders that it held are lost
-            self.callback.order_refused("the control actor died and was started again; give orders that were waiting once more")
-            self._control = start_control(self._status)
-            return ()
+        orders, loss = self._control.take_orders()
+        if loss is not None:
+            self.callback.order_refused(shown(loss))
+        return orders
 
     def _changed(self, state: RunState, workers: WorkerGroup, verb: str, value: str | int | None) -> RunState:
         """The state after an order; an order that cannot be carried out is refused and changes nothing."""
         try:
-            is_scale = verb == "scale"
-            changed = self._scaled(state, int(value or 0)) if is_scale else self._with_defense(state, workers, str(value))
-        except SafeFedError as error:
-            self.callback.order_refused(f"{verb} {value}: {error}")
+            changed = self._after(state, workers, verb, value)
+        except Exception as error:  # an order is input: no list of what it may raise would be complete
+            if not isinstance(error, SafeFedError):
+                _LOG.warning("an order failed", exc_info=True)
+            why = str(error) if isinstance(error, SafeFedError) else f"{type(error).__name__}: {error}"
+            self.callback.order_refused(f"{shown(f'{verb} {value}')}: {shown(why)}")
             return state
-        return self._record(changed, [f"{verb} {value}"])
+        return self._record(changed, [shown(f"{verb} {value}")])
+
+    def _after(self, state: RunState, workers: WorkerGroup, verb: str, value: str | int | None) -> RunState:
+        if verb == "scale":
+            return self._scaled(state, value)
+        if verb == "set":
+            return self._with_defense(state, workers, value)
+        raise ConfigError("there are the orders scale, pause, resume, set and stop")
 
     def _record(self, state: RunState, orders: Sequence[str]) -> RunState:
         for order in orders:
             self.callback.order_carried_out(state.rounds_done, order)
         return replace(state, changes=(*state.changes, *(Change(round=state.rounds_done, order=order) for order in orders)))
 
-    def _scaled(self, state: RunState, clients: int) -> RunState:
-        least = self._config.clients.min_updates or 1
+    def _scaled(self, state: RunState, clients: str | int | None) -> RunState:
+        least, most = self._config.clients.min_updates or 1, max(_MOST_GENERATED, self._config.clients.count)
+        if not isinstance(clients, int) or clients < 1:
+            raise ConfigError("the number of clients should be a whole number from 1 on")
         if clients < least:
             raise ConfigError(f"clients.min_updates={least} could never be reached with {clients} clients")
+        if self._config.is_embedded and clients > most:
+            raise ConfigError(f"the embedded world has at most {most} clients")
         known = state.membership.known
         missing = clients - len(known)
         newcomers = self._new_files(known, missing) if missing > 0 else {}
@@ -123,7 +141,7 @@ class Orders:
         """Let clients join whose files have appeared in data.path and settled; a refused file is read again once changed."""
         newcomers, unreadable = self._watch.arrivals(state.membership.known) if self._watch else ({}, frozenset())
         for why in unreadable - self._unreadable:
-            self.callback.order_refused(f"data.watch: {why}; it is tried again once it has changed")
+            self.callback.order_refused(shown(f"data.watch: {why}; it is read again once it has changed"))
         self._unreadable = unreadable
         if not newcomers:
             return state
@@ -137,8 +155,17 @@ class Orders:
         self.callback.members_changed(membership.active)
         return replace(state, membership=membership)
 
-    def _with_defense(self, state: RunState, workers: WorkerGroup, change: str) -> RunState:
-        current = state.aggregator.defense
+    def _with_defense(self, state: RunState, workers: WorkerGroup, change: str | int | None) -> RunState:
+        defense = self._ordered_defense(state.aggregator.defense, change)
+        changed = replace(state, aggregator=replace(state.aggregator, defense=defense))
+        workers.restore(changed)
+        return changed
+
+    def _ordered_defense(self, current: DefenseConfig, change: str | int | None) -> DefenseConfig:
+        if not isinstance(change, str) or not change.startswith("defense."):
+            raise ConfigError("only defense.KEY=VALUE can change while a run is live")
+        if _has_alias(change.partition("=")[2]):
+            raise ConfigError("the value may not use YAML aliases; write it out")
         document = {**self._config.model_dump(mode="json"), "defense": current.model_dump(mode="json")}
         defense = validate(with_overrides(document, [change])).defense
         if _fixed(defense) != _fixed(current):
@@ -146,9 +173,21 @@ class Orders:
                 "defense.level, defense.shadow.learning_rate and defense.guard.enabled are fixed while a run is live; "
                 "stop it and start another"
             )
-        changed = replace(state, aggregator=replace(state.aggregator, defense=defense))
-        workers.restore(changed)
-        return changed
+        return defense
+
+
+def shown(text: str) -> str:
+    """Foreign text for a line of a log or a terminal: cut, on one line, and without characters that steer a terminal."""
+    cut = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} ..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in cut)
+
+
+def _has_alias(value: str) -> bool:
+    """Whether a YAML text repeats a part of itself: a few such lines stand for more than memory holds."""
+    try:
+        return any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(value, Loader=yaml.SafeLoader))
+    except yaml.YAMLError:  # whoever reads the value says why
+        return False
 
 
 def _fixed(defense: DefenseConfig) -> tuple[str, float, bool]:

@@ -20,11 +20,11 @@ from cluster.config.schema import RunConfig
 from cluster.data.server_data import prepare_references
 from cluster.data.sources import base_model, encoded_reference
 from cluster.data.token_files import TokenFiles
-from cluster.errors import CollectionError, ConfigError
+from cluster.errors import CollectionError, ConfigError, LostError
 from cluster.ray_connection.session import ray_session
 from cluster.round.local_rounds import Delivery, Job, StepDeltas, shortfall, train_all
 from cluster.round.refresh import reference_tasks
-from cluster.workers.deadlines import wait_for
+from cluster.workers.deaths import answer_of
 from cluster.workers.nodes import living_nodes
 from cluster.workers.placement import plan_collection
 from cluster.workers.pool import ClientPool, Starting
@@ -55,7 +55,7 @@ def collect_samples(config: RunConfig, folder: Path, progress: Callable[[int, in
     total = len(states) * len(references)
     with ray_session(config.cluster.address), closing(_client_pool(config, model, total)) as pool:
         client, timeout_s = pool.wait_for_one(config.cluster.start_timeout_s), config.cluster.start_timeout_s
-        store = _open_store(config, folder, wait_for(client.layout.remote(), timeout_s, "reading the adapter's layout"))
+        store = _open_store(config, folder, answer_of(client.layout.remote(), timeout_s, "reading the adapter's layout"))
         initial = client.initial_adapter.remote()
         (folder / "config.yaml").write_text(dump_config(config))
         missing = {state: [r for r in references if not store.has(state, r.label.client)] for state in states}
@@ -63,7 +63,7 @@ def collect_samples(config: RunConfig, folder: Path, progress: Callable[[int, in
         progress(next(done), total)
         for state, weights in states.items():
             adapter = initial if weights is None else ray.put(weights.read_bytes())
-            writer = _Writer(store, state, missing[state], config.training.steps, lambda: progress(next(done), total))
+            writer = _Writer(store, state, missing[state], config, lambda: progress(next(done), total))
             train_all(
                 [(pool, _jobs(config, missing[state], adapter, writer))],
                 timeout_s=config.clients.timeout_s,
@@ -130,9 +130,15 @@ class _Writer:
     """
 
     def __init__(
-        self, store: SampleStore, state: str, references: Sequence[Reference], num_steps: int, on_written: Callable[[], None]
+        self,
+        store: SampleStore,
+        state: str,
+        references: Sequence[Reference],
+        config: RunConfig,
+        on_written: Callable[[], None],
     ) -> None:
-        self._store, self._state, self._num_steps, self._on_written = store, state, num_steps, on_written
+        self._store, self._state, self._on_written = store, state, on_written
+        self._num_steps, self._timeout_s = config.training.steps, config.cluster.call_timeout_s
         self._labels = {reference.label.client: reference.label for reference in references}
         self._arrived: dict[str, list[ray.ObjectRef[bytes]]] = defaultdict(list)
 
@@ -145,11 +151,17 @@ class _Writer:
         client = delivery.task.client_id
         deltas = self._arrived.pop(client, [])
         failure = shortfall(delivery, len(deltas), self._num_steps)
+        sent: list[bytes] = []
+        if failure is None:
+            try:
+                sent = answer_of(deltas, self._timeout_s, "reading the step deltas")
+            except LostError as error:
+                failure = str(error)
         if failure is not None:
             raise CollectionError(
                 f"reference client {client}: {failure}; the others are kept, run the same command again to go on"
             )
-        tensors = (decode_message(ray.get(delta), StepDelta).tensors for delta in deltas)
+        tensors = (decode_message(delta, StepDelta).tensors for delta in sent)
         self._store.append(self._state, self._labels[client], tensors)
         self._on_written()
 

@@ -19,9 +19,9 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from actors.client import Client
-from actors.errors import ClientTrainingError
 from actors.messages import TrainTask
 from cluster.workers.deadlines import first_line
+from cluster.workers.deaths import fate_of
 from cluster.workers.pool import ClientPool
 
 _POLL_S = 1.0
@@ -133,7 +133,7 @@ def shortfall(delivery: Delivery, num_deltas: int, num_steps: int) -> str | None
 
 def client_failure(error: BaseException) -> str:
     """What happened to a client, in one line: `client_failed` when its training raised, `client_lost` otherwise."""
-    return f"{'client_failed' if isinstance(error, ClientTrainingError) else 'client_lost'}: {first_line(error)}"
+    return f"{'client_failed' if fate_of(error) == 'raised' else 'client_lost'}: {first_line(error)}"
 
 
 def _launch(queue: _Queue, timeout_s: float) -> Iterator[_Flight]:
@@ -201,7 +201,9 @@ def _give_up(flight: _Flight, timeout_s: float) -> tuple[Receiver, Delivery]:
 
 
 def _abandon(queues: Sequence[_Queue], start_timeout_s: float) -> None:
-    """Clients for which no actor has started."""
+    """Clients for which no actor has started; one that hangs as it starts is ended, and the next round has another."""
     why = f"pending: no client actor for cluster.start_timeout_s={start_timeout_s:g} s"
+    for queue in queues:
+        queue.pool.start_again()
     for job in (job for queue in queues for job in queue.waiting):
         job.receiver.deliver(Delivery(job.task, failure=why, lost=True))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ray import ObjectRef
-from ray.exceptions import ObjectLostError, RayActorError, RayError
+from ray.exceptions import RayError
 
-from cluster.errors import ClusterError, DeadlineError, LostError
-from cluster.workers.deadlines import first_line, wait_for
+from cluster.errors import ClusterError
+from cluster.workers.deadlines import first_line
+from cluster.workers.deaths import answer_of
 
 
 def check_opened(round_index: int, answers: Mapping[str, ObjectRef], timeout_s: float) -> None:
@@ -20,10 +21,6 @@ def check_opened(round_index: int, answers: Mapping[str, ObjectRef], timeout_s: 
     for name, answer in answers.items():
         what = f"opening round {round_index + 1} of the {name}"
         try:
-            wait_for(answer, timeout_s, what)
-        except DeadlineError as error:
-            raise LostError(str(error)) from error
-        except (RayActorError, ObjectLostError) as error:
-            raise LostError(f"{what}: {first_line(error)}") from error
+            answer_of(answer, timeout_s, what)
         except RayError as error:
             raise ClusterError(f"{what} failed, and without it no update can be judged: {first_line(error)}") from error

@@ -8,10 +8,11 @@ from ray.exceptions import RayError
 from actors.messages import LoRAUpdate, TrainTask
 from actors.wire import decode_message, encode_tensors
 from cluster.config.schema import RunConfig
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, LostError
 from cluster.round.local_rounds import Delivery, Job, StepDeltas, train_all
 from cluster.state.membership import Files
-from cluster.workers.deadlines import first_line, wait_for
+from cluster.workers.deadlines import first_line
+from cluster.workers.deaths import answer_of
 from cluster.workers.pool import ClientPool
 
 _SERVER = "server"
@@ -37,18 +38,23 @@ def realign(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -
     Raises:
         ClusterError: training failed, was late, or lost its actor in every attempt; the rounds are committed all the same.
     """
-    delivery = _trained(config, files, pool, adapter)
-    for _ in range(1, config.cluster.round_attempts):
-        if not delivery.lost:
-            break
+    why = ""
+    for _ in range(config.cluster.round_attempts):
         delivery = _trained(config, files, pool, adapter)
-    if delivery.update is None:
-        raise _failure(str(delivery.failure))
-    try:
-        sent = wait_for(delivery.update, config.cluster.call_timeout_s, "reading the realigned adapter")
-    except RayError as error:  # the client's own, which ended its stream
-        raise _failure(first_line(error)) from error
-    return encode_tensors(decode_message(sent, LoRAUpdate).tensors)
+        if delivery.update is None:
+            why = str(delivery.failure)
+            if delivery.lost:
+                continue
+            break
+        try:
+            sent = answer_of(delivery.update, config.cluster.call_timeout_s, "reading the realigned adapter")
+        except LostError as error:
+            why = str(error)
+        except RayError as error:  # the client's own, which ended its stream
+            raise _failure(first_line(error)) from error
+        else:
+            return encode_tensors(decode_message(sent, LoRAUpdate).tensors)
+    raise _failure(why)
 
 
 def _trained(config: RunConfig, files: Files, pool: ClientPool, adapter: bytes) -> Delivery:

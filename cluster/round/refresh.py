@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from actors.data.references import Reference
 from actors.messages import ProbeRefresh, TrainTask
@@ -21,6 +21,7 @@ from actors.probe import Probe
 from cluster.errors import DeadlineError, LostError
 from cluster.round.local_rounds import Delivery, Job, StepDeltas, shortfall
 from cluster.workers.deadlines import first_line, wait_for
+from cluster.workers.deaths import answer_of, fate_of
 
 
 def reference_tasks(
@@ -96,10 +97,7 @@ class Refresh:
         """
         refreshed = self._refitted(round_index, rate)
         if refreshed.accepted:
-            try:
-                wait_for(self._probe.adopt.remote(), self._timeout_s, "adopting the refitted probe")
-            except (RayActorError, DeadlineError) as error:
-                raise LostError(f"the probe is gone: {first_line(error)}") from error
+            answer_of(self._probe.adopt.remote(), self._timeout_s, "adopting the refitted probe")
         return refreshed
 
     def _refitted(self, round_index: int, rate: float) -> ProbeRefresh:
@@ -107,8 +105,11 @@ class Refresh:
             if self._failure is None:
                 wait_for(self._observed, self._timeout_s, "taking in the reference clients")
                 return wait_for(self._probe.refresh.remote(rate), self._timeout_s, "refitting the probe")
-        except RayActorError as error:
-            raise LostError(f"the probe is gone: {first_line(error)}") from error
-        except (RayError, DeadlineError) as error:
+        except DeadlineError as error:
+            self._failure = str(error)
+        except RayError as error:
+            fate = fate_of(error)
+            if fate == "gone" or (fate == "object lost" and self._keep_all):
+                raise LostError(f"refreshing the probe: {first_line(error)}") from error
             self._failure = first_line(error)
         return ProbeRefresh(round=round_index, accepted=False, why=str(self._failure))

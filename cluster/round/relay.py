@@ -15,10 +15,9 @@ from typing import cast
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import ObjectLostError, RayActorError, RayError
+from ray.exceptions import RayError
 
 from actors.aggregator import Aggregator
-from actors.errors import ClientTrainingError
 from actors.messages import Admission, AdmittedUpdate, ClientEvidence, ProbeScore, Reading
 from actors.probe import Probe
 from actors.server_data import ServerData
@@ -27,6 +26,7 @@ from cluster.reporting.callback import RunCallback
 from cluster.round.local_rounds import Delivery, StepDeltas, client_failure
 from cluster.round.scores import Asked, Scores
 from cluster.workers.deadlines import first_line, wait_all, wait_for
+from cluster.workers.deaths import fate_of
 from defense.signals import Signal
 
 _Admitted = tuple[ObjectRef[Admission], ObjectRef[AdmittedUpdate]]
@@ -156,15 +156,17 @@ class Relay:
                 del self._updates[client_id]
 
     def _is_admitted(self, client_id: str, answer: ObjectRef[Admission]) -> bool:
+        timeout_s, what = self._settings.call_timeout_s, f"admitting the update of {client_id}"
         try:
-            return wait_for(answer, self._settings.call_timeout_s, f"admitting the update of {client_id}").admitted
-        except (RayActorError, DeadlineError) as error:
-            raise LostError(f"the aggregator is gone: {first_line(error)}") from error
-        except ClientTrainingError as error:  # the client's stream ended with an error in place of an update
-            self._callback.client_failed(client_id, first_cause(error))
-            self._absent[client_id] = client_failure(error)
-        except ObjectLostError as error:
-            self._check_kept(client_id, client_failure(error))
+            return wait_for(answer, timeout_s, what, "cluster.call_timeout_s").admitted
+        except (RayError, DeadlineError) as error:
+            fate = fate_of(error)
+            if fate == "gone":
+                raise LostError(f"the aggregator is gone: {first_line(error)}") from error
+            if fate == "object lost":
+                self._check_kept(client_id, client_failure(error))
+            else:  # as a rule the client's own error, with which its stream ended in place of an update
+                self._callback.client_failed(client_id, first_cause(error))
             self._absent[client_id] = client_failure(error)
         return False
 
@@ -172,9 +174,11 @@ class Relay:
         """A finished score or reading; one that failed is a failure, never a benign verdict."""
         try:
             return ray.get(ref)
-        except RayActorError as error:
-            raise LostError(f"the probe or an actor with server data is gone: {first_line(error)}") from error
         except RayError as error:
+            fate = fate_of(error)
+            if fate == "gone":
+                raise LostError(f"the probe or an actor with server data is gone: {first_line(error)}") from error
+            self._check_kept(client_id, client_failure(error) if fate == "object lost" else None)
             return self._failed(client_id, ref, first_line(error))
 
     def _failed(self, client_id: str, ref: Asked, why: str) -> ProbeScore | Reading:
@@ -184,6 +188,6 @@ class Relay:
         return Reading(client_id=client_id, signal=signal, failure=f"{signal}_failed: {why}")
 
 
-def first_cause(error: ClientTrainingError) -> str:
+def first_cause(error: BaseException) -> str:
     """The client's own error with its traceback; Ray wraps it as the cause of another."""
     return str(getattr(error, "cause", None) or error)

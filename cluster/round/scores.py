@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ObjectLostError, RayError
+from ray.exceptions import RayError
 
 from actors.messages import ProbeScore, Reading
 from actors.probe import Probe
 from cluster.workers.deadlines import wait_all
+from cluster.workers.deaths import fate_of
 
 Asked = ray.ObjectRef[ProbeScore | Reading | None]
 StepDeltas = Sequence[ray.ObjectRef[bytes]]
@@ -71,8 +72,6 @@ def _lacks_a_delta(score: Asked) -> bool:
     """Whether a call failed because one of its step deltas is lost; the reader of the score handles any other failure."""
     try:
         ray.get(score)
-    except ObjectLostError:
-        return True
-    except RayError:
-        return False
+    except RayError as error:
+        return fate_of(error) == "object lost"
     return False

@@ -12,7 +12,7 @@ from typing import cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import RayError
 
 from actors.errors import ClientTrainingError
 from actors.messages import TrainTask
@@ -21,6 +21,7 @@ from actors.simulation.collusion import Colluders
 from cluster.errors import DeadlineError, LostError
 from cluster.round.local_rounds import Delivery, Receiver, StepDeltas
 from cluster.workers.deadlines import first_line, wait_for
+from cluster.workers.deaths import fate_of
 from defense.attacks import ATTACKS
 
 _Made = tuple[ray.ObjectRef[bytes], ray.ObjectRef[bytes]]
@@ -86,9 +87,14 @@ class Collusion:
     def _received(self, ref: ray.ObjectRef) -> bool:
         try:
             wait_for(ref, self._timeout_s, "taking in an attacker's update")
-        except (RayActorError, DeadlineError) as error:
-            raise LostError(f"the colluders' actor is gone: {first_line(error)}") from error
-        except (ClientTrainingError, ObjectLostError):
+        except ClientTrainingError:
+            return False
+        except (RayError, DeadlineError) as error:
+            fate = fate_of(error)
+            if fate == "raised":
+                raise
+            if fate == "gone":
+                raise LostError(f"the colluders' actor is gone: {first_line(error)}") from error
             return False
         return True
 

@@ -15,19 +15,23 @@ T = TypeVar("T")
 
 
 @overload
-def wait_for(refs: ObjectRef[T], timeout_s: float, what: str) -> T: ...
+def wait_for(refs: ObjectRef[T], timeout_s: float, what: str, key: str = "") -> T: ...
 @overload
-def wait_for(refs: Sequence[ObjectRef], timeout_s: float, what: str) -> list[Any]: ...
-def wait_for(refs: ObjectRef[T] | Sequence[ObjectRef], timeout_s: float, what: str) -> T | list[Any]:
+def wait_for(refs: Sequence[ObjectRef], timeout_s: float, what: str, key: str = "") -> list[Any]: ...
+def wait_for(refs: ObjectRef[T] | Sequence[ObjectRef], timeout_s: float, what: str, key: str = "") -> T | list[Any]:
     """`ray.get` with a deadline.
 
+    Args:
+        key: The setting that gave the deadline; empty: none did.
+
     Raises:
-        DeadlineError: names `what` and the deadline.
+        DeadlineError: names `what`, the deadline and its key.
     """
     try:
         return ray.get(refs if isinstance(refs, ObjectRef) else list(refs), timeout=timeout_s)
     except GetTimeoutError as error:
-        raise DeadlineError(f"{what} took longer than {timeout_s:g} s") from error
+        deadline = f"{key}={timeout_s:g} s; raise it if that was too short" if key else f"{timeout_s:g} s"
+        raise DeadlineError(f"{what} took longer than {deadline}") from error
 
 
 def wait_all(refs: Sequence[ObjectRef[T]], timeout_s: float) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:

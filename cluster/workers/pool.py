@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from actors.client import Client
 from actors.errors import SafeFedError
 from actors.messages import AdapterLayout
 from cluster.errors import ClusterError, DeadlineError
+from cluster.workers.deadlines import first_line
+from cluster.workers.deaths import fate_of
 
 _LOG = logging.getLogger(__name__)
 _FAILED_STARTS = 5
@@ -94,9 +96,15 @@ class ClientPool:
 
     def replace(self, actor: ActorHandle[Client]) -> None:
         """End an actor that died, does not answer, or trains what nobody waits for, and start another in its place."""
-        self._busy.remove(actor)
+        (self._busy if actor in self._busy else self._idle).remove(actor)
         ray.kill(actor)
         self._starting.append(self._start())
+
+    def start_again(self) -> None:
+        """End the actors on their way and start as many others: one that hangs as it starts never gets ready."""
+        for item in self._starting:
+            ray.kill(item.actor)
+        self._starting = [self._start() for _ in self._starting]
 
     def resize(self, num_actors: int) -> None:
         """Start more, or end some: first those on their way, then idle ones. Busy ones stay."""
@@ -124,16 +132,22 @@ class ClientPool:
     def _take_in(self, item: Starting) -> None:
         try:
             self._accept(ray.get(item.ready))
-        except RayActorError as error:
-            self._failed_starts += 1
-            if self._failed_starts == _FAILED_STARTS:
-                raise ClusterError(f"{_FAILED_STARTS} client actors in a row died as they started: {error}") from error
-            self._starting.append(self._start())
         except (RayError, SafeFedError) as error:
             ray.kill(item.actor)
-            if not self.actors:
+            if isinstance(error, RayError) and fate_of(error) != "raised":
+                self._replace_dead(error)
+            elif not self.actors:
                 raise
-            _LOG.warning("a client actor cannot be used and is left out: %s", str(error).strip().splitlines()[-1])
+            else:
+                _LOG.warning("a client actor cannot be used and is left out: %s", str(error).strip().splitlines()[-1])
         else:
             self._failed_starts = 0
             self._idle.append(item.actor)
+
+    def _replace_dead(self, error: RayError) -> None:
+        """Start another in place of one that died as it started."""
+        self._failed_starts += 1
+        if self._failed_starts == _FAILED_STARTS:
+            raise ClusterError(f"{_FAILED_STARTS} client actors in a row died as they started: {error}") from error
+        _LOG.warning("a client actor died as it started; another one is started: %s", first_line(error))
+        self._starting.append(self._start())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
 
 from actors.aggregator import Aggregator, AggregatorActor, AggregatorConfig
 from actors.client import Client, ClientActor
@@ -25,7 +24,7 @@ from cluster.data.sources import Sources
 from cluster.errors import ClusterError, DeadlineError, LostError
 from cluster.state.membership import Membership
 from cluster.state.run_state import RunState
-from cluster.workers.deadlines import first_line, wait_for
+from cluster.workers.deaths import answer_of
 from cluster.workers.evaluations import Evaluations
 from cluster.workers.nodes import living_nodes
 from cluster.workers.placement import Options, plan_placement
@@ -58,6 +57,8 @@ class WorkerGroup:
         self._config, self._sources, self.probe_meta = config, sources, probe_meta
         self._placement = placement = plan_placement(config, living_nodes(), sources.model)
         self._layout: AdapterLayout | None = None
+        self.is_restored = True
+        """False from the beginning of a `restore` until its end: the server's actors may be in different states."""
         with ExitStack() as stack:
             start = self._start_evaluation if sources.evaluation.has_prompts else None
             self.evaluations = Evaluations(start, config.evaluation.timeout_s)
@@ -72,14 +73,12 @@ class WorkerGroup:
                 self.reference_pool = self._client_pool(
                     stack, lambda: self._placement.reference_options, placement.num_reference_actors
                 )
-            first = self._first_client()
-            about = [first.initial_adapter.remote(), first.peft_config_json.remote()]
-            self._initial, self.peft_config_json = wait_for(about, config.cluster.start_timeout_s, "reading the initial adapter")
+            self._initial, self.peft_config_json = self._about_the_adapter()
             self._probe = self._start_probe(stack)
             self._aggregator = self._server_actor(stack, "aggregator", self._start_aggregator)
             self._colluders = self._start_colluders(stack)
-            for name, actor in self._server_data.items():
-                wait_for(actor.handle.num_rows.remote(), config.cluster.start_timeout_s, f"starting the {name}")
+            for actor in self._server_data.values():
+                self._answer_of(actor, lambda handle: handle.num_rows.remote(), "starting", "start_timeout_s")
             self._stack = stack.pop_all()
 
     @property
@@ -108,7 +107,8 @@ class WorkerGroup:
 
     def initial_state(self) -> RunState:
         """The state of a run of which no round is done."""
-        files = self.ask(self.probe.artefact.remote(), "loading the probe") if self.probe is not None else {}
+        probe = self._probe
+        files = {} if probe is None else self._answer_of(probe, lambda handle: handle.artefact.remote(), "reading")
         aggregator = AggregatorState(adapter=self._initial, version=0, trust={}, defense=self._config.defense)
         known = self._sources.files
         membership = Membership(known=known, active=tuple(known))
@@ -129,7 +129,8 @@ class WorkerGroup:
         """
         if not self._config.defense.guard.enabled:
             return None
-        loss = self.ask(self.server_data["canary"].loss.remote(self._initial), "measuring the initial adapter")
+        canary, adapter = self._server_data["canary"], self._initial
+        loss = self._answer_of(canary, lambda handle: handle.loss.remote(adapter), "measuring the initial adapter by")
         try:
             return begin(loss, self._initial)
         except ValueError as error:
@@ -167,10 +168,7 @@ class WorkerGroup:
         Raises:
             LostError: it is gone, or does not answer within cluster.call_timeout_s.
         """
-        try:
-            return wait_for(refs, self._config.cluster.call_timeout_s, what)
-        except (RayActorError, DeadlineError) as error:
-            raise LostError(f"{what}: {first_line(error)}") from error
+        return answer_of(refs, self._config.cluster.call_timeout_s, what, "cluster.call_timeout_s")
 
     def restore(self, state: RunState) -> None:
         """Bring the server's actors to a committed state; one that is gone or does not answer is replaced first.
@@ -178,13 +176,16 @@ class WorkerGroup:
         Raises:
             LostError: the replacement is gone too.
         """
-        self._bring(self._aggregator, lambda handle: handle.restore.remote(state.aggregator))
+        self.is_restored = False
+        what = "restoring"
+        self._answer_of(self._aggregator, lambda handle: handle.restore.remote(state.aggregator), what)
         if self._probe is not None:
-            self._bring(self._probe, lambda handle: handle.restore.remote(state.probe))
+            self._answer_of(self._probe, lambda handle: handle.restore.remote(state.probe), what)
         for actor in self._server_data.values():
-            self._bring(actor, lambda handle: handle.num_rows.remote())
+            self._answer_of(actor, lambda handle: handle.num_rows.remote(), what)
         if self._colluders is not None:
-            self._bring(self._colluders, lambda handle: handle.begin.remote(state.aggregator.adapter, 0))
+            self._answer_of(self._colluders, lambda handle: handle.begin.remote(state.aggregator.adapter, 0), what)
+        self.is_restored = True
 
     def check_saved(self, adapter: bytes, tensors: bytes, config_json: str) -> None:
         """Have a client actor load the saved files with peft beside `adapter`, the run's; an actor that is gone is replaced.
@@ -203,7 +204,7 @@ class WorkerGroup:
                 why = str(error)
                 self.pool.replace(actor)
             except ModelError as error:
-                raise ModelError(first_line(error)) from error
+                raise ModelError(str(getattr(error, "cause", None) or error)) from error
             else:
                 self.pool.give_back(actor)
                 return
@@ -213,13 +214,22 @@ class WorkerGroup:
         """End every actor."""
         self._stack.close()
 
-    def _bring(self, actor: ServerActor, call: Callable[[Any], ObjectRef]) -> None:
-        what = f"restoring the {actor.name}"
+    def _answer_of(
+        self,
+        actor: ServerActor,
+        call: Callable[[Any], ObjectRef],
+        what: str,
+        timeout: Literal["call_timeout_s", "start_timeout_s"] = "call_timeout_s",
+    ) -> Any:
+        """The answer to a call that needs no state: an actor that is gone or does not answer is replaced, and asked once more."""
+        timeout_s, key = getattr(self._config.cluster, timeout), f"cluster.{timeout}"
+        what = f"{what} the {actor.name}"
         try:
-            self.ask(call(actor.handle), what)
-        except LostError:
+            return answer_of(call(actor.handle), timeout_s, what, key)
+        except LostError as error:
+            _LOG.warning("the %s is replaced: %s", actor.name, error)
             actor.replace()
-            self.ask(call(actor.handle), what)
+            return answer_of(call(actor.handle), timeout_s, what, key)
 
     def _server_actor(self, stack: ExitStack, name: str, start: Callable[[], ActorHandle]) -> ServerActor:
         actor = ServerActor(name, start)
@@ -230,6 +240,22 @@ class WorkerGroup:
         pool = ClientPool(lambda: self._start_client(options()), num_actors, self._accept)
         stack.callback(pool.close)
         return pool
+
+    def _about_the_adapter(self) -> tuple[bytes, str]:
+        """The initial adapter, and its PEFT configuration as JSON, from the first client actor that has started."""
+        for _ in range(self._config.cluster.round_attempts):
+            first = self._first_client()
+            about = [first.initial_adapter.remote(), first.peft_config_json.remote()]
+            try:
+                initial, peft_config_json = answer_of(
+                    about, self._config.cluster.start_timeout_s, "reading the initial adapter", "cluster.start_timeout_s"
+                )
+            except LostError as error:
+                _LOG.warning("a client actor is replaced: %s", error)
+                self.pool.replace(first)
+            else:
+                return initial, peft_config_json
+        raise ClusterError("client actors died again and again before the first round")
 
     def _first_client(self) -> ActorHandle[Client]:
         timeout_s, options = self._config.cluster.start_timeout_s, self._placement.client_options

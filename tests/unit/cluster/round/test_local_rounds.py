@@ -6,6 +6,7 @@ import time
 
 import pytest
 import ray
+from ray.exceptions import OutOfMemoryError
 
 from actors.errors import ClientTrainingError
 from actors.messages import TrainTask
@@ -182,4 +183,4 @@ def test_a_client_past_its_deadline_is_given_up_and_its_actor_replaced(pool):
 
 def test_a_clients_own_failure_is_told_from_its_loss():
     assert client_failure(ClientTrainingError("OSError: gone\nmore")) == "client_failed: OSError: gone"
-    assert client_failure(RuntimeError("")) == "client_lost: RuntimeError"
+    assert client_failure(OutOfMemoryError("")) == "client_lost: OutOfMemoryError"

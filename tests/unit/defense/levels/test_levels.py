@@ -232,3 +232,39 @@ def test_worse_evidence_never_weighs_more(name):
     assert ladder == sorted(ladder, reverse=True)
     assert ladder[0] > 0.9
     assert ladder[-1] < 0.05
+
+
+NUMBERS = [
+    f"{section}.{name}" if section else name
+    for section, values in {"": {}, **DefenseConfig().model_dump()}.items()
+    for name, value in (values if isinstance(values, dict) else {section: values}).items()
+    for section in [section if isinstance(values, dict) else ""]
+    if isinstance(value, int | float) and not isinstance(value, bool)
+]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize("number", [5e-324, 1e308, -1e308, 10**17, 1, 0.0])
+def test_whatever_number_a_setting_accepts_every_level_judges_with_it_and_its_trust_can_be_kept(key, number):
+    section, _, name = key.rpartition(".")
+    for level in ALONE:
+        document = {"level": level, section: {name: number}} if section else {"level": level, name: number}
+        try:
+            config = DefenseConfig.model_validate(document)
+        except ValueError:
+            continue
+        trust = {}
+        for p, flagged in ((0.0, 0), (0.8, 48), (1.0, 24)):
+            rests = level == "evidence" and not levels.wants_shadow(config, trust, "a")
+            seen = signals("a", p, flagged, **({"shadow": Unasked(client_id="a")} if rests else {}))
+            weights, trust = levels.weigh(config, trust, [seen])
+            assert 0 <= weights["a"] <= 1
+        assert json.loads(json.dumps(trust, allow_nan=False)) == trust
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_no_setting_accepts_what_is_no_finite_number(key, number):
+    section, _, name = key.rpartition(".")
+    with pytest.raises(ValueError, match=name):
+        DefenseConfig.model_validate({section: {name: float(number)}} if section else {name: float(number)})
