@@ -20,6 +20,7 @@ from actors.errors import SafeFedError
 from cluster.config.loading import EMBEDDED, describe_keys, load_config, read_mapping, split_arguments, with_overrides
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
+from cluster.interruption import how_to_go_on, unwinding_on_signals
 from cluster.ray_connection.authentication import find_token, send_token
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def run(
             federation = Federation.resume(resume, progress, from_round=from_round)
         else:
             federation = Federation(config, output or _new_folder(config.defense.level), progress)
-        result = federation.run()
+        with unwinding_on_signals(lambda: typer.echo(how_to_go_on(federation.path), err=True)):
+            result = federation.run()
     console.print(group_table(result))
     console.print(outcome_table([(config.defense.level, result)]))
     console.print(f"Result: {result.path} (adapter/, rounds.parquet, evaluation.parquet, summary.json, run.png)", soft_wrap=True)
@@ -376,7 +378,8 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
-        app()
+        with unwinding_on_signals():
+            app()
     except SafeFedError as error:
         Console(stderr=True).print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
         sys.exit(2)

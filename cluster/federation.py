@@ -103,6 +103,11 @@ class Federation:
         """The name by which `attach` finds the run while it is live."""
         return self.config.name or self._directory.path.resolve().name
 
+    @property
+    def path(self) -> Path:
+        """The run's directory."""
+        return self._directory.path
+
     def run(self) -> RunResult:
         """Train all rounds that are left, evaluate, and write the run directory."""
         started, memory = time.perf_counter(), PeakMemory()

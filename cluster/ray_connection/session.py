@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +21,31 @@ from cluster.ray_connection.authentication import present_token
 def ray_session(address: str | None) -> Iterator[None]:
     """A connected Ray for the length of the block; an existing connection is used and left open.
 
+    The handler of SIGTERM stays that of the process. Ray's own, which connecting installs, ends it with a C++ stack trace.
+
     Raises:
         ClusterError: there is no cluster at the address, or it refuses the connection; says what to do.
     """
     if ray.is_initialized():
         yield
         return
-    _connect(address or os.environ.get("RAY_ADDRESS"))
+    with _kept_handler():
+        _connect(address or os.environ.get("RAY_ADDRESS"))
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _kept_handler() -> Iterator[None]:
+    """Put the handler of SIGTERM back that was there before; beside the main thread nobody changes it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
 
 
 def _connect(address: str | None) -> None:

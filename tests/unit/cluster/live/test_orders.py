@@ -1,4 +1,4 @@
-"""Orders through the real control actor: whatever an order is, it is carried out or refused with a reason, and the run goes on."""
+"""Orders through the real control actor: whatever an order is, it is carried out or refused, and the run goes on."""
 
 import json
 import logging
