@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,8 @@ _UNUSABLE = (OSError, RuntimeError, ValueError, RayError)
 def ray_session(address: str | None, key: str = "cluster.address") -> Iterator[None]:
     """A connected Ray for the length of the block; an existing connection is used and left open.
 
+    The handler of SIGTERM stays that of the process. Ray's own, which connecting installs, ends it with a C++ stack trace.
+
     Args:
         address: None, `auto`: that of RAY_ADDRESS; without it a local Ray, or the cluster that runs on this machine.
         key: What gave the address, for messages.
@@ -39,11 +43,23 @@ def ray_session(address: str | None, key: str = "cluster.address") -> Iterator[N
         yield
         return
     given = os.environ.get("RAY_ADDRESS")
-    _connect(*((given, "RAY_ADDRESS") if given and address in (None, "auto") else (address, key)))
+    with _kept_handler():
+        _connect(*((given, "RAY_ADDRESS") if given and address in (None, "auto") else (address, key)))
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _kept_handler() -> Iterator[None]:
+    """Put the handler of SIGTERM back that was there before; beside the main thread nobody changes it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
 
 
 def _connect(address: str | None, key: str) -> None:
