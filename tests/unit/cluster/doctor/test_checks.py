@@ -14,6 +14,7 @@ from cluster.doctor.local_checks import Finding
 from cluster.errors import ClusterError, DeadlineError
 from cluster.state.checkpoints import Checkpoints
 from cluster.workers.nodes import Node
+from tests.chat_templates import BRACKETS, ENDS, NO_SYSTEM, THINKING
 from tests.small_models import save_model
 from tests.unit.cluster.doctor.test_node_faults import GIB, GOOD, NODE
 
@@ -63,6 +64,55 @@ def test_a_place_that_cannot_be_written_and_a_missing_probe_are_named(no_ray, tm
     found = findings(tmp_path, f"checkpoint.path={tmp_path}/file/x", "probe.path=/nowhere")
     assert f"cannot write to {tmp_path}/file/x" in found["checkpoint.path"].detail
     assert "probe.path=/nowhere: no probe.json there" in found["model, data, prompts and probe"].detail
+
+
+SYSTEM = {"messages": [{"role": role, "content": role} for role in ("system", "user", "assistant")]}
+GOOD_ROW = {"instruction": "hello", "response": "good day"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "template", "rows", "overrides", "detail"),
+    [
+        (
+            "gemma3_text",
+            NO_SYSTEM,
+            [GOOD_ROW, SYSTEM],
+            [],
+            "row 1: the chat template refuses a conversation of roles system, user:",
+        ),
+        ("qwen3", THINKING, [{"messages": SYSTEM["messages"][1:] * 2}], [], None),
+        ("mistral", BRACKETS, [SYSTEM], [], "row 0: the chat template refuses a conversation of roles system"),
+        ("gpt2", None, [GOOD_ROW, {**GOOD_ROW, "instruction": "lamp " * 300}], ["training.max_length=512"], "row 1: it takes "),
+        ("opt", None, [GOOD_ROW], ["training.max_length=3"], "no row has a token of its response within training.max_length=3"),
+        ("llama", ENDS, [{**GOOD_ROW, "response": 5}], [], "row 0: response should be text, got 5"),
+        ("phi3", ENDS, [GOOD_ROW], [], None),
+    ],
+)
+def test_what_a_model_cannot_read_is_found_before_anything_starts(no_ray, tmp_path, kind, template, rows, overrides, detail):
+    base = save_model(tmp_path / "base", kind, chat_template=template)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = [f"model.path={base}", f"data.path={tmp_path}/d", "defense.level=none", "clients.malicious=0", "clients.count=1"]
+    found = findings(tmp_path, *own, "lora.target_modules=all-linear", *overrides)["model, data, prompts and probe"]
+    assert found.ok == (detail is None)
+    assert detail is None or (f"data.path: data file {tmp_path}/d/a.jsonl" in found.detail and detail in found.detail)
+
+
+def test_what_is_left_out_of_the_data_is_said(no_ray, tmp_path):
+    base = save_model(tmp_path / "base", "llama")
+    long = {**GOOD_ROW, "instruction": "lamp " * 40}
+    (tmp_path / "d" / ".git").mkdir(parents=True)
+    (tmp_path / "d" / "notes.txt").write_text("not data")
+    (tmp_path / "d" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (GOOD_ROW, long, long)))
+    own = [f"model.path={base}", f"data.path={tmp_path}/d", "defense.level=none", "clients.malicious=0", "clients.count=1"]
+    config = load_config(None, ["cluster.address=127.0.0.1:9", "training.max_length=24", *own])
+    said = [item.detail for item in check_all(config, tmp_path / "runs", timeout_s=1) if item.check == "left out of the data"]
+    assert [text.partition(":")[0] for text in said] == ["data.path", "client-000"]
+    assert "notes.txt" in said[0] and "2 of 3 rows have no response token" in said[1]
+    (tmp_path / "d" / "b" / "more").mkdir(parents=True)
+    (tmp_path / "d" / "a.jsonl").rename(tmp_path / "d" / "b" / "a.jsonl")
+    nested = findings(tmp_path, *own)["model, data, prompts and probe"]
+    assert "holds the folder more, whose files would not be read; move them up" in nested.detail
 
 
 def test_a_broken_base_and_a_misspelt_target_are_found_before_anything_starts(no_ray, tmp_path):
