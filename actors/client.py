@@ -16,8 +16,8 @@ from actors.data.encoding import Batch
 from actors.errors import ClientTrainingError
 from actors.local_training import LocalStep, train_adapter
 from actors.messages import AdapterLayout, Branch, LoRAUpdate, StepDelta, TrainTask
-from actors.model import AdaptedModel, choose_device
-from actors.saved_adapter import check_saved
+from actors.model.adapted import AdaptedModel, choose_device
+from actors.model.saved_adapter import check_saved
 from actors.scaffold import Correction
 from actors.seeding import stream, torch_seed
 from actors.wire import decode_tensors, encode_message

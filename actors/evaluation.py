@@ -18,7 +18,7 @@ from actors.data.encoding import PAD, Encoded, collate, encode, encode_prompt
 from actors.data.evaluation_prompts import BenignPrompt, RestrictedPrompt, read_benign, read_restricted
 from actors.local_training import response_loss_sum
 from actors.messages import EvaluationReport, Proportion
-from actors.model import AdaptedModel, choose_device
+from actors.model.adapted import AdaptedModel, choose_device
 from actors.wire import decode_tensors
 
 DEFAULT_REFUSALS = (

@@ -10,7 +10,7 @@ import torch
 
 from actors.config import LocalOptimizerName, TrainingConfig
 from actors.data.encoding import IGNORED, Batch
-from actors.model import AdaptedModel
+from actors.model.adapted import AdaptedModel
 from actors.scaffold import Correction
 
 _MOMENTUM = 0.9

@@ -26,7 +26,7 @@ from actors.data.dataset import Dataset, load_dataset
 from actors.data.encoding import Batch, collate
 from actors.local_training import mean_response_loss, train_adapter
 from actors.messages import AdmittedUpdate, Reading
-from actors.model import AdaptedModel, choose_device
+from actors.model.adapted import AdaptedModel, choose_device
 from actors.seeding import stream, torch_seed
 from actors.state_vector import StateVector
 from actors.wire import decode_tensors

@@ -11,7 +11,7 @@ import torch
 from pytest import fixture
 
 from actors.config import LoraConfig, ModelConfig
-from actors.model import AdaptedModel
+from actors.model.adapted import AdaptedModel
 from actors.world.generator import World
 from actors.world.store import base_folder, world_folder
 

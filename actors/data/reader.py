@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from actors.base_model import Limits, load_tokenizer, read_limits
 from actors.config import ModelConfig
 from actors.data.chat import Chat, Message
 from actors.data.dataset import Dataset
@@ -18,6 +17,7 @@ from actors.data.encoding import Encoded, encode, encode_prompt
 from actors.data.files import bad_row, read_table
 from actors.data.records import conversations
 from actors.errors import DataError
+from actors.model.base import Limits, load_tokenizer, read_limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ import torch
 from actors.data.encoding import Batch
 from actors.local_training import LocalStep, mean_response_loss
 from actors.messages import Branch, TrainTask
-from actors.model import AdaptedModel
+from actors.model.adapted import AdaptedModel
 from actors.seeding import stream
 from actors.simulation.evader import Evader
 from defense.attacks.config import AttackConfig, AttackName

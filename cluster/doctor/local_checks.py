@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from actors.base_check import check_base
 from actors.errors import SafeFedError
+from actors.model.check import check_base
 from cluster.config.schema import RunConfig
 from cluster.data.sources import Sources, base_model
 from cluster.doctor.node_report import versions

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.messages import EvaluationReport, ProbeRound, RoundReport
-from actors.model import write_adapter
+from actors.model.adapted import write_adapter
 from cluster.config.loading import dump_config
 from cluster.config.schema import RunConfig
 from cluster.errors import CheckpointError, ConfigError

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Conf
 
 from actors.config import LoraConfig, ModelConfig
 from actors.errors import ModelError
-from actors.model import AdaptedModel
+from actors.model.adapted import AdaptedModel
 from actors.world.store import base_folder, world_folder
 from cluster import Federation, load_config
 from cluster.config.loading import EMBEDDED

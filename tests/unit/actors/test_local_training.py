@@ -9,7 +9,7 @@ from pytest import approx, fixture, mark, raises
 from actors.config import LoraConfig, ModelConfig, TrainingConfig
 from actors.data.encoding import IGNORED, Batch, Encoded, collate
 from actors.local_training import LocalStep, make_optimizer, mean_response_loss, response_loss_sum, train_adapter
-from actors.model import AdaptedModel
+from actors.model.adapted import AdaptedModel
 from actors.wire import decode_tensors, encode_tensors
 
 CPU = torch.device("cpu")

@@ -8,12 +8,12 @@ from pytest import fixture, mark, raises
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from actors.base_check import check_base
-from actors.base_model import load_base, read_limits
 from actors.config import LoraConfig, ModelConfig
 from actors.errors import ModelError
-from actors.lora import attach
-from actors.model import AdaptedModel, write_adapter
+from actors.model.adapted import AdaptedModel, write_adapter
+from actors.model.base import load_base, read_limits
+from actors.model.check import check_base
+from actors.model.lora import attach
 from actors.wire import encode_tensors
 from tests.small_models import save_model
 

@@ -11,10 +11,10 @@ from peft import PeftModel
 from pytest import approx, fixture, mark, raises
 from transformers import AutoModelForCausalLM
 
-from actors.base_model import load_base
 from actors.config import LoraConfig, ModelConfig
 from actors.errors import ModelError
-from actors.model import AdaptedModel, write_adapter
+from actors.model.adapted import AdaptedModel, write_adapter
+from actors.model.base import load_base
 from actors.wire import decode_tensors, encode_tensors
 
 ALL_LINEAR = LoraConfig(target_modules="all-linear")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from actors.base_model import load_on_meta, load_tokenizer
 from actors.config import LoraConfig, ModelConfig
-from actors.lora import attach, trained_parameters
+from actors.model.base import load_on_meta, load_tokenizer
+from actors.model.lora import attach, trained_parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

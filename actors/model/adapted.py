@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from actors.base_model import fingerprint, load_base
 from actors.config import LoraConfig, ModelConfig
 from actors.errors import ModelError
-from actors.lora import ADAPTER, attach, trained_parameters
 from actors.messages import AdapterLayout
+from actors.model.base import fingerprint, load_base
+from actors.model.lora import ADAPTER, attach, trained_parameters
 from actors.wire import encode_tensors
 from probe.features import layer_of_modules
 

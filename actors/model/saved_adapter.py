@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from actors.errors import ModelError
-from actors.lora import ADAPTER
-from actors.model import AdaptedModel, write_adapter
+from actors.model.adapted import AdaptedModel, write_adapter
+from actors.model.lora import ADAPTER
 
 _SAVED = "saved"
 _ROUNDINGS = 4

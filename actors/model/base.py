@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from actors.base_files import check_no_adapter, find_folder, find_pointer, read_shapes, refuse_pointer
 from actors.config import ModelConfig
 from actors.data.chat import Tokenizer, fixed_template
 from actors.errors import ModelError
+from actors.model.files import check_no_adapter, find_folder, find_pointer, read_shapes, refuse_pointer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
