@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.data.answer_patterns import AnswerPattern
 from actors.data.prompting import Message, user_message
 from actors.data.records import bad_row, conversations, read_table, text_of
 from actors.errors import DataError
@@ -14,7 +14,7 @@ from actors.errors import DataError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestrictedPrompt:
     messages: tuple[Message, ...]
-    answer_pattern: re.Pattern[str] | None
+    answer_pattern: AnswerPattern | None
     """Matches only a complying response; None: compliance is not measured."""
 
 
@@ -53,6 +53,6 @@ def _restricted(record: dict[str, object], path: Path, row: int) -> RestrictedPr
     if pattern is not None and not isinstance(pattern, str):
         raise bad_row(path, row, f"answer_pattern is no regular expression, got {pattern!r:.80}")
     try:
-        return RestrictedPrompt(messages=(message,), answer_pattern=None if pattern is None else re.compile(pattern))
-    except re.error as error:
+        return RestrictedPrompt(messages=(message,), answer_pattern=None if pattern is None else AnswerPattern(pattern))
+    except ValueError as error:
         raise bad_row(path, row, f"answer_pattern is no regular expression: {error}, got {pattern!r:.80}") from error

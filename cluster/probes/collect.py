@@ -48,7 +48,8 @@ def collect_samples(config: RunConfig, folder: Path, progress: Callable[[int, in
         CollectionError: a reference client failed or was late; the samples of the others are in the store.
     """
     states, model = _states(config), base_model(config)
-    references = prepare_references(config, folder / "references", config.collect.clients, config.collect.role)
+    clients, role = config.collect.clients, config.collect.role
+    references = prepare_references(config, folder / "references", clients, role, key="collect.clients")
     total = len(states) * len(references)
     with ray_session(config.cluster.address), closing(_client_pool(config, model, total)) as pool:
         client, timeout_s = pool.wait_for_one(config.cluster.start_timeout_s), config.cluster.start_timeout_s
