@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.data.answer_patterns import AnswerPattern
 from actors.data.chat import Message, user_message
 from actors.data.files import bad_row, column_names, read_table
 from actors.data.records import conversations, text_of
@@ -16,7 +16,7 @@ from actors.errors import DataError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestrictedPrompt:
     messages: tuple[Message, ...]
-    answer_pattern: re.Pattern[str] | None
+    answer_pattern: AnswerPattern | None
     """Matches only a complying response; None: compliance is not measured."""
 
 
@@ -58,6 +58,6 @@ def _restricted(record: Mapping[str, str | None], path: Path, row: int) -> Restr
     message = user_message(text_of(record, "instruction", path, row), record.get("input") or "")
     pattern = record.get("answer_pattern") or None
     try:
-        return RestrictedPrompt(messages=(message,), answer_pattern=None if pattern is None else re.compile(pattern))
-    except re.error as error:
+        return RestrictedPrompt(messages=(message,), answer_pattern=None if pattern is None else AnswerPattern(pattern))
+    except ValueError as error:
         raise bad_row(path, row, f"answer_pattern is no regular expression: {error}, got {pattern!r:.80}") from error

@@ -29,24 +29,27 @@ class Reference:
     files: Files
 
 
-def split_references(path: Path, malicious: bool, clients: int, folder: Path, seed: int) -> list[Reference]:
+def split_references(path: Path, malicious: bool, clients: int, folder: Path, seed: int, key: str) -> list[Reference]:
     """Deal the rows of a file, or of a folder's files, to `clients` reference clients of one family each.
 
     A row's family is its column `family`, or else the name of its file. Every family gets at least one client. A client's name
     ends in a digest of its family and rows, so clients of two collections have different names wherever their data lies.
 
+    Args:
+        key: The setting that gave the number of clients.
+
     Raises:
-        DataError: no usable file, or a family with fewer rows than clients.
+        DataError: no usable file, more families than clients, or a family with fewer rows than clients.
     """
     families = _families(path)
     if len(families) > clients:
-        raise DataError(f"{path} has {len(families)} families, collect.clients={clients} is too few; raise it")
+        raise DataError(f"{path} has {len(families)} families, {key}={clients} is too few; raise it to {len(families)}")
     folder.mkdir(parents=True, exist_ok=True)
     references = []
     for index, (family, table) in enumerate(sorted(families.items())):
         share = clients // len(families) + (index < clients % len(families))
         if table.num_rows < share:
-            raise DataError(f"{path}: family {family} has {table.num_rows} rows for {share} clients; lower collect.clients")
+            raise DataError(f"{path}: family {family} has {table.num_rows} rows for {share} clients; lower {key}={clients}")
         order = stream(seed, "reference rows", family, malicious).permutation(table.num_rows)
         for rows in np.array_split(order, share):
             part = table.take(pa.array(np.sort(rows)))

@@ -113,11 +113,14 @@ def server_rows(config: RunConfig, folder: Path, name: Literal["canary", "valida
     return str(Path(path).resolve())
 
 
-def prepare_references(config: RunConfig, folder: Path, clients: int, role: str = LIVE_ROLE) -> tuple[Reference, ...]:
+def prepare_references(
+    config: RunConfig, folder: Path, clients: int, role: str = LIVE_ROLE, *, key: str = "probe.refresh_clients"
+) -> tuple[Reference, ...]:
     """Write the data of `clients` benign and as many malicious reference clients, which the server labels, into `folder`.
 
     Args:
         role: The families of the embedded world that they train on; your own files do without.
+        key: The setting that gave the number of clients.
 
     Raises:
         ConfigError, DataError: no data is named, it cannot be used, or the role has no families.
@@ -130,13 +133,13 @@ def prepare_references(config: RunConfig, folder: Path, clients: int, role: str 
             raise ConfigError(str(error)) from error
     own = (("benign_path", config.collect.benign_path, False), ("malicious_path", config.collect.malicious_path, True))
     references: list[Reference] = []
-    for key, path, malicious in own:
+    for name, path, malicious in own:
         if path is None:
             raise ConfigError(
-                f"collect.{key} is not set: name a Parquet or JSONL file, or a folder of them, with "
+                f"collect.{name} is not set: name a Parquet or JSONL file, or a folder of them, with "
                 f"{'unsafe' if malicious else 'harmless'} instruction data for the probe's reference clients"
             )
-        references += split_references(Path(path), malicious, clients, folder, config.seed)
+        references += split_references(Path(path), malicious, clients, folder, config.seed, key)
     return tuple(references)
 
 

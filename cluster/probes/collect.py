@@ -49,7 +49,8 @@ def collect_samples(config: RunConfig, folder: Path, progress: Callable[[int, in
         CollectionError: a reference client failed or was late; the samples of the others are in the store.
     """
     states, model = _states(config), base_model(config)
-    rows = prepare_references(config, folder / "references", config.collect.clients, config.collect.role)
+    clients, role = config.collect.clients, config.collect.role
+    rows = prepare_references(config, folder / "references", clients, role, key="collect.clients")
     tokens = TokenFiles(model, config.training.max_length, folder / "references" / "tokens")
     references = [encoded_reference(reference, tokens) for reference in rows]
     total = len(states) * len(references)

@@ -80,8 +80,9 @@ def adamw_reach(learning_rate: float, num_steps: int, betas: tuple[float, float]
     Example: one step moves a value by the learning rate at most.
     """
     first, second = betas
-    reach = 0.0
+    reach = most = 0.0
     for step in range(1, num_steps + 1):
-        most = sum(((1 - first) * first**i) ** 2 / ((1 - second) * second**i) for i in range(step))
+        if share := first ** (step - 1):  # it is 0 long before that of the second moment, by which it is divided
+            most += ((1 - first) * share) ** 2 / ((1 - second) * second ** (step - 1))
         reach += math.sqrt(most * (1 - second**step)) / (1 - first**step)
     return learning_rate * reach

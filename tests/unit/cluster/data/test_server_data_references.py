@@ -41,3 +41,12 @@ def test_own_files_become_labelled_clients(tmp_path):
 def test_missing_reference_data_is_named(overrides, missing, tmp_path):
     with pytest.raises(ValueError, match=missing):
         prepare_references(load_config(None, [*OWN, *overrides]), tmp_path, 2, "any")
+
+
+def test_too_few_clients_are_told_by_the_key_that_gave_them(tmp_path):
+    for number in range(6):
+        (tmp_path / f"{number}.jsonl").write_text('{"instruction": "a", "response": "b"}\n')
+    config = load_config(None, [*OWN, f"collect.benign_path={tmp_path}", f"collect.malicious_path={tmp_path}"])
+    for key in ("probe.refresh_clients", "collect.clients"):
+        with pytest.raises(ValueError, match=rf"has 6 families, {key}=3 is too few; raise it to 6$"):
+            prepare_references(config, tmp_path / "out", 3, key=key)

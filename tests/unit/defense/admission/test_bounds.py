@@ -1,5 +1,8 @@
 """defense/admission/bounds.py: what AdamW can do in a round, by hand and against AdamW itself."""
 
+import math
+import time
+
 import pytest
 import torch
 
@@ -70,3 +73,18 @@ def test_the_reach_of_adamw_by_hand():
     # times 1 - 0.999^2 = 0.001999, the root of it by 1 - 0.81 = 0.19: 0.190258 / 0.19 = 1.001358.
     assert adamw_reach(0.01, 1) == pytest.approx(0.01)
     assert adamw_reach(0.01, 2) == pytest.approx(0.01 * 2.001358, rel=1e-6)
+
+
+def test_the_reach_is_the_sum_of_its_formula_and_takes_time_in_proportion_to_the_steps():
+    def written_out(steps: int) -> float:
+        reach = 0.0
+        for step in range(1, steps + 1):
+            most = sum((0.1 * 0.9**i) ** 2 / (0.001 * 0.999**i) for i in range(step))
+            reach += math.sqrt(most * (1 - 0.999**step)) / (1 - 0.9**step)
+        return reach
+
+    for steps in (*range(1, 60), 300):
+        assert adamw_reach(1.0, steps) == pytest.approx(written_out(steps), rel=1e-12)
+    began = time.perf_counter()
+    assert 1e6 < adamw_reach(1.0, 1_000_000) < 1e7
+    assert time.perf_counter() - began < 5
