@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM of a command: it unwinds as from an error, so that actors end and files are whole; it says how to go on.
+"""Ctrl-C and SIGTERM of a command: it unwinds as from an error, so that actors end and files are whole, and says how to go on.
 
-Batch systems, Kubernetes and `timeout` send SIGTERM. The exit code is that of a process that the signal ended: 130 or 143.
-Only the command line takes these signals over; a library call leaves the handlers of its process alone.
+SIGTERM is what batch systems, Kubernetes and `timeout` send. The exit code is that of a process that the signal ended:
+130 or 143. Only the command line takes these signals over; a library call leaves the handlers of its process alone.
 """
 
 from __future__ import annotations
