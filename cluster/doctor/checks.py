@@ -26,7 +26,7 @@ from cluster.doctor.local_checks import (
     check_writable,
     folder_in,
 )
-from cluster.doctor.node_faults import RequiredFile, node_faults, required_files, summary
+from cluster.doctor.node_faults import RequiredFile, model_files, node_faults, required_files, summary
 from cluster.doctor.node_report import NodeReport, code_hash, node_report, versions
 from cluster.errors import ClusterError
 from cluster.ray_connection.authentication import asks_for_token
@@ -53,7 +53,11 @@ def check_all(config: RunConfig, runs: Path, timeout_s: float, key: str = "clust
         yield finding
         if sources is not None:
             yield from (Finding("left out of the data", True, what) for what in sources.tokens.take_left_out())
-        model, required = (sources.model, required_files(config, sources, folder)) if sources else (config.model, [])
+        model, required = (
+            (sources.model, required_files(config, sources, folder))
+            if sources
+            else (config.model, model_files(config, config.model))
+        )
         yield from check_cluster(config, model, required, timeout_s, key)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.config import ModelConfig
 from cluster.config.schema import RunConfig
 from cluster.data.sources import Sources
 from cluster.doctor.node_report import NodeReport
@@ -44,10 +45,16 @@ def required_files(config: RunConfig, sources: Sources, folder: Path) -> list[Re
         "evaluation.validation_path": sources.validation_path,
     }
     found = [RequiredFile(what=what, path=path, by_clients=False) for what, path in of_server.items() if path is not None]
-    if (model := sources.model.path) is not None and (config.is_embedded or _is_local(model)):
-        found.insert(0, RequiredFile(what="the embedded world's base model" if config.is_embedded else "model.path", path=model))
+    found[:0] = model_files(config, sources.model)
     outside = [item for item in found if not Path(item.path).is_relative_to(folder)]
     return [*outside, RequiredFile(what="the run directory", path=str(folder), fix=_SHARE)]
+
+
+def model_files(config: RunConfig, model: ModelConfig) -> list[RequiredFile]:
+    """The base model, where it is named by a path."""
+    if model.path is None or not (config.is_embedded or _is_local(model.path)):
+        return []
+    return [RequiredFile(what="the embedded world's base model" if config.is_embedded else "model.path", path=model.path)]
 
 
 def _is_local(model: str) -> bool:

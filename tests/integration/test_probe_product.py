@@ -140,14 +140,15 @@ def test_the_shipped_probe_says_how_it_was_made():
 def test_a_reference_client_that_fails_is_named_and_the_others_are_kept(local_ray, tmp_path, monkeypatch):
     from cluster.probes import collect as module
 
-    def with_a_missing_file(config, folder, clients, role):
-        references = prepare(config, folder, clients, role)
-        Path(references[-1].files[0]).unlink()
-        return references
+    def with_a_missing_file(reference, tokens):
+        encoded = encode(reference, tokens)
+        if reference.label.client == "collection-malicious-001":
+            Path(encoded.files[0]).unlink()
+        return encoded
 
-    prepare = module.prepare_references
-    monkeypatch.setattr(module, "prepare_references", with_a_missing_file)
+    encode = module.encoded_reference
+    monkeypatch.setattr(module, "encoded_reference", with_a_missing_file)
     small = ("collect.clients=2", "training.steps=2", "training.batch_size=4")
-    with pytest.raises(CollectionError, match=r"collection-malicious-001: client_failed: DataError: .* does not exist"):
+    with pytest.raises(CollectionError, match=r"collection-malicious-001: client_failed: FileNotFoundError: .*"):
         collect(tmp_path / "store", *small)
     assert len(SampleStore.open(tmp_path / "store")) == 3 * 2
