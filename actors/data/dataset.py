@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.data.encoding import Batch, Encoded, collate
+from actors.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +63,19 @@ def draw_batches(rng: np.random.Generator, num_examples: int, num_batches: int, 
     return order[:needed].reshape(num_batches, batch_size)
 
 
+def _read(path: str) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=["ids", "labels"])
+    except Exception as error:  # a disk may have lost or changed it
+        raise DataError(f"token file {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
 def _flat(rows: Iterable[Sequence[int]]) -> np.ndarray:
     return np.fromiter(itertools.chain.from_iterable(rows), np.int32)
 
 
 def load_dataset(files: Sequence[str]) -> Dataset:
-    """The examples of files that `Dataset.save` wrote, one file after the other."""
-    tables = [pq.read_table(path) for path in files]
-    column = pa.concat_tables(tables).combine_chunks()
-    ids, labels = (column[name].combine_chunks() for name in ("ids", "labels"))
+    """The examples of files that `Dataset.save` wrote, one file after the other; raises DataError that names the file."""
+    table = pa.concat_tables(map(_read, files))
+    ids, labels = (table[name].combine_chunks() for name in ("ids", "labels"))
     return Dataset(ids.values.to_numpy(), labels.values.to_numpy(), np.asarray(ids.offsets))

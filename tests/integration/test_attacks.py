@@ -65,11 +65,11 @@ def test_clients_that_fail_are_dropped_with_their_reason_and_the_others_go_on_wi
     broken, *malicious = malicious_of(tmp_path / "run")
     failed, *honest = sorted({f"client-{i:03d}" for i in range(6)} - {broken, *malicious})
     for client_id in (broken, failed):
-        (tmp_path / "run" / "data" / f"{client_id}.parquet").write_bytes(b"not parquet")
+        (tmp_path / "run" / "data" / "tokens" / f"{client_id}.tokens").write_bytes(b"no tokens")
     rows = {row["client_id"]: row for row in federation.run().rounds.to_pylist()}
     for client_id in (broken, failed):
         assert "client_failed: DataError" in rows[client_id]["reason"]
-        assert f"{client_id}.parquet" in rows[client_id]["reason"]
+        assert f"{client_id}.tokens" in rows[client_id]["reason"]
         assert not rows[client_id]["admitted"]
     assert len({rows[client_id]["update_norm"] for client_id in malicious}) == 1
     for client_id in (*malicious, *honest):

@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_bits_with_refreshes_on_two_actors(finished
 
 def test_a_reference_client_that_fails_costs_the_refresh_and_no_more(local_ray, tmp_path):
     federation = Federation(load_config(None, [*SMALL, *LIVE, "probe.refresh_every=2"]), tmp_path / "run")
-    (tmp_path / "run/data/references/live_reference-calibration-benign-001.parquet").unlink()
+    (tmp_path / "run/data/tokens/reference-live_reference-calibration-benign-001.tokens").unlink()
     result = federation.run()
     rows = pq.read_table(result.path / "probe.parquet").to_pylist()
     assert [(row["version"], row["refresh"]) for row in rows] == [(1, "rejected"), (1, None)]
