@@ -8,8 +8,8 @@ twice, and the adapter must be that of a run in which nothing failed. The last l
 - `stop` and an actor's name: it gets SIGSTOP, as a process that hangs. Deadlines are short here. A client that hangs is late, and
   late clients are dropped by design: the adapter of such a run is not compared.
 - `node`, `driver`: a node's processes, or the driver, are killed; the driver is started again with `--resume`.
-- `memory`: Ray's own memory monitor kills an actor, whichever it chooses. Its threshold lies above what the run takes, and a
-  process beside takes the rest until an actor is gone. So this is what Ray does when memory is short, and no picture of it.
+- `memory`: Ray's own memory monitor kills an actor, whichever it chooses. Its threshold lies above what the run takes, and
+  another process takes the rest until an actor is gone. So this is what Ray does when memory is short, and no picture of it.
 - `terminate`: the driver gets SIGTERM, must end with 143 and name the command by which it is then resumed.
 - `second driver`: `--resume` on the directory of the live run must be refused with exit code 2, and the run goes on.
 - `full disk`: no file of the driver may grow beyond some KiB (RLIMIT_FSIZE), so that its next save fails. It must end with exit
