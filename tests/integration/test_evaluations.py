@@ -40,7 +40,7 @@ def evaluations(local_ray, tmp_path):
         for number, trouble in enumerate(troubles):
             (tmp_path / f"{number}-{trouble}").touch()
         actors = ray.remote(Troubled).options(num_cpus=0)
-        made.append(Evaluations(lambda: actors.remote(tmp_path), timeout_s=12))
+        made.append(Evaluations(lambda: actors.remote(tmp_path), timeout_s=25))
         for rounds_done in (0, 5):
             made[-1].submit(rounds_done, PendingEvaluation(adapter_version=rounds_done, adapter=b"weights"))
         return made[-1]
