@@ -38,15 +38,16 @@ from ray.cluster_utils import Cluster
 
 from tests.chaos import actor_processes, committed_rounds, start_run, wait_until
 
-ACTORS = ("client", "probe", "canary", "aggregator", "evaluation", "control")
+ACTORS = ("client", "probe", "canary", "validation", "aggregator", "colluders", "evaluation", "control")
 ROUNDS = 12
 SETTINGS = (
     f"rounds={ROUNDS}",
-    "clients.count=4",
-    "clients.malicious=1",
+    "clients.count=5",
+    "clients.malicious=2",
+    "clients.attack=mimic",
     "clients.on_client_loss=retry_round",
     "clients.timeout_s=40",
-    "defense.level=shadow+canary",
+    "defense.level=shadow+canary+zeno",
     "training.steps=8",
     "training.batch_size=8",
     "data.samples_per_client=40",
