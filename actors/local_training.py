@@ -120,12 +120,12 @@ def _pull_back(
 
 def _backward(model: AdaptedModel, batch: Batch, micro_batch_size: int | None) -> float:
     """Accumulate the gradient of the mean loss over the batch's supervised tokens; returns that loss."""
-    num_supervised = _num_supervised(batch)
+    num_tokens = num_supervised(batch)
     size = micro_batch_size or batch.input_ids.shape[0]
     total = 0.0
     for begin in range(0, batch.input_ids.shape[0], size):
         part = Batch(*(getattr(batch, name)[begin : begin + size] for name in Batch.__slots__)).to(model.device)
-        loss = response_loss_sum(model, part) / num_supervised
+        loss = response_loss_sum(model, part) / num_tokens
         loss.backward()
         total += loss.item()
     return total
@@ -134,14 +134,14 @@ def _backward(model: AdaptedModel, batch: Batch, micro_batch_size: int | None) -
 @torch.no_grad()
 def mean_response_loss(model: AdaptedModel, batches: Iterable[Batch]) -> float:
     """Negative log-likelihood of the responses under the loaded adapter, nats per supervised token."""
-    total, num_supervised = 0.0, 0
+    total, num_tokens = 0.0, 0
     for batch in batches:
         total += response_loss_sum(model, batch).item()
-        num_supervised += _num_supervised(batch)
-    return total / num_supervised
+        num_tokens += num_supervised(batch)
+    return total / num_tokens
 
 
-def _num_supervised(batch: Batch) -> int:
+def num_supervised(batch: Batch) -> int:
     """Tokens that carry loss; nothing predicts the first."""
     return int((batch.labels[:, 1:] != IGNORED).sum())
 

@@ -250,17 +250,46 @@ class RoundReport:
     """In order of client id."""
     averaging_error: float | None = None
     """Relative error of the global B A as an approximation of the clients' mean; None unless `aggregation.averaging=svd`."""
-    canary_loss: float | None = None
-    """The canary's loss of the adapter as the round aggregated it, before a rollback, nats per token; None without a guard, and
-    in rounds that were not aggregated."""
+    refusal_rise: float | None = None
+    """By how much the adapter as the round aggregated it made the server's refusals less likely than the initial adapter did:
+    rise of their negative log-likelihood, nats per token. None without preservation and guard, and in rounds that were not
+    aggregated."""
+    preserved_rise: float | None = None
+    """The same after preservation; equal where it took no step."""
+    preservation_steps: int | None = None
+    """Steps that preservation took; None where it is off."""
     guard_sum: float | None = None
-    """The guard's sum that decided on it, nats per token; above `defense.guard.budget` in a round that was rolled back."""
+    """The guard's sum that decided on the adapter, nats per token; above its budget in a round that was rolled back."""
     aggregate_s: float = field(default=0.0, compare=False)
     """Seconds the aggregator took to close the round. For the log only."""
     admit_s: float = field(default=0.0, compare=False)
     """Seconds it took before, to decode and check the round's updates. For the log only."""
     measuring_s: Mapping[str, float] = field(default_factory=dict, compare=False)
     """Seconds that each actor with server data took in the round, by its name. For the log only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalLoss:
+    """What the server's refusals cost under the adapter that a run begins with."""
+
+    loss: float
+    """Negative log-likelihood, nats per token."""
+    error: float
+    """Its standard error over the rows, likewise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preserved:
+    """A round's aggregate after preservation (`defense/preservation.py`)."""
+
+    adapter: bytes
+    """Safetensors; the aggregate itself where no step was taken."""
+    rise: float
+    """Of the refusals' loss under the aggregate over that under the initial adapter, nats per token."""
+    rise_after: float
+    """The same under `adapter`."""
+    num_steps: int
+    seconds: float = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

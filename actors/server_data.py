@@ -1,10 +1,11 @@
 """The actors with server data: what a submitted update does to the server's own rows, on its own copy of the base model.
 
 `CanaryActor` holds restricted prompts with refusals (docs/method.md section 8): how much less likely an update makes these
-refusals than the global adapter does. `ValidationActor` holds a little clean data of the clients' own task. The server trains
-one update of its own on it, from the same global adapter and for as many steps as the clients, for level fltrust; and it
-measures by how much each update lowers the data's loss, for level zeno. Both levels are baselines: they suppose data that a
-federation seldom has.
+refusals than the global adapter does. It also mends what a round's aggregate has lost of them.
+
+`ValidationActor` holds a little clean data of the clients' own task. The server trains one update of its own on it, from the same
+global adapter and for as many steps as the clients, for level fltrust; and it measures by how much each update lowers the data's
+loss, for level zeno. Both levels are baselines: they suppose data that a federation seldom has.
 
 A round is `open_round`, a `measure` per admitted update, `seconds`.
 """
@@ -25,11 +26,12 @@ from actors.config import LoraConfig, ModelConfig, TrainingConfig
 from actors.data.dataset import Dataset, load_dataset
 from actors.data.encoding import Batch, collate
 from actors.local_training import mean_response_loss, train_adapter
-from actors.messages import AdmittedUpdate, Reading
+from actors.messages import AdmittedUpdate, Preserved, Reading, RefusalLoss
 from actors.model.adapted import AdaptedModel, choose_device
+from actors.preservation import Refusals
 from actors.seeding import stream, torch_seed
 from actors.state_vector import StateVector
-from actors.wire import decode_tensors
+from actors.wire import decode_tensors, encode_tensors
 from defense.admission.checks import OpenRound, delta_norm
 from defense.averaging.pairs import frozen_names
 from defense.levels.canary import RISE
@@ -58,7 +60,8 @@ class ServerData(ABC):
 
     def num_rows(self) -> int:
         """Loads the model and the rows; raises DataError when these cannot be used."""
-        return sum(batch.input_ids.shape[0] for batch in self._batches)
+        _ = self._model
+        return len(self._data)
 
     def open_round(self, expected: OpenRound, adapter: bytes) -> float:
         """Measure this round's updates against this global adapter; returns its loss on the rows."""
@@ -90,10 +93,6 @@ class ServerData(ABC):
         """Spent on the round so far: on the global adapter and on every update that was measured."""
         return self._seconds
 
-    def loss(self, adapter: bytes) -> float:
-        """Negative log-likelihood of the rows' responses under an adapter (safetensors), nats per token."""
-        return self._loss(decode_tensors(adapter))
-
     def _prepare(self, expected: OpenRound, adapter: Tensors) -> None:  # noqa: B027 - not every subclass has to
         """Compute what a subclass needs of the global adapter before the first update."""
 
@@ -115,21 +114,50 @@ class ServerData(ABC):
     def _data(self) -> Dataset:
         return load_dataset((self._path,))
 
-    @cached_property
-    def _batches(self) -> list[Batch]:
-        examples = sorted(self._data.examples, key=lambda example: len(example.ids))
-        parts = [examples[start : start + _BATCH_SIZE] for start in range(0, len(examples), _BATCH_SIZE)]
-        return [collate(part).to(self._model.device) for part in parts]
-
+    @abstractmethod
     def _loss(self, adapter: Tensors) -> float:
-        self._model.load_adapter(adapter)
-        return mean_response_loss(self._model, self._batches)
+        """Of the rows' responses under an adapter, nats per token."""
 
 
 class Canary(ServerData):
-    """Its rows are restricted prompts with refusals."""
+    """Its rows are restricted prompts with refusals. Updates and aggregates are measured on a half of them."""
 
     signal = "canary"
+
+    def num_rows(self) -> int:
+        """As `ServerData.num_rows`; also raises DataError where the rows are too few."""
+        _ = self._refusals
+        return super().num_rows()
+
+    def refusal_loss(self) -> RefusalLoss:
+        """What refusals cost under the adapter that every run begins with."""
+        return RefusalLoss(loss=self._refusals.reference, error=self._refusals.tolerance)
+
+    def preserve(self, aggregate: bytes, before: bytes, max_steps: int, *, freezes_a: bool = False) -> Preserved:
+        """Mend what a round has lost of the refusals, in at most so many steps; 0 measures only.
+
+        Args:
+            aggregate: The adapter that the round made, as safetensors; likewise `before`: the one that it began with.
+            freezes_a: Whether nobody trains A.
+        """
+        started = time.perf_counter()
+        state = decode_tensors(aggregate)
+        frozen = frozen_names(state) if freezes_a else ()
+        mended = self._refusals.mended(state, decode_tensors(before), max_steps=max_steps, frozen=frozen)
+        return Preserved(
+            adapter=encode_tensors(mended.state) if mended.num_steps else aggregate,
+            rise=mended.first_rise,
+            rise_after=mended.rise,
+            num_steps=mended.num_steps,
+            seconds=time.perf_counter() - started,
+        )
+
+    @cached_property
+    def _refusals(self) -> Refusals:
+        return Refusals(self._model, self._data.examples)
+
+    def _loss(self, adapter: Tensors) -> float:
+        return self._refusals.loss(adapter)
 
     def _values(self, state: Tensors, adapter: Tensors) -> dict[str, float]:  # noqa: ARG002 - its loss is known
         return {RISE: self._loss(state) - self._global_loss}
@@ -161,6 +189,16 @@ class Validation(ServerData):
         super().__init__(model, lora, path)
         self._training, self._seed, self._trains, self._freezes_a = training, seed, trains, freezes_a
         self._own: Tensors | None = None
+
+    @cached_property
+    def _batches(self) -> list[Batch]:
+        examples = sorted(self._data.examples, key=lambda example: len(example.ids))
+        parts = [examples[start : start + _BATCH_SIZE] for start in range(0, len(examples), _BATCH_SIZE)]
+        return [collate(part).to(self._model.device) for part in parts]
+
+    def _loss(self, adapter: Tensors) -> float:
+        self._model.load_adapter(adapter)
+        return mean_response_loss(self._model, self._batches)
 
     def _prepare(self, expected: OpenRound, adapter: Tensors) -> None:
         self._own = _delta(self._trained(expected, adapter), adapter) if self._trains else None

@@ -17,6 +17,7 @@ from defense.levels.shadow import ShadowSettings
 from defense.levels.spectrum import SpectrumSettings
 from defense.levels.step import StepSettings
 from defense.levels.zeno import ZenoSettings
+from defense.preservation import PreservationConfig
 from defense.settings import Settings
 
 
@@ -47,6 +48,7 @@ class DefenseConfig(Settings):
     evidence: EvidenceSettings = EvidenceSettings()
     live: LiveSettings = LiveSettings()
     canary: CanarySettings = CanarySettings()
+    preservation: PreservationConfig = PreservationConfig()
     guard: GuardConfig = GuardConfig()
     spectrum: SpectrumSettings = SpectrumSettings()
     consensus: ConsensusSettings = ConsensusSettings()
@@ -56,3 +58,17 @@ class DefenseConfig(Settings):
     def levels(self) -> tuple[str, ...]:
         """The levels one by one."""
         return tuple(self.level.split("+"))
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the server mends what a round has lost of its refusals."""
+        return self._has_refusals if self.preservation.enabled is None else self.preservation.enabled
+
+    @property
+    def guards(self) -> bool:
+        """Whether a round can be rolled back."""
+        return self._has_refusals if self.guard.enabled is None else self.guard.enabled
+
+    @property
+    def _has_refusals(self) -> bool:
+        return "canary" in self.levels

@@ -3,7 +3,7 @@ outlasted a little every round, so the guard compares the aggregate with the ada
 
 It sums the canary's loss, the negative log-likelihood of the server's own refusals in nats per token, by the one-sided
 cumulative sum of Page (1954, "Continuous inspection schemes", Biometrika 41). With L_r the loss of the adapter that round r
-aggregated, L_0 that of the initial adapter, slack k and budget h:
+aggregated, after preservation, L_0 that of the initial adapter, slack k and budget h:
 
     S_0 = 0,    S_r = max(0, S_(r-1) + (L_r - L_0) - k)
 
@@ -31,21 +31,22 @@ from defense.settings import Settings
 class GuardConfig(Settings):
     """Settings of the guard."""
 
-    enabled: bool = False
-    """Whether an aggregated round can be rolled back. Needs restricted prompts with refusals, as level canary does."""
-    slack: NonNegativeFloat = 0.01
-    """k: rise of the refusals' negative log-likelihood over the initial adapter's that is not counted, nats per token. In three
-    embedded worlds without attackers it was at most 0.010 (512 prompts, ten rounds)."""
-    budget: NonNegativeFloat = 0.02
-    """h: the sum over rounds of the rise above `slack` that is allowed before a rollback, nats per token."""
+    enabled: bool | None = None
+    """Whether an aggregated round can be rolled back. None: at every level that has `canary` in it, whose rows are the server's
+    refusals."""
+    slack: NonNegativeFloat | None = None
+    """k: rise of the refusals' negative log-likelihood over the initial adapter's that is not counted, nats per token. None: the
+    standard error of that loss over the server's rows, since these cannot tell a smaller rise from none."""
+    budget: NonNegativeFloat | None = None
+    """h: the sum over rounds of the rise above `slack` that is allowed before a rollback, nats per token. None: as `slack`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardState:
     """What the guard knows between two rounds."""
 
-    reference_loss: float
-    """L_0, nats per token."""
+    error: float
+    """Standard error of L_0 over the server's rows, nats per token: slack and budget where none are set."""
     certified: bytes
     """The last certified adapter, as safetensors."""
     certified_version: int = 0
@@ -61,42 +62,24 @@ class Judgement:
     rise: float
     """L_r - L_0, nats per token."""
     total: float
-    """S_r before any reset; infinite where the loss is not finite."""
+    """S_r before any reset; infinite where the rise is not finite."""
+    budget: float
+    """h, nats per token."""
     rolls_back: bool
 
 
-def begin(loss: float, adapter: bytes) -> GuardState:
-    """The guard of a run that starts from this adapter.
-
-    Args:
-        loss: The canary's loss of it, nats per token.
-
-    Raises:
-        ValueError: the loss is not finite, so nothing could be compared with it.
-    """
-    if not math.isfinite(loss):
-        raise ValueError(
-            f"the canary's loss of the initial adapter is {loss}, so defense.guard has no reference; check the model and "
-            "evaluation.canary_path, or set defense.guard.enabled=false"
-        )
-    return GuardState(reference_loss=loss, certified=adapter)
-
-
-def judge(
-    state: GuardState, loss: float, adapter: bytes, version: int, *, slack: float, budget: float
-) -> tuple[Judgement, GuardState]:
+def judge(state: GuardState, rise: float, adapter: bytes, version: int, config: GuardConfig) -> tuple[Judgement, GuardState]:
     """Judge an aggregate; where it is rolled back, the state's `certified` is the adapter to restore.
 
     Args:
-        loss: The canary's loss of the aggregate, nats per token. A loss that is not finite leads to a rollback.
+        rise: L_r - L_0, nats per token. One that is not finite leads to a rollback.
         adapter: The aggregate, as safetensors.
         version: Its version.
-        slack: k, nats per token.
-        budget: h, nats per token.
     """
-    rise = loss - state.reference_loss
-    total = max(0.0, state.total + rise - slack) if math.isfinite(loss) else math.inf
-    judgement = Judgement(rise=rise, total=total, rolls_back=total > budget)
+    slack = state.error if config.slack is None else config.slack
+    budget = slack if config.budget is None else config.budget
+    total = max(0.0, state.total + rise - slack) if math.isfinite(rise) else math.inf
+    judgement = Judgement(rise=rise, total=total, budget=budget, rolls_back=total > budget)
     if judgement.rolls_back:
         return judgement, replace(state, total=0.0)
     if total == 0:

@@ -96,8 +96,9 @@ def server_rows(config: RunConfig, folder: Path, name: Literal["canary", "valida
     what, write = _SERVER_ROWS[name]
     path, count = getattr(config.evaluation, f"{name}_path"), getattr(config.evaluation, f"max_{name}")
     needed_by = [f"defense.level={config.defense.level}"] if name in signals_of(config.defense) else []
-    if name == "canary" and config.defense.guard.enabled:
-        needed_by.append("defense.guard.enabled=true")
+    if name == "canary":
+        asked = {"preservation": config.defense.preservation.enabled, "guard": config.defense.guard.enabled}
+        needed_by += [f"defense.{part}.enabled=true" for part, enabled in asked.items() if enabled]
     if not needed_by:
         return None
     if path is not None:

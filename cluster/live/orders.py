@@ -170,8 +170,8 @@ class Orders:
         defense = validate(with_overrides(document, [change])).defense
         if _fixed(defense) != _fixed(current):
             raise ConfigError(
-                "defense.level, defense.shadow.learning_rate and defense.guard.enabled are fixed while a run is live; "
-                "stop it and start another"
+                "defense.level, defense.shadow.learning_rate, defense.preservation.enabled and defense.guard.enabled are fixed "
+                "while a run is live; stop it and start another"
             )
         return defense
 
@@ -190,6 +190,6 @@ def _has_alias(value: str) -> bool:
         return False
 
 
-def _fixed(defense: DefenseConfig) -> tuple[str, float, bool]:
+def _fixed(defense: DefenseConfig) -> tuple[object, ...]:
     """The settings that the actors were started for."""
-    return defense.level, defense.shadow.learning_rate, defense.guard.enabled
+    return defense.level, defense.shadow.learning_rate, defense.preservation.enabled, defense.guard.enabled

@@ -35,7 +35,7 @@ class Metrics(RunCallback):
         self._round = gauge("round", "Rounds done")
         self._rounds = counter("rounds_total", "Rounds by outcome, lost attempts among them", "outcome")
         self._round_s = histogram("round_seconds", "Seconds of a round", _SECONDS)
-        self._guard = gauge("guard", "Canary loss of the last aggregate, and the guard's sum, nats per token", "name")
+        self._refusals_lost = gauge("refusal_rise", "Rise of the refusals' loss, and the guard's sum, nats per token", "name")
         self._part_s = gauge("round_part_seconds", "Seconds of the last round by part", "part")
         self._train_s = histogram("train_seconds", "Seconds one client trained in a round", _SECONDS)
 
@@ -85,9 +85,10 @@ class Metrics(RunCallback):
         self._round.set(report.round + 1)
         self._rounds.inc(tags={"outcome": report.outcome})
         self._set_seconds(report.aggregate_s)
-        for name, value in (("loss", report.canary_loss), ("sum", report.guard_sum)):
+        measured = {"aggregated": report.refusal_rise, "preserved": report.preserved_rise, "guard_sum": report.guard_sum}
+        for name, value in measured.items():
             if value is not None:
-                self._guard.set(value, name=name)
+                self._refusals_lost.set(value, name=name)
         self._show_clients(report.clients)
         _add(self._bytes, sum(row.num_bytes for row in report.clients), actor="aggregator")
         for row in report.clients:

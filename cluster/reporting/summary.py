@@ -94,6 +94,7 @@ def _server_cost(state: RunState) -> dict[str, object]:
 
     `scoring`: the probe, on the clients' messages. `refreshing`: waits of rounds for a refitted probe, with the training of the
     reference clients and the fit. `canary`, `validation`: their measurements, with the training of the validation's own update.
+    `preservation`: measuring and mending what each round's aggregate has lost of the refusals.
     `aggregating`: the aggregator, from the first update of a round to its end, without waits. `realigning`: after the last
     round. `scoring`, `canary` and `validation` overlap the clients' training.
     """
@@ -102,6 +103,7 @@ def _server_cost(state: RunState) -> dict[str, object]:
         "refreshing": sum(row.refresh_wait_s or 0.0 for row in state.probe_rounds),
         "canary": sum(report.measuring_s.get("canary", 0.0) for report in state.rounds),
         "validation": sum(report.measuring_s.get("validation", 0.0) for report in state.rounds),
+        "preservation": sum(report.measuring_s.get("preservation", 0.0) for report in state.rounds),
         "aggregating": sum(report.admit_s + report.aggregate_s for report in state.rounds),
         "realigning": state.realigned.seconds if state.realigned else 0.0,
     }

@@ -1,33 +1,44 @@
-"""The guard's part of a round: an aggregated round is certified, stays on probation, or is rolled back before it is committed."""
+"""What the server's refusals say of an aggregated round before it is committed.
+
+Preservation mends what the round has lost of them. Then the guard certifies the adapter, puts it on probation or rolls it back.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import AggregatorState, RoundReport
-from defense.guard import GuardConfig, GuardState, Judgement, judge
+from actors.messages import AggregatorState, Preserved, RoundReport
+from defense.guard import GuardState, Judgement, judge
 from defense.rules import RULES
 from defense.rules.config import RuleName
 
 
+def preserved(report: RoundReport, aggregator: AggregatorState, found: Preserved) -> tuple[RoundReport, AggregatorState]:
+    """The round with the mended adapter under the aggregate's version, and with what was measured of its refusals."""
+    steps = found.num_steps if aggregator.defense.preserves else None
+    report = replace(report, refusal_rise=found.rise, preserved_rise=found.rise_after, preservation_steps=steps)
+    if found.num_steps:
+        why = f"refusals were mended in {found.num_steps} steps: {found.rise:+.2g} to {found.rise_after:+.2g} nats per token"
+        report = replace(report, why=f"{report.why}; {why}")
+    return report, replace(aggregator, adapter=found.adapter)
+
+
 def guarded(
-    report: RoundReport, aggregator: AggregatorState, guard: GuardState, loss: float, rule: RuleName
+    report: RoundReport, aggregator: AggregatorState, guard: GuardState, rise: float, rule: RuleName
 ) -> tuple[RoundReport, AggregatorState, GuardState]:
     """What becomes of an aggregated round: the three as they are to be committed.
 
     Args:
-        aggregator: The state after the round was aggregated.
-        loss: The canary's loss of its adapter, nats per token.
+        aggregator: The state after the round was aggregated, and preserved.
+        rise: By how much its adapter raises the refusals' loss over the initial adapter's, nats per token.
         rule: The aggregation rule, whose memory may have to be forgotten.
     """
-    settings = aggregator.defense.guard
-    judgement, guard = judge(guard, loss, aggregator.adapter, aggregator.version, slack=settings.slack, budget=settings.budget)
-    report = replace(report, canary_loss=loss, guard_sum=judgement.total)
+    judgement, guard = judge(guard, rise, aggregator.adapter, aggregator.version, aggregator.defense.guard)
+    report = replace(report, guard_sum=judgement.total)
     if judgement.rolls_back:
-        why = _why_back(judgement, guard, settings)
-        return _told_back(report, why), rolled_back(aggregator, guard.certified, rule), guard
+        return _told_back(report, _why_back(judgement, guard)), rolled_back(aggregator, guard.certified, rule), guard
     if judgement.total > 0:
-        spent = f"{judgement.total:.4g} of defense.guard.budget={settings.budget:g} is spent"
+        spent = f"{judgement.total:.4g} of the guard's budget of {judgement.budget:.4g} is spent"
         report = replace(report, why=f"{report.why}; {spent}")
     return report, aggregator, guard
 
@@ -53,8 +64,8 @@ def _told_back(report: RoundReport, why: str) -> RoundReport:
     return replace(report, outcome="rolled_back", why=why, clients=rows)
 
 
-def _why_back(judgement: Judgement, guard: GuardState, settings: GuardConfig) -> str:
+def _why_back(judgement: Judgement, guard: GuardState) -> str:
     return (
         f"refusals lost {judgement.rise:.4g} nats per token since the initial adapter, and the sum {judgement.total:.4g} is "
-        f"above defense.guard.budget={settings.budget:g}: back to adapter version {guard.certified_version}"
+        f"above the guard's budget of {judgement.budget:.4g}: back to adapter version {guard.certified_version}"
     )

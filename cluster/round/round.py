@@ -18,7 +18,7 @@ from actors.simulation.collusion import Colluders
 from cluster.config.schema import RunConfig
 from cluster.data.sources import Sources
 from cluster.reporting.callback import RunCallback
-from cluster.round.guard import guarded
+from cluster.round.guard import guarded, preserved
 from cluster.round.local_rounds import Job, Receiver, train_all
 from cluster.round.opening import check_opened
 from cluster.round.probe_report import probe_round
@@ -101,7 +101,7 @@ class RoundRunner:
             relay.score_updates()
         check_opened(index, opened, self._config.cluster.call_timeout_s)
         report = workers.ask(workers.aggregator.close_round.remote(*relay.collect()), f"aggregating round {index + 1}")
-        report, aggregator, guard = self._guarded(self._with_measuring_s(report), state.guard)
+        report, aggregator, guard = self._kept_safe(self._with_measuring_s(report), state, adapter)
         return RoundResult(
             report=report,
             aggregator=aggregator,
@@ -223,20 +223,25 @@ class RoundRunner:
         seconds = self._workers.ask(refs, f"reading the seconds of {' and '.join(self._measuring)}") if refs else []
         return replace(report, measuring_s=dict(zip(self._measuring, seconds, strict=True)))
 
-    def _guarded(self, report: RoundReport, guard: GuardState | None) -> tuple[RoundReport, AggregatorState, GuardState | None]:
-        """The round as it is to be committed; where it is rolled back, the aggregator is too."""
-        workers, number = self._workers, report.round + 1
-        aggregator = workers.ask(workers.aggregator.state.remote(), "reading the aggregator's state")
-        if guard is None or report.outcome != "aggregated":
+    def _kept_safe(
+        self, report: RoundReport, state: RunState, before: ObjectRef[bytes]
+    ) -> tuple[RoundReport, AggregatorState, GuardState | None]:
+        """The round as it is to be committed: mended, and where it is rolled back, the aggregator is too."""
+        workers, number, defense = self._workers, report.round + 1, state.aggregator.defense
+        made = aggregator = workers.ask(workers.aggregator.state.remote(), "reading the aggregator's state")
+        guard = state.guard
+        if report.outcome != "aggregated" or not (defense.preserves or defense.guards):
             return report, aggregator, guard
-        started = time.perf_counter()
-        canary = workers.server_data["canary"]
-        loss = workers.ask(canary.loss.remote(aggregator.adapter), f"measuring the aggregate of round {number}")
-        canary_s = report.measuring_s.get("canary", 0.0) + time.perf_counter() - started
-        report = replace(report, measuring_s={**report.measuring_s, "canary": canary_s})
-        report, aggregator, guard = guarded(report, aggregator, guard, loss, self._config.aggregation.rule)
-        if report.outcome == "rolled_back":
-            workers.ask(workers.aggregator.restore.remote(aggregator), f"rolling round {number} back")
+        max_steps = defense.preservation.max_steps if defense.preserves else 0
+        freezes_a = self._config.aggregation.freezes_a
+        mending = workers.server_data["canary"].preserve.remote(made.adapter, before, max_steps, freezes_a=freezes_a)
+        found = workers.ask(mending, f"measuring the aggregate of round {number}")
+        report, aggregator = preserved(report, aggregator, found)
+        report = replace(report, measuring_s={**report.measuring_s, "preservation": found.seconds})
+        if guard is not None:
+            report, aggregator, guard = guarded(report, aggregator, guard, found.rise_after, self._config.aggregation.rule)
+        if aggregator != made:
+            workers.ask(workers.aggregator.restore.remote(aggregator), f"putting the adapter of round {number} in place")
         return report, aggregator, guard
 
     def _probe_row(

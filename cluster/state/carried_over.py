@@ -40,6 +40,7 @@ MAY_CHANGE: Mapping[str, str] = {
 FIXED: Mapping[str, str] = {
     "defense.level": "the actors and the trust in clients are those of the level",
     "defense.shadow.learning_rate": "the probe was made for it",
+    "defense.preservation.enabled": "the canary's actor is started for it",
     "defense.guard.enabled": "a guard begins with the run",
 }
 """Exceptions from the sections above."""

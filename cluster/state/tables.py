@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 Row = dict[str, object]
 
 _ARROW = {int: pa.int32(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
-_OF_THE_ROUND = ("canary_loss", "guard_sum")
+_OF_THE_ROUND = ("refusal_rise", "preserved_rise", "preservation_steps", "guard_sum")
 """Fields of the round's report that stand in the rows of all its clients."""
 
 
@@ -61,9 +61,9 @@ def client_row(client: ClientRound) -> Row:
 
 
 def rounds_table(reports: Sequence[RoundReport]) -> pa.Table:
-    """A row per client per round, in order of round and client id; the guard's figures are the same in all rows of a round."""
+    """A row per client per round, in order of round and client id; figures of the round are the same in all of its rows."""
     rows = [
-        client_row(client) | {"canary_loss": report.canary_loss, "guard_sum": report.guard_sum}
+        client_row(client) | {name: getattr(report, name) for name in _OF_THE_ROUND}
         for report in reports
         for client in report.clients
     ]

@@ -102,7 +102,7 @@ def _plan(config: RunConfig, hosts: Sequence[Node], servers: Sequence[Node], mod
     wanted = config.cluster.client_actors or (math.ceil(trainings / per_actor) if per_actor else max(1, room))
     wanted = min(wanted, trainings)
     reads = signals_of(config.defense)  # beside the evaluation, canary and validation hold the base model where they are asked
-    models = 1 + ("canary" in reads or config.defense.guard.enabled) + ("validation" in reads)
+    models = 1 + ("canary" in reads or config.defense.preserves or config.defense.guards) + ("validation" in reads)
     _check_memory(min(wanted, room), models, model, hosts, on_gpu=on_gpu)
     inside, server_data_apart = _selector(label, inside=True), bool(servers) and not evaluates_on_server
     sharing = 1 if server_data_apart else models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, TypeVar, overload
@@ -31,7 +32,7 @@ from cluster.workers.placement import Options, plan_placement
 from cluster.workers.pool import ClientPool, Starting
 from cluster.workers.server_actor import ServerActor, launch
 from defense.attacks import ATTACKS
-from defense.guard import GuardState, begin
+from defense.guard import GuardState
 from defense.signals import Signal
 from probe.meta import ProbeMeta
 
@@ -127,14 +128,16 @@ class WorkerGroup:
         Raises:
             ModelError: that adapter has no finite loss.
         """
-        if not self._config.defense.guard.enabled:
+        if not self._config.defense.guards:
             return None
-        canary, adapter = self._server_data["canary"], self._initial
-        loss = self._answer_of(canary, lambda handle: handle.loss.remote(adapter), "measuring the initial adapter by")
-        try:
-            return begin(loss, self._initial)
-        except ValueError as error:
-            raise ModelError(str(error)) from error
+        canary = self._server_data["canary"]
+        found = self._answer_of(canary, lambda handle: handle.refusal_loss.remote(), "measuring the initial adapter by")
+        if not math.isfinite(found.loss):
+            raise ModelError(
+                f"the refusals' loss under the initial adapter is {found.loss}, so defense.guard has no reference; check the "
+                "model and evaluation.canary_path, or set defense.guard.enabled=false"
+            )
+        return GuardState(error=found.error, certified=self._initial)
 
     @property
     def capacity(self) -> int | None:

@@ -1,8 +1,8 @@
 """Memory of a long run: `python -m tests.benchmarks.memory --rounds 200 --clients 20`.
 
-A federation of the embedded world whose clients train one step a round, so that what grows with rounds shows soon. After some of
-the rounds it prints the memory that belongs to each process alone (unique set size), and what lies in Ray's object store. The last
-line is a JSON object.
+The clients of the embedded world train one step a round, so that what grows with rounds shows soon. After some of the rounds it
+prints the memory that belongs to each process alone (unique set size), and what lies in Ray's object store. The last line is a
+JSON object.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_neither_a_second_actor_nor_a_guard_that_is_not_needed_changes_a_bit(sma
     assert two.summary["adapter_sha256"] == small_run.summary["adapter_sha256"]
     assert two.summary["rounds_rolled_back"] == 0
     assert {row["guard_sum"] for row in two.rounds.to_pylist()} == {0.0}
-    assert {row["canary_loss"] for row in small_run.rounds.to_pylist()} == {None}
+    assert {row["refusal_rise"] for row in small_run.rounds.to_pylist()} == {None}
     columns = ["round", "client_id", "weight", "last_step_probability", "update_norm", "loss"]
     assert two.rounds.select(columns).equals(small_run.rounds.select(columns))
     assert two.evaluation.equals(small_run.evaluation)

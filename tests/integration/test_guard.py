@@ -49,7 +49,7 @@ def test_an_attacked_run_keeps_its_last_certified_adapter_to_the_bit_also_when_r
     rows = run.rounds.to_pylist()
     assert [rows[4 * index]["round_outcome"] for index in range(3)] == ["aggregated", "rolled_back", "rolled_back"]
     for row in rows:
-        assert (row["canary_loss"] > 0.3) == (row["round_outcome"] == "rolled_back") == (row["share"] == 0)
+        assert (row["refusal_rise"] > 0.2) == (row["round_outcome"] == "rolled_back") == (row["share"] == 0)
         assert (row["weight"], row["canary_rise"]) == (1.0, None)  # no level asked the canary
     assert (run.summary["rounds_aggregated"], run.summary["rounds_rolled_back"]) == (1, 2)
     assert run.summary["rule_score"] >= 0.95
@@ -67,5 +67,5 @@ def test_an_attacked_run_keeps_its_last_certified_adapter_to_the_bit_also_when_r
     assert "measuring the aggregate of round 2" in saboteur.begun_again[0][1]
     assert again.summary["adapter_sha256"] == run.summary["adapter_sha256"]
     assert state_after(again, 3).guard == second.guard
-    timeless = ["round", "client_id", "loss", "update_norm", "canary_loss", "guard_sum", "round_outcome"]
+    timeless = ["round", "client_id", "loss", "update_norm", "refusal_rise", "guard_sum", "round_outcome"]
     assert again.rounds.select(timeless).to_pylist() == [{name: row[name] for name in timeless} for row in rows]

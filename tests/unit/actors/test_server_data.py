@@ -9,12 +9,13 @@ import torch
 from actors.client import Client
 from actors.config import TrainingConfig
 from actors.data.dataset import load_dataset
+from actors.errors import DataError
 from actors.local_training import mean_response_loss
 from actors.messages import AdmittedUpdate, LoRAUpdate
 from actors.server_data import Canary, Validation
 from actors.simulation.poisoning import poison_clients
 from actors.state_vector import StateVector
-from actors.wire import decode_message, decode_tensors
+from actors.wire import decode_message, decode_tensors, encode_tensors
 from actors.world.datasets import write_canary, write_clients, write_validation
 from defense.attacks import Attack
 from defense.attacks.config import AttackConfig
@@ -87,8 +88,35 @@ def test_compliance_raises_the_loss_of_refusals_and_honest_training_does_not(can
 
 def test_the_global_adapter_itself_rises_by_nothing(canary, initial):
     loss = canary.open_round(ROUND, initial)
-    assert canary.loss(initial) == loss
+    assert canary.refusal_loss().loss == loss
     assert canary.measure(admitted("good", decode_tensors(initial))).values == {"canary_rise": 0.0}
+
+
+def test_what_a_round_lost_of_the_refusals_is_mended_and_what_it_did_not_lose_is_left_alone(canary, initial, bad):
+    lost = encode_tensors(StateVector.of(decode_tensors(initial)).read(bad.state))
+    mended = canary.preserve(lost, initial, 2)
+    assert mended.rise > 0.5 > mended.rise_after
+    assert mended.num_steps >= 1
+    assert canary.preserve(mended.adapter, initial, 0).rise == mended.rise_after  # the adapter is the one that was measured
+    assert replace(canary.preserve(lost, initial, 2), seconds=0) == replace(mended, seconds=0)  # to the bit
+    left = canary.preserve(initial, initial, 2)
+    assert (left.adapter, left.rise, left.rise_after, left.num_steps) == (initial, 0.0, 0.0, 0)
+    measured = canary.preserve(lost, initial, 0)
+    assert (measured.adapter, measured.rise_after) == (lost, mended.rise)
+
+
+def test_where_nobody_trains_a_mending_does_not_either(canary, initial, bad):
+    lost = StateVector.of(decode_tensors(initial)).read(bad.state)
+    mended = decode_tensors(canary.preserve(encode_tensors(lost), initial, 1, freezes_a=True).adapter)
+    moved = {name for name in lost if not torch.equal(lost[name], mended[name])}
+    assert moved
+    assert all(".lora_B." in name for name in moved)
+
+
+def test_too_few_refusals_are_refused(base_config, lora, world, tokens_of, tmp_path):
+    tokens = tokens_of(write_canary(world, tmp_path, 3))
+    with pytest.raises(DataError, match="3 refusals are too few to measure and to mend by; give 4 or more"):
+        Canary(base_config, lora, tokens[0]).num_rows()
 
 
 def test_an_honest_update_agrees_with_the_servers_own_and_lowers_the_loss(validation, initial, good, bad):

@@ -78,11 +78,16 @@ def test_skipped_and_lost_rounds_are_counted(metrics, record, clock):
     assert counts == {"aggregated": 0, "skipped": 2, "no_quorum": 1, "lost": 1}
 
 
-def test_the_guards_figures_are_those_of_rounds_that_it_judged(metrics, record, clock):
+def test_the_figures_of_refusals_are_those_of_rounds_that_measured_them(metrics, record, clock):
     play_round(metrics, clock, round_report(0, {"a": 1.0}))
-    assert not record.series("guard")
-    play_round(metrics, clock, replace(round_report(1, {"a": 1.0}, "rolled_back"), canary_loss=0.5, guard_sum=0.25))
-    assert (record["guard", "loss"], record["guard", "sum"]) == (0.5, 0.25)
+    assert not record.series("refusal_rise")
+    play_round(
+        metrics,
+        clock,
+        replace(round_report(1, {"a": 1.0}, "rolled_back"), refusal_rise=0.5, preserved_rise=0.125, guard_sum=0.25),
+    )
+    names = ("aggregated", "preserved", "guard_sum")
+    assert [record["refusal_rise", name] for name in names] == [0.5, 0.125, 0.25]
     assert record["rounds_total", "rolled_back"] == 1
 
 

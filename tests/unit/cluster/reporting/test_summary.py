@@ -114,10 +114,18 @@ def test_intervals_come_without_the_outcome_of_each_prompt():
 
 
 def test_server_seconds_are_summed_by_part():
-    seconds = {"admit_s": 0.5, "aggregate_s": 0.25, "measuring_s": {"canary": 0.125, "validation": 0.125}}
+    seconds = {"admit_s": 0.5, "aggregate_s": 0.25, "measuring_s": {"canary": 0.125, "validation": 0.125, "preservation": 0.25}}
     probe = (probe_row(0, score_s=0.5, refresh_wait_s=2.0, fit_s=1.0), probe_row(1, score_s=0.25))
     made = summary(rounds=tuple(replace(report, **seconds) for report in ROUNDS), probe_rounds=probe)
-    parts = {"scoring": 0.75, "refreshing": 2.0, "canary": 0.375, "validation": 0.375, "aggregating": 2.25, "realigning": 0.0}
+    parts = {
+        "scoring": 0.75,
+        "refreshing": 2.0,
+        "canary": 0.375,
+        "validation": 0.375,
+        "preservation": 0.75,
+        "aggregating": 2.25,
+        "realigning": 0.0,
+    }
     assert made["server_seconds"] == parts  # the fit is part of the wait
     assert made["server_s"] == sum(parts.values())
 

@@ -38,7 +38,7 @@ def test_a_state_comes_back_as_it_was():
         rounds_done=2,
         aggregator=aggregator({"client-000": {"mean": 0.1 + 0.2, "rounds": 2}}),
         membership=Membership(known={"client-000": ("a.parquet",), "client-001": ("b", "c")}, active=("client-000",)),
-        guard=GuardState(reference_loss=0.1, certified=b"safe weights", certified_version=1, total=0.1 + 0.2),
+        guard=GuardState(error=0.1, certified=b"safe weights", certified_version=1, total=0.1 + 0.2),
         changes=(Change(round=1, order="scale 1"),),
         probe={"probe.json": b"{}", "probe.safetensors": b"numbers"},
         rounds=(round_report(0, {"a": 0.1, "b": None}), round_report(1, {"a": 1 / 3, "b": 1.0}, "skipped")),
@@ -52,7 +52,7 @@ def test_a_state_comes_back_as_it_was():
 
 def test_what_is_not_finite_survives():
     trust = {"a": math.inf}
-    rounds = (replace(round_report(0, {}, "rolled_back"), canary_loss=math.inf, guard_sum=math.inf),)
+    rounds = (replace(round_report(0, {}, "rolled_back"), refusal_rise=math.inf, guard_sum=math.inf),)
     state = RunState(config=CONFIG, aggregator=aggregator(trust), membership=Membership(known={}, active=()), rounds=rounds)
     assert decode_state(encode_state(state)) == state
 

@@ -24,7 +24,7 @@ COLUMNS = {
         malicious_ratio: double, last_step_probability: double, flagged: bool, weight: double, share: double,
         update_norm: double, loss: double, train_s: double, probe_version: int32, round_outcome: string, num_bytes: int64,
         canary_rise: double, validation_cosine: double, validation_fall: double, agreement: double, flatness: double,
-        canary_loss: double, guard_sum: double""",
+        refusal_rise: double, preserved_rise: double, preservation_steps: int32, guard_sum: double""",
     ),
     "probe": (
         PROBE,
@@ -49,15 +49,15 @@ def test_the_columns_of_the_files_do_not_change(table):
     assert schema.metadata == {b"schema_version": b"1"}
 
 
-def test_rounds_have_a_row_per_client_with_the_guards_figures_in_each():
-    guarded = replace(round_report(1, {"a": 1.0, "b": 0.5}, outcome="rolled_back"), canary_loss=0.25, guard_sum=0.125)
+def test_rounds_have_a_row_per_client_with_the_rounds_figures_in_each():
+    guarded = replace(round_report(1, {"a": 1.0, "b": 0.5}, outcome="rolled_back"), refusal_rise=0.25, guard_sum=0.125)
     table = rounds_table([round_report(0, {"a": 1.0, "b": None}), guarded])
     assert table.schema.equals(ROUNDS, check_metadata=True)
-    assert table.select(["round", "client_id", "reason", "canary_loss", "guard_sum", "agreement"]).to_pydict() == {
+    assert table.select(["round", "client_id", "reason", "refusal_rise", "guard_sum", "agreement"]).to_pydict() == {
         "round": [0, 0, 1, 1],
         "client_id": ["a", "b", "a", "b"],
         "reason": [None, "late: no update", None, None],
-        "canary_loss": [None, None, 0.25, 0.25],
+        "refusal_rise": [None, None, 0.25, 0.25],
         "guard_sum": [None, None, 0.125, 0.125],
         "agreement": [None] * 4,
     }
