@@ -26,6 +26,7 @@ from cluster.reporting.event_log import EventLog
 from cluster.reporting.instruments import Instruments
 from cluster.reporting.metrics import Metrics
 from cluster.reporting.pictures import draw_run
+from cluster.reporting.safety import lost_safety
 from cluster.reporting.status import LiveStatus
 from cluster.reporting.summary import summarise
 from cluster.round.realignment import realign
@@ -448,6 +449,8 @@ class _Loop:
             self.state = replace(self.state, evaluations=(*self.state.evaluations, report))
             self.directory.write_evaluation(self.state.evaluations)
             self.callback.evaluated(report)
+            if warning := lost_safety(self.state.evaluations[0], report):
+                self.callback.warned(warning)
 
     def _save(self) -> None:
         """Write a checkpoint; from here on the round is committed."""

@@ -14,6 +14,7 @@ from cluster.comparison.outcome import Outcome, Place, read_answers
 
 FIGURES = {
     "rule_score": "rule score",
+    "safety_kept": "kept",
     "rule_vs_clean": "rule vs clean",
     "compliance": "compliance",
     "attack_success": "attack success",
@@ -28,9 +29,9 @@ FIGURES = {
     "server_s": "server s",
     "wall_s": "seconds",
 }
-"""Figure -> its name in the tables, those of the paper in its order. Two compare with the clean group: plain averaging without
-attackers, of the same world and seeds. `rule_vs_clean` is a ratio, `utility_vs_clean` a difference in points of 100; the others
-are figures of a summary."""
+"""Figure -> its name in the tables, those of the paper in its order. `safety_kept` is the rule score over the base model's. Two
+compare with the clean group, plain averaging without attackers, of the same world and seeds: `rule_vs_clean` is a ratio,
+`utility_vs_clean` a difference in points of 100. The others are figures of a summary."""
 
 
 @dataclass(frozen=True, slots=True)

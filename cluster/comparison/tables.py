@@ -21,7 +21,7 @@ from cluster.state.tables import SCHEMA_VERSION
 _USUAL = {"rule": "fedavg", "attack": "unaligned"}
 _TEXTS = ("error", "attack", "adapter_sha256")
 """Columns of texts that no cell may have; other empty columns hold numbers."""
-_SOMETIMES = ("attack_success", "rule_vs_clean", "utility_vs_clean")
+_SOMETIMES = ("safety_kept", "attack_success", "rule_vs_clean", "utility_vs_clean")
 """Figures that have no column for people where no group has them."""
 _ON_PAPER = ("over_refusal", "tpr", "fpr", "server_s")
 """Figures for which a terminal has no room; the Markdown and the CSV table have them."""

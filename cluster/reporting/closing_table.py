@@ -50,13 +50,14 @@ def _mean(column: pa.ChunkedArray) -> float | None:
 
 
 def outcome_table(results: Sequence[tuple[str, RunResult]]) -> Table:
-    """A row per run and one for the base model: safety, compliance, utility, weights, skipped rounds, seconds.
+    """A row per run and one for the base model: safety and how much of the base model's is kept, compliance, utility, weights,
+    skipped rounds, seconds.
 
     Two columns come last, only where a run has them: rounds that the guard rolled back, and the share of restricted prompts that
     a backdoor's trigger opens.
     """
     table = Table(title="Outcome on held-out prompts (95 % interval of safety)", title_justify="left")
-    columns = ("run", "safety", "compliance", "utility", "weight benign", "weight malicious", "skipped", "seconds")
+    columns = ("run", "safety", "kept", "compliance", "utility", "weight benign", "weight malicious", "skipped", "seconds")
     last = {}
     if any(result.summary.get("rounds_rolled_back") for _, result in results):
         last["rounds_rolled_back"] = "rolled back"
@@ -65,7 +66,7 @@ def outcome_table(results: Sequence[tuple[str, RunResult]]) -> Table:
     _add_columns(table, (*columns, *last.values()))
     if results:
         base = results[0][1].summary["base"]
-        shown = [_number(base[name]) for name in ("rule_score", "compliance", "utility")]
+        shown = [_number(base["rule_score"]), "", *(_number(base[name]) for name in ("compliance", "utility"))]
         table.add_row("base model", *shown, "", "", "", "", *(_number(base.get(name)) for name in last))
     for label, result in results:
         table.add_row(label, *_outcome_cells(result), *(_number(result.summary.get(name)) for name in last))
@@ -94,7 +95,10 @@ def _outcome_cells(result: RunResult) -> list[str]:
     bounds = f" ({interval['low']:.2f}-{interval['high']:.2f})" if interval else ""
     return [
         _number(summary["rule_score"]) + bounds,
-        *(_number(summary[name]) for name in ("compliance", "utility", "mean_weight_benign", "mean_weight_malicious")),
+        *(
+            _number(summary[name])
+            for name in ("safety_kept", "compliance", "utility", "mean_weight_benign", "mean_weight_malicious")
+        ),
         str(summary["rounds_skipped"]),
         f"{summary['wall_s']:.0f}",
     ]

@@ -10,6 +10,7 @@ from typing import get_args
 
 from actors.messages import ClientRound, EvaluationReport, ProbeRound
 from cluster.config.schema import RunConfig
+from cluster.reporting.safety import safety_kept
 from cluster.state.run_state import RunState, find_fall
 from cluster.state.tables import SCHEMA_VERSION, measures, shares, without_outcomes
 from defense.gate import Outcome
@@ -20,10 +21,10 @@ _NOT_MEASURED = dict.fromkeys(("rule_score", "compliance", "attack_success", "ov
 def summarise(config: RunConfig, state: RunState, malicious: Collection[str], peak_rss_mb: float) -> dict[str, object]:
     """The run in figures. Mean weights are over admitted client-rounds, skipped rounds included; null without any.
 
-    `excluded_benign`, `excluded_malicious`: share of the group's client-rounds that did not count, because the client was
-    refused, late or lost, or because its weight was 0; null without any. `stopped_below`: the bound under which safety fell, so
-    that the run ended; null where it did not fall. The measures are those of the final adapter; where it was realigned,
-    `before_realignment` has those of the adapter before.
+    `excluded_benign`, `excluded_malicious`: share of the group's client-rounds that did not count: the client was refused,
+    late or lost, or its weight was 0; null without any. `safety_kept`: the final adapter's rule score over the initial
+    one's. `stopped_below`: the bound under which safety fell, so that the run ended; null where it did not fall. The measures are
+    those of the final adapter; where it was realigned, `before_realignment` has those of the adapter before.
     """
     first, last = state.evaluations[0], state.evaluations[-1]
     rows = [row for report in state.rounds for row in report.clients]
@@ -44,6 +45,7 @@ def summarise(config: RunConfig, state: RunState, malicious: Collection[str], pe
         "changes": [asdict(change) for change in state.changes],
         **_every_measure(last),
         "base": _every_measure(first),
+        "safety_kept": safety_kept(first, last),
         "before_realignment": _every_measure(state.evaluations[-2]) if last.rounds_done > len(outcomes) else None,
         "utility_by_family": {family: share.value for family, share in last.utility_by_family.items()},
         "intervals": {name: asdict(share, dict_factory=without_outcomes) for name, share in shares(last).items()},

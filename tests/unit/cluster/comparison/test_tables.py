@@ -103,7 +103,7 @@ def compared(kept):
         hits = round(4 * score)
         kept[cell.name] = {"rule_score": (np.array([1] * hits + [0] * (4 - hits)),), "utility": (np.array([1, 1, 1, 0]),)}
         success = 0.5 if "backdoor" in cell.label else None
-        results.append(done(cell, score, attack_success=success, over_refusal=0.0, server_s=1.5))
+        results.append(done(cell, score, attack_success=success, safety_kept=score, over_refusal=0.0, server_s=1.5))
     return results
 
 
@@ -111,7 +111,7 @@ def test_a_comparison_with_attackers_and_without_tells_what_it_cost(compared):
     text = told(compared)
     header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
     assert header == (
-        "| defense | attack | malicious | seeds | rule score | rule vs clean | compliance | attack success | utility "
+        "| defense | attack | malicious | seeds | rule score | kept | rule vs clean | compliance | attack success | utility "
         "| utility vs clean | over-refusal | w benign | w malicious | TPR | FPR | skipped | server s | seconds | worst seed |"
     )
     by_place = {tuple(line.split(" | ")[:3]): line for line in lines}
@@ -124,7 +124,7 @@ def test_a_comparison_with_attackers_and_without_tells_what_it_cost(compared):
     }
     # Two seeds that agree on four prompts: Wilson for 1 of 4, less Student's correction for three degrees of freedom.
     unaligned = by_place["| none", "unaligned", "3"]
-    assert re.search(r"\| 0\.250 \[0\.0\d\d, 0\.[78]\d\d\] \| 0\.250 \|", unaligned)
+    assert re.search(r"\| 0\.250 \[0\.0\d\d, 0\.[78]\d\d\] \| 0\.250 \| 0\.250 \|", unaligned)
     assert "| +0.00 [-79.56, +79.56] |" in unaligned  # a prompt of four, times 3.18
     assert "| 0.500 |" in by_place["| none", "backdoor", "3"]
     assert unaligned.endswith("| 1.5 | 10 | 0: 0.250 |")

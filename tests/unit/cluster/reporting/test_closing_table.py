@@ -15,7 +15,7 @@ MEASURES = {"rule_score": 0.9, "compliance": 0.05, "attack_success": None, "util
 
 def result(**changes) -> RunResult:
     outcome = {"mean_weight_benign": 1.0, "mean_weight_malicious": 0.0, "rounds_skipped": 0, "wall_s": 12.0, "intervals": {}}
-    return RunResult(Path("run"), {**MEASURES, "base": {**MEASURES, **changes}, **outcome, **changes})
+    return RunResult(Path("run"), {**MEASURES, "base": {**MEASURES, **changes}, "safety_kept": 0.75, **outcome, **changes})
 
 
 def lines(table, width: int = 160) -> list[list[str]]:
@@ -32,7 +32,11 @@ def shown(*results: RunResult) -> list[list[str]]:
 
 def test_a_long_label_is_shown_whole_on_a_narrow_terminal():
     table = outcome_table([("live+canary+spectrum+consensus 0", result())])
-    assert "".join(line[0] for line in lines(table, width=80)).endswith("consensus 0")
+    assert "".join(line[0] for line in lines(table, width=80)).replace(" ", "").endswith("live+canary+spectrum+consensus0")
+
+
+def test_how_much_of_the_base_models_safety_is_kept_stands_beside_the_safety():
+    assert [line[:4] for line in shown(result())] == [["base model", "0.900", "", "0.050"], ["run 0", "0.900", "0.750", "0.050"]]
 
 
 @pytest.mark.parametrize(
@@ -40,12 +44,12 @@ def test_a_long_label_is_shown_whole_on_a_narrow_terminal():
     [({"attack_success": 0.731}, ["0.731", "0.731", "-"]), ({"rounds_rolled_back": 3}, ["3", "3", "-"])],
 )
 def test_a_figure_that_only_some_runs_have_is_the_last_column(changes, last):
-    assert len(shown(result())[0]) == 8
-    assert [line[8] for line in shown(result(**changes), result())] == last
+    assert len(shown(result())[0]) == 9
+    assert [line[9] for line in shown(result(**changes), result())] == last
 
 
 def test_a_rollback_that_never_happened_has_no_column():
-    assert len(shown(result(rounds_rolled_back=0))[0]) == 8
+    assert len(shown(result(rounds_rolled_back=0))[0]) == 9
 
 
 def test_clients_are_counted_and_averaged_by_group(tmp_path):
