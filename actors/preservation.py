@@ -17,7 +17,7 @@ from actors.local_training import mean_response_loss, num_supervised, response_l
 from actors.model.adapted import AdaptedModel
 from actors.wire import decode_tensors
 from defense.admission.checks import delta_norm
-from defense.preservation import step, tolerance
+from defense.preservation import standard_error, step
 
 LEAST_ROWS = 4
 """Two rows to measure on, without which nothing is known of their accuracy, and two to mend by."""
@@ -70,14 +70,15 @@ class Refusals:
         return self._references[0]
 
     @property
-    def tolerance(self) -> float:
-        """Standard error of that loss, nats per token: a smaller rise is none."""
+    def error(self) -> float:
+        """Standard error of that loss, nats per token."""
         return self._references[1]
 
     def mended(self, state: Tensors, before: Tensors, *, max_steps: int, frozen: Collection[str] = ()) -> Mended:
         """Bring the loss back to the reference, as far as `max_steps` go.
 
-        A step that does not lower the loss of the measured half is not taken.
+        The first step follows any rise, which it is in proportion to; the others follow one beyond the standard error. A step that does
+        not lower the loss of the measured half is not taken.
 
         Args:
             state: The adapter that a round aggregated.
@@ -86,7 +87,7 @@ class Refusals:
         """
         first_rise = rise = self.rise(state)
         most, num_steps = delta_norm({name: state[name] - before[name] for name in state}), 0
-        while num_steps < max_steps and rise > self.tolerance:
+        while num_steps < max_steps and rise > (self.error if num_steps else 0):
             other_rise, gradient = self._gradient(state, frozen)
             change = step(gradient, max(rise, other_rise), most)
             moved = {name: (state[name].double() + change[name]).float() if name in change else state[name] for name in state}
@@ -103,7 +104,7 @@ class Refusals:
         loss = self.loss(initial)
         with torch.no_grad():
             rows = [collate([row]).to(self._model.device) for row in self._measured]
-            error = tolerance([response_loss_sum(self._model, row).item() for row in rows], list(map(num_supervised, rows)))
+            error = standard_error([response_loss_sum(self._model, row).item() for row in rows], list(map(num_supervised, rows)))
         return loss, error, mean_response_loss(self._model, (batch.to(self._model.device) for batch in self._mending))
 
     def _gradient(self, state: Tensors, frozen: Collection[str]) -> tuple[float, dict[str, torch.Tensor]]:

@@ -131,7 +131,7 @@ class Canary(ServerData):
 
     def refusal_loss(self) -> RefusalLoss:
         """What refusals cost under the adapter that every run begins with."""
-        return RefusalLoss(loss=self._refusals.reference, error=self._refusals.tolerance)
+        return RefusalLoss(loss=self._refusals.reference, error=self._refusals.error)
 
     def preserve(self, aggregate: bytes, before: bytes, max_steps: int, *, freezes_a: bool = False) -> Preserved:
         """Mend what a round has lost of the refusals, in at most so many steps; 0 measures only.

@@ -33,15 +33,16 @@ class PreservationConfig(Settings):
 
     enabled: bool | None = None
     """None: at every level that has `canary` in it, whose rows are the server's refusals."""
-    max_steps: PositiveInt = 2
-    """Steps in a round at most. Each takes a forward and a backward pass over half of the refusals, and a forward pass over the
-    others; a round that needs none takes that forward pass."""
+    max_steps: PositiveInt = 4
+    """Steps in a round at most. A round that has lost nothing takes none; one that has takes one, and more only while the loss is
+    beyond its standard error. Each takes a forward and a backward pass over half of the refusals, and a forward pass over the
+    others."""
 
 
-def tolerance(losses: Sequence[float], tokens: Sequence[int]) -> float:
-    """Standard error of the mean loss per token, nats: what n rows cannot tell from no rise at all.
+def standard_error(losses: Sequence[float], tokens: Sequence[int]) -> float:
+    """Standard error of the mean loss per token, nats: how far it would be another one for other rows of the kind.
 
-    The rows are taken as a sample of such prompts. The mean sum(losses) / sum(tokens) is a ratio of two sums, so its standard
+    The mean sum(losses) / sum(tokens) is a ratio of two sums, so its standard
     error is that of a ratio estimator (Cochran, "Sampling Techniques", 1977, section 2.11).
 
     Args:

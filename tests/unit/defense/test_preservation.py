@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from defense.preservation import step, tolerance
+from defense.preservation import standard_error, step
 
 
 def test_the_step_is_along_the_gradient_and_makes_up_for_the_rise_to_first_order():
@@ -37,23 +37,23 @@ def test_on_a_quadratic_loss_steps_towards_its_minimum_halve_the_distance():
         assert x.tolist() == [expected]
 
 
-def test_the_tolerance_is_the_standard_error_of_the_loss_per_token():
-    assert tolerance([1.0, 3.0], [1, 1]) == 1.0
-    assert tolerance([2.0, 4.0, 6.0], [1, 2, 3]) == 0.0  # 2 nats a token in each row
+def test_the_standard_error_is_the_standard_error_of_the_loss_per_token():
+    assert standard_error([1.0, 3.0], [1, 1]) == 1.0
+    assert standard_error([2.0, 4.0, 6.0], [1, 2, 3]) == 0.0  # 2 nats a token in each row
     # Rows of one token each: the standard error of a mean.
     values = [0.5, 1.0, 2.5, 4.0]
-    assert tolerance(values, [1] * 4) == pytest.approx(np.std(values, ddof=1) / math.sqrt(4))
+    assert standard_error(values, [1] * 4) == pytest.approx(np.std(values, ddof=1) / math.sqrt(4))
 
 
-def test_the_tolerance_is_how_far_the_loss_of_other_rows_scatters():
+def test_the_standard_error_is_how_far_the_loss_of_other_rows_scatters():
     rng = np.random.default_rng(0)
     tokens = rng.integers(4, 12, (2000, 20))
     losses = tokens * rng.gamma(4.0, 0.1, (2000, 20))
     means = losses.sum(axis=1) / tokens.sum(axis=1)
-    found = [tolerance(row.tolist(), number.tolist()) for row, number in zip(losses, tokens, strict=True)]
+    found = [standard_error(row.tolist(), number.tolist()) for row, number in zip(losses, tokens, strict=True)]
     assert np.mean(found) == pytest.approx(np.std(means), rel=0.1)
 
 
 def test_one_row_has_no_standard_error():
     with pytest.raises(ValueError, match="1 rows have no standard error"):
-        tolerance([1.0], [1])
+        standard_error([1.0], [1])
