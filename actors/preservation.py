@@ -77,8 +77,8 @@ class Refusals:
     def mended(self, state: Tensors, before: Tensors, *, max_steps: int, frozen: Collection[str] = ()) -> Mended:
         """Bring the loss back to the reference, as far as `max_steps` go.
 
-        The first step follows any rise, which it is in proportion to; the others follow one beyond the standard error. A step that does
-        not lower the loss of the measured half is not taken.
+        The first step follows any rise, which it is in proportion to; the others follow one beyond the standard error. A step
+        that does not lower the loss of the measured half is not taken.
 
         Args:
             state: The adapter that a round aggregated.

@@ -42,8 +42,8 @@ class PreservationConfig(Settings):
 def standard_error(losses: Sequence[float], tokens: Sequence[int]) -> float:
     """Standard error of the mean loss per token, nats: how far it would be another one for other rows of the kind.
 
-    The mean sum(losses) / sum(tokens) is a ratio of two sums, so its standard
-    error is that of a ratio estimator (Cochran, "Sampling Techniques", 1977, section 2.11).
+    The mean sum(losses) / sum(tokens) is a ratio of two sums, so its standard error is that of a ratio estimator (Cochran,
+    "Sampling Techniques", 1977, section 2.11).
 
     Args:
         losses: Summed negative log-likelihood of each row's response, nats.
