@@ -170,8 +170,8 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     max_restricted: NonNegativeInt = 1600
     """Prompts to measure; 0: none. Without prompts of either kind no evaluation actor starts."""
     max_benign: NonNegativeInt = 1600
-    max_canary: PositiveInt = 64
-    """Canary prompts that the embedded world generates."""
+    max_canary: int = Field(default=64, ge=4)
+    """Canary prompts that the embedded world generates: half to measure by, half to mend by, at least two of each."""
     max_validation: PositiveInt = 100
     """Validation rows that the embedded world generates; FLTrust's authors use 100."""
     max_new_tokens: PositiveInt = 32

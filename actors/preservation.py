@@ -17,10 +17,8 @@ from actors.local_training import mean_response_loss, num_supervised, response_l
 from actors.model.adapted import AdaptedModel
 from actors.wire import decode_tensors
 from defense.admission.checks import delta_norm
-from defense.preservation import standard_error, step
+from defense.preservation import LEAST_ROWS, standard_error, step
 
-LEAST_ROWS = 4
-"""Two rows to measure on, without which nothing is known of their accuracy, and two to mend by."""
 _MEASURED_AT_ONCE, _MENDED_AT_ONCE = 64, 8
 """Rows in a forward pass, and in a forward and backward pass, which keeps its activations."""
 

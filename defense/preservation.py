@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from defense.tensors import Tensors
 
 
+LEAST_ROWS = 4
+"""Refusals without which nothing is preserved: two to measure on, or their accuracy would be unknown, and two to mend by."""
+
+
 class PreservationConfig(Settings):
     """Whether the server preserves refusals, and how much work that may be."""
 

@@ -18,7 +18,7 @@ from actors.data.evaluation_prompts import read_benign, read_restricted
 from actors.data.files import data_files
 from actors.data.records import read_checked
 from actors.data.references import Reference, split_references
-from actors.errors import given_in
+from actors.errors import DataError, given_in
 from actors.seeding import stream
 from actors.world.datasets import write_canary, write_evaluation, write_realignment, write_validation
 from actors.world.generator import World
@@ -29,6 +29,7 @@ from cluster.errors import ConfigError
 from cluster.state.membership import Files
 from defense.attacks import ATTACKS
 from defense.levels import signals_of
+from defense.preservation import LEAST_ROWS
 
 LIVE_ROLE = "live_reference+calibration"
 """Families of the embedded world that a refresh during a run trains on; no client and no shipped probe has seen them."""
@@ -103,7 +104,9 @@ def server_rows(config: RunConfig, folder: Path, name: Literal["canary", "valida
         return None
     if path is not None:
         with given_in(f"evaluation.{name}_path"):
-            read_checked(Path(path))
+            number = read_checked(Path(path)).num_rows
+            if name == "canary" and number < LEAST_ROWS:
+                raise DataError(f"{path} has {number} rows; give {LEAST_ROWS} or more, half to measure by and half to mend by")
     elif config.is_embedded:
         path = write(World(config.world.seed), folder, count)
     else:

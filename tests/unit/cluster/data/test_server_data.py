@@ -78,9 +78,12 @@ def test_the_guard_needs_refusals_as_level_canary_does_and_the_embedded_world_ha
     guarded = "defense.guard.enabled=true"
     with pytest.raises(ConfigError, match=r"^defense\.guard\.enabled=true needs restricted prompts.*evaluation\.canary_path"):
         server_rows(real_config("d", guarded), tmp_path, "canary")
-    refusals = write_rows(tmp_path / "refusals.jsonl", 2)
+    refusals = write_rows(tmp_path / "refusals.jsonl", 4)
     assert server_rows(real_config("d", guarded, f"evaluation.canary_path={refusals}"), tmp_path, "canary") == str(refusals)
     assert server_rows(embedded_config(), tmp_path, "canary") is None
+    write_rows(refusals, 3)
+    with pytest.raises(DataError, match=r"^evaluation\.canary_path: .* has 3 rows; give 4 or more"):
+        server_rows(real_config("d", guarded, f"evaluation.canary_path={refusals}"), tmp_path, "canary")
     assert pq.read_table(server_rows(embedded_config(guarded, "evaluation.max_canary=8"), tmp_path, "canary")).num_rows == 8
 
 
