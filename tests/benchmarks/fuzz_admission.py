@@ -190,7 +190,7 @@ class Server:
         self._probe = ProbeActor.remote(sources.probe_path, self._layout)
         data = sources.model, config.lora
         self._server_data = {
-            "canary": CanaryActor.remote(*data, sources.canary_path, 64),
+            "canary": CanaryActor.remote(*data, sources.canary_path),
             "validation": ValidationActor.remote(*data, sources.validation_path, config.training, seed=0, trains=True),
         }
 
