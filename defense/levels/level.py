@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from defense.signals import Signal
+from defense.bounds import PLAIN, Bound, Scale, Side
+from defense.signals import ClientSignals, Measured, Observation, ProbeEvidence, Signal
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +31,71 @@ class Comparison:
     trust: Trust
     values: Mapping[str, Mapping[str, float]]
     """Client id -> the level's columns."""
+    judged: Mapping[str, float] = field(default_factory=dict)
+    """Client id -> the value that was held against the level's bound."""
 
 
-Compare = Callable[["DefenseConfig", Trust, "RoundUpdates"], Comparison]
-"""From trust, and all updates with a weight above 0, to a verdict on each of them."""
+Compare = Callable[["DefenseConfig", Trust, "RoundUpdates", Bound], Comparison]
+"""From trust, all updates with a weight above 0 and the level's bound to a verdict on each of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounded:
+    """A value of an update, and how its bound follows from the server's reference clients (`defense/bounds.py`).
+
+    A client weighs 0 where its value lies at or beyond the bound, else 1.
+    """
+
+    column: str
+    """The value's column in rounds.parquet."""
+    title: str | None = None
+    """What sentences call it, where that is not the column."""
+    key: str
+    """The key that sets the bound by hand."""
+    by_hand: Callable[[DefenseConfig, float | None], float | None]
+    """What it says, from the defense's settings and `probe.threshold`; None: the reference clients give the bound."""
+    side: Side = "above"
+    """On which side of the bound a client is excluded."""
+    scale: Scale = PLAIN
+    """Where honest values are taken to be normal."""
+    unsafe: Callable[[Sequence[float]], Sequence[float]] | None = None
+    """The values that should lie beyond the bound, from those of the honest references; None: those of the unsafe ones."""
+    curve: Callable[[DefenseConfig], Callable[[float, float], float] | None] | None = None
+    """A weight from value and bound where settings ask for one in place of 0 or 1."""
+
+    def value(self, item: Observation | ClientSignals) -> float:
+        """The value of one client; raises TypeError for an observation that has none."""
+        if isinstance(item, ProbeEvidence):
+            return item.last_probability
+        if isinstance(item, Measured):
+            return item.values[self.column]
+        raise TypeError(f"a {type(item).__name__} of {item.client_id} has no {self.column}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """Why a level gives a client no weight."""
+
+    level: str
+    because: str
+    """One sentence."""
+    value: float | None = None
+    """What was held against the bound; None at a level without one."""
+    bound: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the levels of a composition say of a round's clients."""
+
+    weights: Weights
+    """The least that any level gives."""
+    trust: Trust
+    """Level name -> trust of that level."""
+    exclusions: Mapping[str, Exclusion]
+    """Client id -> the first level that gives it 0, in order of the composition."""
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Client id -> what levels measured as they compared the clients, by column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +103,9 @@ class Level:
     """One level; `defense/levels/__init__.py` has the table of them."""
 
     bind: Callable[[DefenseConfig], Weigh] | None = None
-    """The level with its settings; None for a level that compares clients."""
+    """The level with its settings; None for a level that weighs by a bound, or compares clients."""
+    bounded: Bounded | None = None
+    """The value and the bound that decide; None: no bound does."""
     reads: Signal | None = None
     """The signal whose observations it weighs; None: one `ClientSignals` per client, of which it reads nothing."""
     columns: tuple[str, ...] = ()
