@@ -102,7 +102,5 @@ def test_a_value_at_the_bound_that_a_key_sets_is_beyond_it_and_the_sentence_says
         "canary_rise 1.9 is at or above 1.83, which a client like the 3 honest reference clients of round 3 lies beyond with "
         "probability 0.0025"
     )
-    assert (
-        Bound(state="missing", why="nothing was measured").sentence("flatness", 1.0)
-        == "flatness has no bound: nothing was measured"
-    )
+    missing = Bound(state="missing", why="nothing was measured")
+    assert missing.sentence("flatness", 1.0) == "flatness has no bound: nothing was measured"
