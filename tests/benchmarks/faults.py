@@ -48,6 +48,7 @@ SETTINGS = (
     "clients.on_client_loss=retry_round",
     "clients.timeout_s=40",
     "defense.level=shadow+canary+zeno",
+    "defense.canary.max_rise=0.5",
     "training.steps=8",
     "training.batch_size=8",
     "data.samples_per_client=40",
