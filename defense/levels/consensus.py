@@ -98,6 +98,6 @@ LEVEL = Level(
         by_hand=lambda config, threshold: config.consensus.min_cosine,  # noqa: ARG005
         side="below",
         scale=FISHER,
-        unsafe=lambda benign: [-cosine for cosine in benign],  # turned updates
+        unsafe=lambda benign: (-1.0,),  # noqa: ARG005 - turned, where all others agree
     ),
 )
