@@ -25,6 +25,7 @@ from actors.messages import (
     MeasuredReferences,
     RoundReport,
 )
+from actors.reference_values import values_of
 from actors.scaffold import CLIPPING_SLACK, ControlVariates, Gradient
 from actors.seeding import stream
 from actors.state_vector import StateVector
@@ -38,9 +39,7 @@ from defense.bounds import Bound
 from defense.config import DefenseConfig
 from defense.gate import Decision, apply_min_weight, decide
 from defense.influence import capped, divisor
-from defense.levels import References
-from defense.levels.agreement import agreements
-from defense.levels.consensus import AGREEMENT
+from defense.level_bounds import References, level_bounds, referenced
 from defense.levels.level import Exclusion, Trust, Verdict
 from defense.optimizers import make_optimizer
 from defense.rules.accumulator import Accumulator, make_accumulator
@@ -273,7 +272,7 @@ class Aggregator:
         """
         started, current = time.perf_counter(), self._open()
         known = self._references if references is None else {**self._references, **self._measured(current, references)}
-        bounds = levels.bounds(self._defense, known, self._config.threshold)
+        bounds = level_bounds(self._defense, known, self._config.threshold)
         found = self._findings(current, evidence, absent or {}, bounds)
         said = levels.weigh(
             self._defense, self._trust, [item.signals for item in found.values() if item.signals is not None], bounds
@@ -290,7 +289,7 @@ class Aggregator:
             client_id: self._with_minimum(weight, said.trust, client_id) for client_id, weight in sorted(said.weights.items())
         }
         for client_id, weight in weights.items():
-            current.rows[client_id] = _weighed(current.rows[client_id], weight, said.exclusions.get(client_id))
+            current.rows[client_id] = _with_verdict(current.rows[client_id], weight, said.exclusions.get(client_id))
         folded, error = None, None
         if decision.outcome == "aggregated":
             folded = self._fold(current, updates, weights)
@@ -335,23 +334,10 @@ class Aggregator:
         )
 
     def _measured(self, current: _Round, references: MeasuredReferences) -> References:
-        """What the levels that have a bound read of reference clients, in order of client id, by column."""
+        """What the levels that have a bound read of reference clients, by column."""
+        wanted = referenced(self._defense, self._config.threshold)
         origin = f"round {current.expected.round_index + 1}"
-        by_class: dict[bool, dict[str, list[float]]] = {False: {}, True: {}}
-        kept, compares = RoundUpdates(), AGREEMENT in levels.referenced(self._defense, self._config.threshold)
-        for item in sorted(references.updates, key=lambda item: item.client_id):
-            update = self._weighted(current, _held(item.update), 1.0)
-            measured = [reading.values for reading in item.readings]
-            measured += levels.measure(self._defense, {name: tensor.float() for name, tensor in update.delta.items()}).values()
-            for column, value in (pair for values in measured for pair in values.items()):
-                by_class[item.malicious].setdefault(column, []).append(value)
-            if compares and not item.malicious:
-                kept = kept.add(update)
-        if kept.updates:
-            by_class[False][AGREEMENT] = agreements(kept, [1.0] * len(kept))
-        for column, values in references.scored.items():
-            by_class[False][column], by_class[True][column] = [*values["benign"]], [*values["malicious"]]
-        return levels.reference_values(self._defense, by_class[False], by_class[True], origin)
+        return values_of(references, self._defense, wanted, lambda item: self._weighted(current, _held(item.update), 1.0), origin)
 
     def _findings(
         self, current: _Round, evidence: Sequence[ClientEvidence], absent: Mapping[str, str], bounds: Mapping[str, Bound]
@@ -525,7 +511,7 @@ def _held(update: _Held) -> AdmittedUpdate:
     return ray.get(update) if isinstance(update, ray.ObjectRef) else update
 
 
-def _weighed(row: ClientRound, weight: float, exclusion: Exclusion | None) -> ClientRound:
+def _with_verdict(row: ClientRound, weight: float, exclusion: Exclusion | None) -> ClientRound:
     """The row with its weight, and why a level gives none."""
     if exclusion is None or weight > 0:
         return replace(row, weight=weight)

@@ -6,7 +6,7 @@ from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
 from defense.bounds import ReferenceValues
 from defense.config import DefenseConfig
-from defense.levels import reference_values, unbounded_by_hand
+from defense.level_bounds import reference_values, unbounded_by_hand
 from probe.meta import ProbeMeta
 
 

@@ -27,8 +27,9 @@ from cluster.round.relay import Relay, RelaySettings
 from cluster.state.run_state import RunState
 from cluster.workers.worker_group import WorkerGroup
 from defense.guard import GuardState
-from defense.levels import rate as bound_rate
-from defense.levels import referenced, signals_of
+from defense.level_bounds import rate as bound_rate
+from defense.level_bounds import referenced
+from defense.levels import signals_of
 from defense.signals import Signal
 from probe.meta import ProbeMeta
 

@@ -63,6 +63,17 @@ class Bounded:
     curve: Callable[[DefenseConfig], Callable[[float, float], float] | None] | None = None
     """A weight from value and bound where settings ask for one in place of 0 or 1."""
 
+    def weigh(self, config: DefenseConfig, bound: Bound, judged: Mapping[str, float]) -> Weights:
+        """w = 0 at or beyond the bound and for NaN, else 1, or by the curve; 1 where the level abstains, 0 where it has no bound.
+
+        Args:
+            judged: Client id -> value.
+        """
+        curve = self.curve(config) if self.curve else None
+        if curve is not None and bound.limit is not None and bound.state == "in force":
+            return {client_id: curve(value, bound.limit) for client_id, value in judged.items()}
+        return {client_id: 0.0 if bound.excludes(value) else 1.0 for client_id, value in judged.items()}
+
     def value(self, item: Observation | ClientSignals) -> float:
         """The value of one client; raises TypeError for an observation that has none."""
         if isinstance(item, ProbeEvidence):
@@ -118,3 +129,22 @@ class Level:
     """Whether a client has to train a shadow in its next round; None: never."""
     is_banned: Callable[[Trust, str], bool] | None = None
     """Whether the level has frozen a client as malicious, so that `min_weight` does not apply; None: never."""
+
+    def excluded(self, name: str, weights: Weights, judged: Mapping[str, float], bound: Bound | None) -> dict[str, Exclusion]:
+        """Why each client of weight 0 has none.
+
+        Args:
+            name: The level's.
+            judged: Client id -> what was held against the bound; empty at a level without one.
+        """
+        found: dict[str, Exclusion] = {}
+        for client_id, weight in weights.items():
+            if weight > 0:
+                continue
+            if self.bounded is None or bound is None or client_id not in judged:
+                found[client_id] = Exclusion(level=name, because=f"level {name} gives it no weight")
+                continue
+            value = judged[client_id]
+            because = bound.sentence(self.bounded.title or self.bounded.column, value)
+            found[client_id] = Exclusion(level=name, because=because, value=value, bound=bound.limit)
+        return found

@@ -6,6 +6,7 @@ import pytest
 
 from defense import levels
 from defense.config import DefenseConfig
+from defense.level_bounds import level_bounds
 from defense.levels.canary import RISE
 from tests.unit.defense.levels.builders import measured, signalled
 
@@ -16,5 +17,5 @@ from tests.unit.defense.levels.builders import measured, signalled
 )
 def test_a_rise_from_the_bound_on_weighs_nothing(rise, weight):
     config = DefenseConfig(level="canary", canary={"max_rise": 0.5})
-    said = levels.weigh(config, {"kept": 1}, [signalled(canary=measured(**{RISE: rise}))], levels.bounds(config, {}))
+    said = levels.weigh(config, {"kept": 1}, [signalled(canary=measured(**{RISE: rise}))], level_bounds(config, {}))
     assert (said.weights, said.trust) == ({"a": weight}, {"kept": 1})

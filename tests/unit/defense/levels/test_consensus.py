@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from defense import levels
 from defense.bounds import FISHER, explicit_bound
 from defense.config import DefenseConfig
+from defense.level_bounds import level_bounds, reference_values
 from defense.levels import consensus
 from defense.levels.agreement import agreements
 from tests.unit.defense.levels.builders import gathered
@@ -74,12 +74,12 @@ def test_without_a_verdict_a_client_that_was_excluded_before_stays_excluded():
 def test_its_bound_follows_from_references_and_separates_unless_they_leave_no_room_below_it():
     # z of 0.2, 0.3, 0.4: s = 0.1, t_2 at 0.95 is 2.92: 0.337 below the mean of 0.3, so -0.037.
     config = DefenseConfig(level="consensus", false_positive_rate=0.05)
-    known = levels.reference_values(config, {"agreement": np.tanh([0.2, 0.3, 0.4])}, {}, "round 3")
-    bound = levels.bounds(config, known)["consensus"]
+    known = reference_values(config, {"agreement": np.tanh([0.2, 0.3, 0.4])}, {}, "round 3")
+    bound = level_bounds(config, known)["consensus"]
     assert (bound.state, bound.limit) == ("in force", pytest.approx(-0.037, abs=1e-3))
     assert known["agreement"].unsafe == (-1.0,)
-    known = levels.reference_values(config, {"agreement": np.tanh([-5.0, 0.1, 5.0])}, {}, "round 3")
-    assert levels.bounds(config, known)["consensus"].state == "abstains"
+    known = reference_values(config, {"agreement": np.tanh([-5.0, 0.1, 5.0])}, {}, "round 3")
+    assert level_bounds(config, known)["consensus"].state == "abstains"
 
 
 def test_it_abstains_for_everybody_and_without_a_bound_nobody_passes():

@@ -1,7 +1,6 @@
 """defense/levels/__init__.py: every level by its name, with its settings, and what all levels have in common."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from defense import levels
 from defense.config import DefenseConfig
+from defense.level_bounds import level_bounds, reference_values
 from defense.levels import LEVELS
 from defense.rules.round_updates import RoundUpdates
 from defense.signals import ClientSignals, Measured, Unasked
@@ -44,7 +44,7 @@ def bounded(level, **settings) -> DefenseConfig:
 
 def weigh(config: DefenseConfig, trust, seen, threshold: float = 0.8):
     """Weights and trust, by the bounds that the keys set."""
-    said = levels.weigh(config, trust, seen, levels.bounds(config, {}, threshold))
+    said = levels.weigh(config, trust, seen, level_bounds(config, {}, threshold))
     return said.weights, said.trust
 
 
@@ -196,7 +196,7 @@ def test_levels_that_compare_see_the_weights_of_the_others_and_only_lower_them()
     first, *others = gathered([[1, 0], [1, 0], [1, 0], [-1, 0]]).updates
     updates = RoundUpdates(updates=(replace(first, weight=0.5), *others))
     config = bounded("live+consensus")
-    found = levels.compare(config, {"live": {"kept": 1}}, updates, levels.bounds(config, {}, 0.8))
+    found = levels.compare(config, {"live": {"kept": 1}}, updates, level_bounds(config, {}, 0.8))
     assert found.weights == {"c0": 0.5, "c1": 1.0, "c2": 1.0, "c3": 0.0}
     assert set(found.trust) == {"live", "consensus"}
     assert {client_id: list(values) for client_id, values in found.values.items()} == {f"c{i}": ["agreement"] for i in range(4)}
@@ -204,55 +204,19 @@ def test_levels_that_compare_see_the_weights_of_the_others_and_only_lower_them()
 
 # Bounds
 
-LEVEL = "live+canary+spectrum+consensus"
-RISES = {"canary_rise": (0.1, 0.2, 0.3)}
-
-
-def test_the_rate_is_split_evenly_over_the_levels_that_have_a_bound():
-    assert levels.rate(DefenseConfig(level=LEVEL)) == 0.0025
-    assert levels.rate(DefenseConfig(level="live+zeno", false_positive_rate=0.04)) == 0.04
-    # 0.2 + t s sqrt(4/3) with s = 0.1; t of 2 degrees of freedom at 0.99 is 6.964557, at 0.9 it is 1.885618.
-    for asked, t in ((0.01, 6.964557), (0.1, 1.885618)):
-        config = DefenseConfig(level="canary", false_positive_rate=asked)
-        known = levels.reference_values(config, RISES, {"canary_rise": (9.0,)}, "round 1")
-        assert levels.bounds(config, known)["canary"].limit == pytest.approx(0.2 + t * 0.1 * (4 / 3) ** 0.5)
-
-
-def test_a_key_goes_before_the_references_and_where_neither_is_there_nobody_passes():
-    config = DefenseConfig(level=LEVEL, canary={"max_rise": 0.4})
-    known = levels.reference_values(config, RISES, {"canary_rise": (9.0,)}, "round 1")
-    found = levels.bounds(config, known, threshold=0.7)
-    assert {name: (bound.state, bound.limit) for name, bound in found.items()} == {
-        "live": ("in force", pytest.approx(0.7)),
-        "canary": ("in force", 0.4),
-        "spectrum": ("missing", None),
-        "consensus": ("missing", None),
-    }
-    assert found["spectrum"].why == "no reference client was measured and defense.spectrum.max_flatness is not set"
-    assert levels.weigh(config, {}, [signals("a")], found).weights == {"a": 0.0}
-    assert set(levels.unbounded_by_hand(config, 0.7)) == {"spectrum", "consensus"}
-    assert levels.referenced(config, 0.7) == {"spectrum", "flatness", "agreement"}
-
-
-def test_references_that_give_no_bound_are_left_out_and_of_other_levels_too():
-    benign = {"canary_rise": (0.1, 0.2), "flatness": (0.1, 0.2, math.nan), "agreement": (0.1, 0.2, 0.3), "update_norm": (1, 2, 3)}
-    config = DefenseConfig(level="canary+spectrum+consensus")
-    assert set(levels.reference_values(config, benign, {"canary_rise": (9.0,)}, "round 1")) == {"agreement"}
-    assert levels.reference_values(DefenseConfig(level="live"), benign, {}, "round 1") == {}
-
 
 def test_a_level_that_abstains_excludes_nobody_not_even_softly():
     for soft in (False, True):
         config = DefenseConfig(level="live", live={"soft": soft})
         scored = {"last_step_probability": (0.1, 0.2, 0.3)}
-        known = levels.reference_values(config, scored, scored, "round 1")
-        assert levels.weigh(config, {}, [signals("a", 0.99)], levels.bounds(config, known)).weights == {"a": 1.0}
+        known = reference_values(config, scored, scored, "round 1")
+        assert levels.weigh(config, {}, [signals("a", 0.99)], level_bounds(config, known)).weights == {"a": 1.0}
 
 
 def test_the_first_level_that_excludes_a_client_is_named_with_value_and_bound():
     config = bounded("canary+live+step+spectrum")
     seen = [signals("a", 0.95), signals("b", 0.8, canary=Measured(client_id="b", values={"canary_rise": 0.1})), signals("c")]
-    found = levels.weigh(config, {}, seen, levels.bounds(config, {}, 0.8)).exclusions
+    found = levels.weigh(config, {}, seen, level_bounds(config, {}, 0.8)).exclusions
     assert {client_id: (item.level, item.value, item.bound) for client_id, item in found.items()} == {
         "a": ("canary", 0.95, 0.5),
         "b": ("live", 0.8, pytest.approx(0.8)),
@@ -264,7 +228,7 @@ def test_a_level_without_a_bound_and_one_that_compares_say_so_too():
     said = levels.weigh(DefenseConfig(level="fltrust"), {}, [signals("a", 1.0)], {})
     assert {name: (own.level, own.value) for name, own in said.exclusions.items()} == {"a": ("fltrust", None)}
     config = bounded("consensus")
-    found = levels.compare(config, {}, gathered([[1, 0], [1, 0], [1, 0], [-1, 0]]), levels.bounds(config, {}))
+    found = levels.compare(config, {}, gathered([[1, 0], [1, 0], [1, 0], [-1, 0]]), level_bounds(config, {}))
     assert found.exclusions["c3"].because == (
         "mean agreement over the client's rounds -1 is at or below -0.1, which defense.consensus.min_cosine sets"
     )

@@ -4,13 +4,14 @@ import pytest
 
 from defense import levels
 from defense.config import DefenseConfig
+from defense.level_bounds import level_bounds
 from tests.unit.defense.levels.builders import saw, signalled
 
 
 def weight(probability: float, threshold: float = 0.8, **settings) -> float:
     config = DefenseConfig(level="live", live=settings)
     said = levels.weigh(
-        config, {"kept": 1}, [signalled(update=saw(last=probability))], levels.bounds(config, {}, threshold=threshold)
+        config, {"kept": 1}, [signalled(update=saw(last=probability))], level_bounds(config, {}, threshold=threshold)
     )
     assert said.trust == {"kept": 1}
     return said.weights["a"]
