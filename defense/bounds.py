@@ -68,10 +68,11 @@ class ReferenceValues:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """A signal's bound in one round. A value at or beyond it weighs nothing, and so does one that is no number."""
+    """A signal's bound in one round. A value at or beyond it weighs nothing, and so does one that is not finite."""
 
     state: Literal["in force", "abstains", "missing"]
-    """`abstains`: the signal does not separate, and excludes nobody. `missing`: nothing gives the bound, so nobody passes."""
+    """`abstains`: the signal does not separate, and excludes nobody whose value is finite. `missing`: nothing gives the bound, so
+    nobody passes."""
     why: str
     """Where the bound comes from, or why there is none."""
     edge: float = 0.0
@@ -86,10 +87,12 @@ class Bound:
 
     def excludes(self, value: float) -> bool:
         """Whether a client of this value weighs nothing."""
-        return self.state == "missing" or (self.state == "in force" and self.is_beyond(value))
+        if self.state == "missing" or not math.isfinite(value):
+            return True
+        return self.state == "in force" and self.is_beyond(value)
 
     def is_beyond(self, value: float) -> bool:
-        """Whether a value lies at or beyond the bound, or is no number."""
+        """Whether a value lies at or beyond the bound."""
         placed = self.scale.forward(value)
         return not (placed < self.edge if self.side == "above" else placed > self.edge)
 
@@ -97,6 +100,8 @@ class Bound:
         """Why a client of this value, by this name, is excluded."""
         if self.limit is None:
             return f"{name} has no bound: {self.why}"
+        if not math.isfinite(value):
+            return f"{name} is {value}: it could not be measured"
         return f"{name} {value:.3g} is at or {self.side} {self.limit:.3g}, {self.why}"
 
 

@@ -64,7 +64,7 @@ class Bounded:
     """A weight from value and bound where settings ask for one in place of 0 or 1."""
 
     def weigh(self, config: DefenseConfig, bound: Bound, judged: Mapping[str, float]) -> Weights:
-        """w = 0 at or beyond the bound and for NaN, else 1, or by the curve; 1 where the level abstains, 0 where it has no bound.
+        """w = 0 at or beyond the bound, else 1, or by the curve; 1 where the level abstains, 0 where it has no bound or no value.
 
         Args:
             judged: Client id -> value.

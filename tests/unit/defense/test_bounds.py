@@ -75,7 +75,7 @@ def test_probabilities_are_bounded_on_the_logits_and_cosines_from_below_on_fishe
 def test_it_abstains_where_fewer_than_half_of_the_unsafe_references_lie_beyond(unsafe, state):
     bound = reference_bound(values([1.0, 2.0, 3.0], unsafe), 0.05, side="above", scale=PLAIN)  # 5.37
     assert (bound.state, bound.limit) == (state, pytest.approx(5.3717, abs=1e-4))
-    assert [bound.excludes(value) for value in (5.3, 5.4, math.nan)] == [False, *[state == "in force"] * 2]
+    assert [bound.excludes(value) for value in (5.3, 5.4, math.nan, math.inf)] == [False, state == "in force", True, True]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,8 @@ def test_probes_that_are_certain_of_everything_exclude_nobody():
 
 def test_a_value_at_the_bound_that_a_key_sets_is_beyond_it_and_the_sentence_says_where_it_comes_from():
     bound = explicit_bound(0.5, "defense.canary.max_rise", side="above", scale=PLAIN)
-    assert [bound.excludes(value) for value in (-math.inf, 0.4999, 0.5, math.inf, math.nan)] == [False, False, True, True, True]
+    assert [bound.excludes(value) for value in (-1e9, 0.4999, 0.5, math.inf, -math.inf, math.nan)] == [False, False, *[True] * 4]
+    assert bound.sentence("canary_rise", math.nan) == "canary_rise is nan: it could not be measured"
     assert bound.sentence("canary_rise", 0.75) == "canary_rise 0.75 is at or above 0.5, which defense.canary.max_rise sets"
     found = reference_bound(values([0.1, 0.2, 0.3]), 0.0025, side="above", scale=PLAIN)
     assert found.sentence("canary_rise", 1.9) == (

@@ -13,7 +13,7 @@ from tests.unit.defense.levels.builders import measured, signalled
 
 @pytest.mark.parametrize(
     ("rise", "weight"),
-    [(-1.0, 1.0), (0.0, 1.0), (0.4999, 1.0), (0.5, 0.0), (math.inf, 0.0), (math.nan, 0.0), (-math.inf, 1.0)],
+    [(-1.0, 1.0), (0.0, 1.0), (0.4999, 1.0), (0.5, 0.0), (math.inf, 0.0), (math.nan, 0.0), (-math.inf, 0.0)],
 )
 def test_a_rise_from_the_bound_on_weighs_nothing(rise, weight):
     config = DefenseConfig(level="canary", canary={"max_rise": 0.5})
