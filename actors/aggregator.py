@@ -14,20 +14,33 @@ import torch
 from actors.admission import CheckedUpdate, UpdateCheck
 from actors.config import TrainingConfig
 from actors.evidence import Findings, find_signals, last_step_refusal, logged, scores_of, verdict
-from actors.messages import AdapterLayout, Admission, AdmittedUpdate, AggregatorState, ClientEvidence, ClientRound, RoundReport
+from actors.messages import (
+    AdapterLayout,
+    Admission,
+    AdmittedUpdate,
+    AggregatorState,
+    ClientEvidence,
+    ClientRound,
+    LoRAUpdate,
+    MeasuredReferences,
+    RoundReport,
+)
+from actors.reference_values import values_of
 from actors.scaffold import CLIPPING_SLACK, ControlVariates, Gradient
 from actors.seeding import stream
 from actors.state_vector import StateVector
-from actors.wire import decode_tensors, encode_tensors, tensor_bytes
+from actors.wire import decode_message, decode_tensors, encode_tensors, tensor_bytes
 from defense import levels
 from defense.admission.bounds import round_bounds
-from defense.admission.checks import OpenRound, Reason, Refusal
+from defense.admission.checks import OpenRound, Reason, Refusal, check_finite, check_tensors
 from defense.admission.settings import AdmissionConfig
 from defense.averaging.pairs import frozen_names, lora_pairs
+from defense.bounds import Bound
 from defense.config import DefenseConfig
 from defense.gate import Decision, apply_min_weight, decide
 from defense.influence import capped, divisor
-from defense.levels.level import Trust
+from defense.level_bounds import References, level_bounds, referenced
+from defense.levels.level import Exclusion, Trust, Verdict
 from defense.optimizers import make_optimizer
 from defense.rules.accumulator import Accumulator, make_accumulator
 from defense.rules.config import AggregationConfig
@@ -46,6 +59,10 @@ class AggregatorConfig:
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
     min_updates: int = 1
     """Admitted updates without which a round is not committed."""
+    threshold: float | None = None
+    """`probe.threshold`: the bound of level live; None: from the reference clients."""
+    references: References = field(default_factory=dict)
+    """What is known of reference clients before the first refresh."""
     seed: int = 0
     """The run's; a rule that draws at random has a stream from it for each round."""
 
@@ -102,6 +119,7 @@ class Aggregator:
         if self._averages_products:
             lora_pairs(layout.shapes)  # a layout that cannot be averaged so is an error before a round is run
         self._trust: Trust = {}
+        self._references: References = config.references
         self._round: _Round | None = None
 
     def adapter(self) -> bytes:
@@ -118,12 +136,14 @@ class Aggregator:
             rule_memory=_encode_memory(self._memory),
             optimizer_memory=_encode_memory(self._optimizer_memory),
             control_variates=self._controls.encode(),
+            references=self._references,
         )
 
     def restore(self, state: AggregatorState) -> None:
         """Go on from a committed state; an open round is discarded."""
         self._set_adapter(state.adapter, state.version)
         self._trust, self._defense, self._round = state.trust, state.defense, None
+        self._references = state.references
         self._memory, self._optimizer_memory = _decode_memory(state.rule_memory), _decode_memory(state.optimizer_memory)
         self._controls = self._controls.decoded(state.control_variates)
 
@@ -216,31 +236,60 @@ class Aggregator:
             return Admission(client_id=client_id, admitted=False, reason=str(checked)), None
         return Admission(client_id=client_id, admitted=True, reason=None), checked.admitted
 
-    def close_round(self, evidence: Sequence[ClientEvidence], absent: Mapping[str, str] | None = None) -> RoundReport:
+    @ray.method(num_returns=2)
+    def read_reference(self, client_id: str, update: bytes) -> tuple[str, AdmittedUpdate]:
+        """The update of a reference client, as the actors that measure updates read it; it is never aggregated.
+
+        Returns:
+            The client's id, by which the caller sees that it could be read, and the update.
+
+        Raises:
+            ValueError: it is not an update of this adapter.
+        """
+        message = decode_message(update, LoRAUpdate)
+        refusal = check_tensors(message.tensors, self._layout.shapes) or check_finite(message.tensors)
+        if refusal is not None:
+            raise ValueError(f"reference client {client_id}: {refusal}")
+        state = self._layout.pack(message.tensors).numpy()
+        return client_id, AdmittedUpdate(client_id=client_id, num_samples=message.num_samples, state=state)
+
+    def close_round(
+        self,
+        evidence: Sequence[ClientEvidence],
+        absent: Mapping[str, str] | None = None,
+        references: MeasuredReferences | None = None,
+    ) -> RoundReport:
         """Weigh, fold, and commit or skip the round; the report has a row for every sampled client.
 
         Args:
             evidence: On every admitted client, in any order; an admitted update without evidence counts for nothing.
             absent: Client id -> why a sampled client delivers nothing that could count.
+            references: What a refresh measured: this round's bounds follow from it. None: there was no refresh, and they follow
+                from what was measured last.
 
         Raises:
             RuntimeError: no round is open, or there is evidence on a client that was not admitted.
         """
         started, current = time.perf_counter(), self._open()
-        found = self._findings(current, evidence, absent or {})
-        judged = [item.signals for item in found.values() if item.signals is not None]
-        raw_weights, trust = levels.weigh(self._defense, self._trust, judged)
+        known = self._references if references is None else {**self._references, **self._measured(current, references)}
+        bounds = level_bounds(self._defense, known, self._config.threshold)
+        found = self._findings(current, evidence, absent or {}, bounds)
+        said = levels.weigh(
+            self._defense, self._trust, [item.signals for item in found.values() if item.signals is not None], bounds
+        )
         updates = {item.client_id: item.update for item in evidence}
-        if levels.compares(self._defense) and any(raw_weights.values()):
-            raw_weights, trust = self._compare(current, updates, raw_weights, trust)
+        if levels.compares(self._defense) and any(said.weights.values()):
+            said = self._compare(current, updates, said, bounds)
         decision = decide(
-            {client_id: raw_weights.get(client_id, 0.0) for client_id in found},
+            {client_id: said.weights.get(client_id, 0.0) for client_id in found},
             min_updates=current.min_updates,
             skip_below=self._defense.skip_below,
         )
-        weights = {client_id: self._with_minimum(weight, trust, client_id) for client_id, weight in sorted(raw_weights.items())}
+        weights = {
+            client_id: self._with_minimum(weight, said.trust, client_id) for client_id, weight in sorted(said.weights.items())
+        }
         for client_id, weight in weights.items():
-            current.rows[client_id] = replace(current.rows[client_id], weight=weight)
+            current.rows[client_id] = _with_verdict(current.rows[client_id], weight, said.exclusions.get(client_id))
         folded, error = None, None
         if decision.outcome == "aggregated":
             folded = self._fold(current, updates, weights)
@@ -248,9 +297,13 @@ class Aggregator:
             if decision.outcome != "aggregated":
                 folded = None
         if decision.outcome != "no_quorum":
-            self._trust = trust
-        self._round = None
-        return self._report(current, decision, folded, error, time.perf_counter() - started)
+            self._trust = said.trust
+        self._references, self._round = known, None
+        decision = replace(decision, why=decision.why + _without_verdict(bounds))
+        report = self._report(current, decision, folded, error, time.perf_counter() - started)
+        return replace(
+            report, bounds={name: bound.limit if bound.state == "in force" else None for name, bound in bounds.items()}
+        )
 
     def _set_adapter(self, adapter: bytes, version: int) -> None:
         self._adapter, self._adapter_bytes, self._version = decode_tensors(adapter), adapter, version
@@ -280,7 +333,15 @@ class Aggregator:
             train_s=message.train_s,
         )
 
-    def _findings(self, current: _Round, evidence: Sequence[ClientEvidence], absent: Mapping[str, str]) -> dict[str, Findings]:
+    def _measured(self, current: _Round, references: MeasuredReferences) -> References:
+        """What the levels that have a bound read of reference clients, by column."""
+        wanted = referenced(self._defense, self._config.threshold)
+        origin = f"round {current.expected.round_index + 1}"
+        return values_of(references, self._defense, wanted, lambda item: self._weighted(current, _held(item.update), 1.0), origin)
+
+    def _findings(
+        self, current: _Round, evidence: Sequence[ClientEvidence], absent: Mapping[str, str], bounds: Mapping[str, Bound]
+    ) -> dict[str, Findings]:
         """The signals of every admitted client, in order of id; a row for every sampled client."""
         expected, found = current.expected, {}
         for item in sorted(evidence, key=lambda item: item.client_id):
@@ -292,7 +353,7 @@ class Aggregator:
                 why = Refusal(Reason.UNTIED_EVIDENCE, f"the last step delta was refused: {refusal}")
                 current.rows[item.client_id] = ClientRound.absent(row.round, item.client_id, str(why), row.num_bytes)
                 continue
-            found[item.client_id] = self._found(current, item, row)
+            found[item.client_id] = self._found(current, item, row, bounds)
         for client_id in expected.client_ids - set(found):
             row = current.rows.get(client_id)
             if row is None or row.admitted:
@@ -301,7 +362,7 @@ class Aggregator:
                 current.rows[client_id] = ClientRound.absent(expected.round_index, client_id, why, num_bytes)
         return found
 
-    def _found(self, current: _Round, item: ClientEvidence, row: ClientRound) -> Findings:
+    def _found(self, current: _Round, item: ClientEvidence, row: ClientRound, bounds: Mapping[str, Bound]) -> Findings:
         """The signals of a client, and its row with what they say."""
         signals = levels.signals_of(self._defense)
         found = find_signals(
@@ -311,6 +372,7 @@ class Aggregator:
             wanted=signals,
             is_shadow_asked=item.client_id in (current.expected.shadow_ids or ()),
             training=self._config.training,
+            update_threshold=bounds["live"].limit if "live" in bounds else None,
         )
         said, versions = verdict(found.signals), [score.probe_version for score in item.scores if score.probe_version is not None]
         current.rows[item.client_id] = replace(
@@ -325,19 +387,19 @@ class Aggregator:
         )
         return found
 
-    def _compare(
-        self, current: _Round, updates: Mapping[str, _Held], weights: Mapping[str, float], trust: Trust
-    ) -> tuple[dict[str, float], Trust]:
+    def _compare(self, current: _Round, updates: Mapping[str, _Held], said: Verdict, bounds: Mapping[str, Bound]) -> Verdict:
         """Let the clients that have a weight be judged by each other."""
         kept = RoundUpdates()
-        for client_id, weight in sorted(weights.items()):
+        for client_id, weight in sorted(said.weights.items()):
             if weight > 0:
                 kept = kept.add(self._weighted(current, _held(updates[client_id]), weight))
-        said = levels.compare(self._defense, trust, kept)
-        for client_id, values in said.values.items():
+        compared = levels.compare(self._defense, said.trust, kept, bounds)
+        for client_id, values in compared.values.items():
             row = current.rows[client_id]
             current.rows[client_id] = replace(row, signals={**row.signals, **values})
-        return {**weights, **said.weights}, said.trust
+        return replace(
+            compared, weights={**said.weights, **compared.weights}, exclusions={**compared.exclusions, **said.exclusions}
+        )
 
     def _with_minimum(self, weight: float, trust: Trust, client_id: str) -> float:
         return weight if levels.is_banned(self._defense, trust, client_id) else apply_min_weight(weight, self._defense.min_weight)
@@ -447,6 +509,27 @@ _Held = AdmittedUpdate | ray.ObjectRef
 def _held(update: _Held) -> AdmittedUpdate:
     """The update itself, from the object store where it waited there."""
     return ray.get(update) if isinstance(update, ray.ObjectRef) else update
+
+
+def _with_verdict(row: ClientRound, weight: float, exclusion: Exclusion | None) -> ClientRound:
+    """The row with its weight, and why a level gives none."""
+    if exclusion is None or weight > 0:
+        return replace(row, weight=weight)
+    return replace(
+        row,
+        weight=weight,
+        excluded_by=exclusion.level,
+        excluded_value=None if exclusion.value is None or math.isnan(exclusion.value) else exclusion.value,
+        excluded_bound=exclusion.bound,
+        excluded_because=exclusion.because,
+    )
+
+
+def _without_verdict(bounds: Mapping[str, Bound]) -> str:
+    """Which levels have no bound in the round, and why."""
+    said = {"abstains": "abstains", "missing": "lets nobody pass"}
+    found = [f"; {name} {said[bound.state]}: {bound.why}" for name, bound in bounds.items() if bound.state != "in force"]
+    return "".join(found)
 
 
 def _not_finite(decision: Decision, why: str) -> Decision:

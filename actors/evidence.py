@@ -29,6 +29,7 @@ def find_signals(
     wanted: Collection[Signal],
     is_shadow_asked: bool,
     training: TrainingConfig,
+    update_threshold: float | None = None,
 ) -> Findings:
     """Every signal that the levels read.
 
@@ -37,6 +38,7 @@ def find_signals(
         measured: What the levels measured on the delta itself.
         wanted: What the levels read.
         is_shadow_asked: Whether this client was to train a shadow this round.
+        update_threshold: The bound of level live; None: it has none, so that whatever the probe says is flagged.
     """
     collected = (*evidence.scores, *evidence.readings) if wanted else ()
     failures = [item.failure for item in collected if item.failure is not None]
@@ -48,7 +50,7 @@ def find_signals(
         if signal == "shadow" and not is_shadow_asked:
             by_signal[signal] = Unasked(client_id=evidence.client_id)
         elif signal in PROBED:
-            by_signal[signal] = _probed(evidence, signal, num_samples, training)
+            by_signal[signal] = _probed(evidence, signal, num_samples, training, update_threshold)
         elif signal in values:
             by_signal[signal] = Measured(client_id=evidence.client_id, values=values[signal])
         else:
@@ -89,8 +91,11 @@ def _none(why: str) -> Findings:
     return Findings(signals=None, reason=f"no_evidence: {why}")
 
 
-def _probed(evidence: ClientEvidence, signal: Signal, num_samples: int, training: TrainingConfig) -> ProbeEvidence:
+def _probed(
+    evidence: ClientEvidence, signal: Signal, num_samples: int, training: TrainingConfig, update_threshold: float | None
+) -> ProbeEvidence:
     scores, is_update = scores_of(evidence, signal), signal == "update"
+    threshold = next((score.threshold for score in scores if score.threshold is not None), PAPER_THRESHOLD)
     return summarise_scores(
         evidence.client_id,
         num_samples,
@@ -98,5 +103,5 @@ def _probed(evidence: ClientEvidence, signal: Signal, num_samples: int, training
         # The verdict on an update is one on all its samples.
         num_steps=1 if is_update else training.steps,
         batch_size=training.steps * training.batch_size if is_update else training.batch_size,
-        threshold=next((score.threshold for score in scores if score.threshold is not None), PAPER_THRESHOLD),
+        threshold=(update_threshold or 0.0) if is_update else threshold,
     )

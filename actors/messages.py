@@ -6,10 +6,11 @@ decoded by our code and checked before it counts. The others come from actors of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from defense.bounds import ReferenceValues
 from defense.config import DefenseConfig
 from defense.gate import Outcome
 from defense.signals import Signal
@@ -170,6 +171,27 @@ class ClientEvidence:
     readings: tuple[Reading, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReferenceUpdate:
+    """The update of a reference client, measured as a client's is."""
+
+    client_id: str
+    malicious: bool
+    """Whether the server trained it on unsafe data."""
+    update: AdmittedUpdate | ray.ObjectRef[AdmittedUpdate]
+    readings: tuple[Reading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeasuredReferences:
+    """What a refresh gives the aggregator, which derives the round's bounds from it."""
+
+    updates: tuple[ReferenceUpdate, ...] = ()
+    """Of all reference clients; empty where one of them failed."""
+    scored: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    """`ProbeMeta.references` of the refitted probe; empty where it was rejected."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRound:
     """One client in one round, as recorded: a row of rounds.parquet."""
@@ -202,6 +224,14 @@ class ClientRound:
     """`aggregated`, `skipped`, `no_quorum` or `rolled_back`."""
     signals: Mapping[str, float | None] = field(default_factory=dict)
     """What was measured of the update, by column (`defense.levels.SIGNAL_COLUMNS`); absent or None: it was not measured."""
+    excluded_by: str | None = None
+    """The level that gives the client weight 0, the first in order of the composition; None where none does. A client without
+    evidence weighs 0 too: then `reason` says why."""
+    excluded_value: float | None = None
+    """What that level held against its bound; None at a level without one. Likewise `excluded_bound`."""
+    excluded_bound: float | None = None
+    excluded_because: str | None = None
+    """One sentence: the value, the bound, and where the bound comes from."""
     num_bytes: int = 0
     """Bytes of the update's tensors as received, a control variate's among them, or of the whole message where it could not be
     decoded; 0 when none came.
@@ -248,6 +278,8 @@ class RoundReport:
     """Mean weight of the admitted clients before `min_weight`; None without any."""
     clients: tuple[ClientRound, ...]
     """In order of client id."""
+    bounds: Mapping[str, float | None] = field(default_factory=dict)
+    """Level -> its bound in the round; None where it abstains or has none, which `why` says."""
     averaging_error: float | None = None
     """Relative error of the global B A as an approximation of the clients' mean; None unless `aggregation.averaging=svd`."""
     refusal_rise: float | None = None
@@ -307,6 +339,8 @@ class AggregatorState:
     """What the aggregation rule remembers across rounds, as safetensors; empty: nothing."""
     optimizer_memory: bytes = b""
     """The server optimizer's state, likewise."""
+    references: Mapping[str, ReferenceValues] = field(default_factory=dict)
+    """Column -> what was measured of reference clients last, from which the bounds of the levels follow."""
     control_variates: bytes = b""
     """SCAFFOLD's c_i of every client that has been counted, likewise."""
 
@@ -360,6 +394,8 @@ class ProbeRefresh:
     fit_s: float = 0.0
     files: Mapping[str, bytes] = field(default_factory=dict)
     """The artefact, when it was accepted; the probe judges with it after `adopt`."""
+    scored: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    """Its `ProbeMeta.references`, when it was accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from actors.refit import ReferenceSamples, refit
 from actors.state_vector import StateVector
 from actors.wire import decode_message, decode_tensors
 from defense.admission.checks import OpenRound, Reason, Refusal
+from defense.bounds import LOGIT, prediction_bound
 from probe.artefact import LoraProbe, load_probe, probe_files
 from probe.config import ProbeConfig
 from probe.drift import Drift, watch
@@ -146,17 +147,21 @@ class Probe:
         for label, payload in zip(labels, payloads, strict=True):
             self._open().references.add(label, decode_message(payload, StepDelta))
 
-    def refresh(self, learning_rate: float) -> ProbeRefresh:
+    def refresh(self, learning_rate: float, false_positive_rate: float) -> ProbeRefresh:
         """Refit on what was observed this round. A new probe whose own held-out figures pass judges once `adopt` is called.
 
         Args:
             learning_rate: The rate that the reference clients trained with.
+            false_positive_rate: With what probability a further honest client may lie beyond the new threshold.
         """
         started, index = time.perf_counter(), self._open().expected.round_index
         recipe = {**self._probe.meta.recipe, "learning_rate": learning_rate}
         try:
             samples = self._open().references.samples()
-            candidate = refit(self._probe.meta, samples, recipe, f"reference clients of round {index + 1}")
+            origin = f"reference clients of round {index + 1}"
+            candidate = refit(
+                self._probe.meta, samples, recipe, origin, lambda scored: self._bound(scored["benign"], false_positive_rate)
+            )
         except ValueError as error:
             return ProbeRefresh(round=index, accepted=False, why=str(error), fit_s=time.perf_counter() - started)
         metrics = candidate.meta.metrics.get("last_step", {})
@@ -169,6 +174,7 @@ class Probe:
             metrics=metrics,
             fit_s=time.perf_counter() - started,
             files=probe_files(candidate) if accepted else {},
+            scored=candidate.meta.references if accepted else {},
         )
 
     def adopt(self) -> None:
@@ -199,6 +205,14 @@ class Probe:
     @property
     def _threshold(self) -> float:
         return self._config.threshold or self._probe.meta.threshold
+
+    def _bound(self, benign: Sequence[float], rate: float) -> float:
+        """The threshold of a refitted probe in (0, 1): `probe.threshold`, else the bound of honest references' scores
+        (docs/method.md section 8); raises ValueError where they are too few."""
+        if self._config.threshold is not None:
+            return self._config.threshold
+        edge = prediction_bound([LOGIT.forward(score) for score in benign], rate)
+        return min(max(LOGIT.back(edge), 1e-12), 1 - 1e-12)
 
     def _open(self) -> _Round:
         if self._round is None:

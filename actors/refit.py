@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +51,13 @@ class ReferenceSamples:
         )
 
 
-def refit(meta: ProbeMeta, samples: Samples, recipe: Mapping[str, float], origin: str) -> LoraProbe:
+def refit(
+    meta: ProbeMeta,
+    samples: Samples,
+    recipe: Mapping[str, float],
+    origin: str,
+    threshold_of: Callable[[Mapping[str, Sequence[float]]], float],
+) -> LoraProbe:
     """A probe of the next version, trained as the one with `meta` was, on other samples.
 
     A refresh has few reference clients of few families, of which none can be spared for a validation split: the probe is
@@ -60,6 +66,7 @@ def refit(meta: ProbeMeta, samples: Samples, recipe: Mapping[str, float], origin
     Args:
         recipe: Local training that the samples come from.
         origin: Where they come from, for the artefact's summary.
+        threshold_of: As in `probe.training.train_probe`.
 
     Raises:
         ValueError: as `probe.training.train_probe`.
@@ -74,6 +81,6 @@ def refit(meta: ProbeMeta, samples: Samples, recipe: Mapping[str, float], origin
         lora_fingerprint=meta.lora_fingerprint,
         recipe=recipe,
     )
-    probe = train_probe(samples, store, settings)
+    probe = train_probe(samples, store, settings, threshold_of=threshold_of)
     training: TrainingSummary = {**probe.meta.training, "origin": origin}
     return LoraProbe(replace(probe.meta, version=meta.version + 1, training=training), probe.classifier)

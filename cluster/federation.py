@@ -88,8 +88,7 @@ class Federation:
             with _closed_on_error(self._owned):
                 has_committed = _resumed is not None and _resumed.state is not None
                 self._sources, self._simulation = prepare_inputs(config, self._directory.path, has_committed=has_committed)
-                path = self._sources.probe_path
-                self._probe_meta = load_suited(config, Path(path)) if path is not None else None
+                self._probe_meta = load_suited(config, self._sources.probe_path)
                 self._directory.write_ground_truth(client_names(config.clients.count), self._simulation.malicious)
 
     @classmethod

@@ -42,6 +42,9 @@ class DefenseConfig(Settings):
     """Lower bound of weights computed from valid evidence, applied after the skip gate."""
     skip_below: float = Field(default=0.2, ge=0, le=1)
     """A round whose mean weight is below this is skipped."""
+    false_positive_rate: float = Field(default=0.01, gt=0, lt=0.5)
+    """Share of honest client-rounds that the bounds of all levels together may exclude; split evenly over the levels that have
+    one. Each bound that no key sets follows from it and the server's reference clients (docs/method.md section 8)."""
     step: StepSettings = StepSettings()
     client: ClientSettings = ClientSettings()
     shadow: ShadowSettings = ShadowSettings()

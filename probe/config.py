@@ -63,11 +63,13 @@ class ProbeConfig(ProbeTraining, frozen=True):
     refresh_every: NonNegativeInt | None = None
     """Refit the probe on reference clients trained from the current global adapter every so many rounds; 0: never.
     None: every round at level live, never at the others. Possible where the probe reads the real update."""
-    refresh_clients: int = Field(default=8, ge=2)
-    """Reference clients per class of a refresh. 8 + 8 come from a study on the embedded world."""
-    refresh_min_tpr: float = Field(default=0.6, ge=0, le=1)
-    """A refreshed probe replaces the old one only if it flags at least this share of its held-out malicious updates. Fits
-    to a part of the few references score them, so the figure is below what the probe itself will reach."""
+    refresh_clients: int = Field(default=8, ge=3)
+    """Reference clients per class of a refresh; the fewer they are, the wider are the bounds that follow from them. 8 + 8 come
+    from a study on the embedded world."""
+    refresh_min_tpr: float = Field(default=0.5, ge=0, le=1)
+    """A refreshed probe replaces the old one only if it flags at least this share of its held-out malicious updates; half, as of
+    every signal that separates. Fits to a part of the few references score them, so the figure is below what the probe itself
+    will reach."""
     refresh_max_fpr: float = Field(default=0.1, ge=0, le=1)
     """And at most this share of its held-out benign updates."""
     calibration_store: UserPath | None = None

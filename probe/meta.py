@@ -78,6 +78,9 @@ class ProbeMeta:
     """Empty, as `training` and `scores` are, for a probe that `probe.training` did not make."""
     scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """`benign` and `malicious` -> quantiles of held-out scores, with which a run's scores are compared."""
+    references: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    """Column of rounds.parquet -> `benign` and `malicious` -> what was measured of the final delta of each reference client, in
+    order of client and adapter state; a fit that did not see the client gave its score. A run's bounds begin with them."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Name -> sha256 of each file with the classifier's numbers."""
 
@@ -149,6 +152,7 @@ class _Document(_Shared):
     training: _Training = _Training()
     metrics: _Metrics = _Metrics()
     scores: dict[str, list[FiniteFloat]] = {}
+    references: dict[str, dict[str, list[FiniteFloat]]] = {}
     files: dict[_Name, _Sha256] = {}
 
 
@@ -177,6 +181,9 @@ def decode_meta(content: bytes) -> ProbeMeta:
     classes = [name for _, name in CLASSES]
     if document.get("scores") and (set(document["scores"]) != set(classes) or not all(document["scores"].values())):
         raise ValueError(f"scores should hold quantiles of {' and '.join(classes)}")
+    for column, values in document.get("references", {}).items():
+        if set(values) != set(classes):
+            raise ValueError(f"references.{column} should hold the values of {' and '.join(classes)} reference clients")
     if document.get("calibration") is not None:
         document["calibration"] = Calibration(**document["calibration"])
     return ProbeMeta(**document)

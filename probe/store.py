@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,6 +122,14 @@ class SampleStore:
             steps=np.concatenate([np.arange(1, num + 1) for num in steps]),
             states=np.repeat([client.state for client in clients], steps),
         )
+
+    def final_deltas(self) -> Iterator[tuple[str, ReferenceLabel, SampleTensors]]:
+        """Adapter state, label and last step's delta of every client, sorted by state and client, one at a time.
+
+        Raises ValueError for a damaged or foreign file.
+        """
+        for client in self._clients():
+            yield client.state, client.label, deque(self._files.read_deltas(client.path), maxlen=1)[0]
 
     def merge(self, other: SampleStore) -> int:
         """Copy the clients of another store that are not here; returns how many.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 import numpy as np
 
 from probe.artefact import LoraProbe
-from probe.calibration import Calibration, choose_threshold, fit_calibration
+from probe.calibration import choose_threshold, fit_calibration
 from probe.classifiers.base import TrainingData
 from probe.config import PAPER_THRESHOLD, ProbeTraining
 from probe.drift import quantiles
@@ -30,13 +31,24 @@ def blocks_of(config: ProbeTraining, store: StoreMeta) -> tuple[Block, ...]:
     return feature_blocks(feature, store.layers)
 
 
-def train_probe(samples: Samples, store: StoreMeta, config: ProbeTraining, calibration: Samples | None = None) -> LoraProbe:
+SCORE = "last_step_probability"
+"""The column of rounds.parquet with P(malicious) of a client's last step."""
+
+
+def train_probe(
+    samples: Samples,
+    store: StoreMeta,
+    config: ProbeTraining,
+    calibration: Samples | None = None,
+    threshold_of: Callable[[Mapping[str, Sequence[float]]], float] | None = None,
+) -> LoraProbe:
     """Fit a probe as `config` says.
 
     Args:
         samples: With features of `blocks_of(config, store)`.
         store: What the samples were made with.
         calibration: Samples of other families and clients to calibrate on; None: what the fits held out.
+        threshold_of: Gives the threshold from `benign` and `malicious` -> held-out scores of final deltas; None: as `config`.
 
     Raises:
         ValueError: one class only, too few clients, NaN in a feature, or calibration families that the fit saw.
@@ -50,11 +62,18 @@ def train_probe(samples: Samples, store: StoreMeta, config: ProbeTraining, calib
     seen = ~np.isnan(scores)
     held, scores = samples.take(seen), scores[seen]
     if calibration is None:
-        platt, threshold = _calibrate(scores, held.labels, config)
+        unseen, labels = scores, held.labels
     else:
-        platt, threshold = _calibrate(classifier.score(calibration.features), calibration.labels, config)
+        unseen, labels = classifier.score(calibration.features), calibration.labels
+    calibrates = config.spec.calibrated if config.calibrate is None else config.calibrate
+    platt = fit_calibration(unseen, labels) if calibrates else None
     names = sorted(name for block in blocks for name in block.tensors)
     probabilities = platt.apply(scores) if platt else scores
+    final = final_values(probabilities, held)
+    if threshold_of is not None:
+        threshold = threshold_of(final)
+    else:
+        threshold = _threshold(platt.apply(unseen) if platt else unseen, labels, config)
     meta = ProbeMeta(
         classifier=config.spec.name,
         feature=config.trained_feature,
@@ -68,8 +87,16 @@ def train_probe(samples: Samples, store: StoreMeta, config: ProbeTraining, calib
         training=_summary(data, config),
         metrics=_measure(probabilities, held, threshold),
         scores={name: quantiles(probabilities[held.labels == label]) for label, name in CLASSES},
+        references={SCORE: final},
     )
     return LoraProbe(meta, classifier)
+
+
+def final_values(values: np.ndarray, samples: Samples) -> dict[str, list[float]]:
+    """`benign` and `malicious` -> the values (n,) of the samples of the last step, in order of client and adapter state."""
+    order = np.lexsort((samples.states, samples.clients))
+    last = order[samples.steps[order] == samples.steps.max()]
+    return {name: [float(values[row]) for row in last if samples.labels[row] == label] for label, name in CLASSES}
 
 
 def _held_out(samples: Samples, config: ProbeTraining) -> list[np.ndarray]:
@@ -80,14 +107,12 @@ def _held_out(samples: Samples, config: ProbeTraining) -> list[np.ndarray]:
     return folds(samples, number, config.linear.seed)
 
 
-def _calibrate(scores: np.ndarray, labels: np.ndarray, config: ProbeTraining) -> tuple[Calibration | None, float]:
-    """Platt scaling where it is asked for, and the threshold, from scores of samples that the fit did not see."""
-    calibrates = config.spec.calibrated if config.calibrate is None else config.calibrate
-    platt = fit_calibration(scores, labels) if calibrates else None
+def _threshold(scores: np.ndarray, labels: np.ndarray, config: ProbeTraining) -> float:
+    """The threshold that `config` asks for, from scores of samples that the fit did not see."""
     target_fpr = config.target_fpr or config.spec.target_fpr
     if config.threshold is not None or target_fpr is None:
-        return platt, config.threshold or PAPER_THRESHOLD
-    return platt, choose_threshold(platt.apply(scores) if platt else scores, labels, target_fpr)
+        return config.threshold or PAPER_THRESHOLD
+    return choose_threshold(scores, labels, target_fpr)
 
 
 def _check_disjoint(samples: Samples, calibration: Samples) -> None:

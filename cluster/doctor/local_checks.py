@@ -109,8 +109,11 @@ def check_inputs(config: RunConfig, folder: Path) -> tuple[Finding, Sources | No
     check = "model, data, prompts and probe"
     try:
         sources = prepare_sources(config, folder)
-        meta = load_suited(config, Path(sources.probe_path)) if sources.probe_path is not None else None
+        meta = load_suited(config, sources.probe_path)
     except (SafeFedError, OSError) as error:
         return Finding(check, False, str(error)), None
-    probe = f"probe {meta.feature} at threshold {config.probe.threshold or meta.threshold:g}" if meta else "no probe"
+    fixed = (
+        "" if meta is None or "live" in config.defense.levels else f" at threshold {config.probe.threshold or meta.threshold:g}"
+    )
+    probe = f"probe {meta.feature}{fixed}" if meta else "no probe"
     return Finding(check, True, f"{sources.model.path}, {len(sources.files)} clients, {probe}"), sources

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.config.first_bounds import check_bounds
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
 from defense.levels import signals_of
@@ -16,12 +17,19 @@ _RATE, _FREEZES = "learning_rate", "freeze_a"
 """Fields of a probe's recipe. The rate is that of a shadow, since the clients' rate changes from round to round."""
 
 
-def load_suited(config: RunConfig, folder: Path) -> ProbeMeta:
-    """What the probe in `folder` was made for and from. Differences that do not rule it out are logged as warnings.
+def load_suited(config: RunConfig, path: str | None) -> ProbeMeta | None:
+    """What the probe in the folder `path` was made for and from; None: the run has none. Differences that do not rule it out are
+    logged as warnings.
 
     Raises:
-        ConfigError: no usable artefact, or a shadow that trains at another rate than the probe's samples.
+        ConfigError: no usable artefact, a shadow that trains at another rate than the probe's samples, or a level without bound.
     """
+    meta = _load_suited(config, Path(path)) if path is not None else None
+    check_bounds(config, meta)
+    return meta
+
+
+def _load_suited(config: RunConfig, folder: Path) -> ProbeMeta:
     try:
         meta = load_meta(folder)
     except ValueError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.config.loading import load_config, validate, with_overrides
 from cluster.errors import ConfigError
+from cluster.probes.references import measured_references
 from probe.artefact import LoraProbe, save_probe
 from probe.features import Block, extract
 from probe.meta import META_FILE
@@ -38,10 +40,12 @@ def train_from_store(folder: Path, overrides: Sequence[str], output: Path) -> Lo
                 )
             calibration = read_features(held_out, blocks)
         probe = train_probe(read_features(store, blocks), store.meta, config, calibration)
+        references = {**probe.meta.references, **measured_references(store)}
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    probe = replace(probe, meta=replace(probe.meta, references=references))
     save_probe(output, probe)
     return probe
 

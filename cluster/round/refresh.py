@@ -1,6 +1,7 @@
 """Refreshing the probe: reference clients train from the round's global adapter beside the clients, then the probe refits.
 
-The refitted probe judges only once the driver says so: one whose answer missed the deadline never does.
+Their updates are measured as those of the clients are, and the aggregator derives the round's bounds from them. The refitted
+probe judges only once the driver says so: one whose answer missed the deadline never does.
 
 The server owns the reference clients' data and knows their labels. They take the pool's actors once no client of the
 round waits for one, so that they fill what would idle.
@@ -10,18 +11,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from actors.aggregator import Aggregator
 from actors.data.references import Reference
-from actors.messages import ProbeRefresh, TrainTask
+from actors.messages import AdmittedUpdate, MeasuredReferences, ProbeRefresh, Reading, ReferenceUpdate, TrainTask
 from actors.probe import Probe
+from actors.server_data import ServerData
 from cluster.errors import DeadlineError, LostError
 from cluster.round.local_rounds import Delivery, Job, StepDeltas, shortfall
 from cluster.workers.deadlines import first_line, wait_for
 from cluster.workers.deaths import answer_of, fate_of
+
+_Read = tuple[ObjectRef[str], ObjectRef[AdmittedUpdate]]
+"""What `Aggregator.read_reference` returns through Ray."""
 
 
 def reference_tasks(
@@ -44,11 +51,13 @@ def reference_tasks(
 
 
 class Refresh:
-    """One refresh: receives what the reference clients send, hands it to the probe, and lets the probe refit."""
+    """One refresh: receives what the reference clients send, has it measured, and lets the probe refit."""
 
     def __init__(
         self,
         probe: ActorHandle[Probe],
+        aggregator: ActorHandle[Aggregator],
+        measuring: Iterable[ActorHandle[ServerData]],
         references: Sequence[Reference],
         tasks: Sequence[TrainTask],
         *,
@@ -59,10 +68,16 @@ class Refresh:
         """Prepare a refresh.
 
         Args:
-            timeout_s: How long the probe may take to refit once the last reference client has delivered.
+            measuring: The actors that measure every update.
+            timeout_s: How long readings may take, and the probe to refit, once the last reference client has delivered.
             keep_all: A reference client whose actor or node is lost ends the round with LostError.
         """
         self._probe, self._tasks, self._num_steps = probe, tasks, num_steps
+        self._aggregator, self._measuring = aggregator, tuple(measuring)
+        self._read: list[ObjectRef[str]] = []
+        self._updates: dict[str, ObjectRef[AdmittedUpdate]] = {}
+        self._asked: dict[str, list[ObjectRef[Reading]]] = {}
+        self._readings: dict[str, tuple[Reading, ...]] = {}
         self._timeout_s, self._keep_all = timeout_s, keep_all
         self._labels = {reference.label.client: reference.label for reference in references}
         self._num_deltas: Counter[str] = Counter()
@@ -80,31 +95,63 @@ class Refresh:
         self._observed.append(self._probe.observe.remote(labels, *(delta for _, delta in deltas)))
 
     def deliver(self, delivery: Delivery) -> None:
-        """A reference client has ended; `finish` reports the first failure."""
+        """A reference client has ended: its update is measured. `finish` reports the first failure."""
         client = delivery.task.client_id
         if delivery.lost and self._keep_all:
             raise LostError(f"{client} {delivery.failure}")
         failure = shortfall(delivery, self._num_deltas[client], self._num_steps)
         if failure is not None and self._failure is None:
             self._failure = f"reference client {client}: {failure}"
+        if failure is None:
+            read, update = cast(_Read, self._aggregator.read_reference.remote(client, delivery.update))
+            self._read.append(read)
+            self._updates[client] = update
+            self._asked[client] = [actor.measure.remote(update) for actor in self._measuring]
 
-    def finish(self, round_index: int, rate: float) -> ProbeRefresh:
+    def finish(self, round_index: int, learning_rate: float, false_positive_rate: float) -> ProbeRefresh:
         """Refit, and let the new probe judge if it was accepted in time. Where anything fails, the answer says why, and the probe
         stays as it was.
+
+        Args:
+            false_positive_rate: As in `Probe.refresh`.
 
         Raises:
             LostError: the probe is gone, or does not answer when it is to take the new one.
         """
-        refreshed = self._refitted(round_index, rate)
+        refreshed = self._refitted(round_index, learning_rate, false_positive_rate)
         if refreshed.accepted:
             answer_of(self._probe.adopt.remote(), self._timeout_s, "adopting the refitted probe")
         return refreshed
 
-    def _refitted(self, round_index: int, rate: float) -> ProbeRefresh:
+    def measured(self, refreshed: ProbeRefresh) -> MeasuredReferences | None:
+        """What the round's bounds follow from; None where a reference client or a reading failed. A probe that was rejected takes
+        its scores with it, but not what others measured.
+
+        Args:
+            refreshed: What `finish` gave.
+        """
+        if self._failure is not None:
+            return None
+        updates = tuple(
+            ReferenceUpdate(
+                client_id=client,
+                malicious=self._labels[client].malicious,
+                update=update,
+                readings=self._readings[client],
+            )
+            for client, update in self._updates.items()
+        )
+        return MeasuredReferences(updates=updates, scored=refreshed.scored)
+
+    def _refitted(self, round_index: int, learning_rate: float, false_positive_rate: float) -> ProbeRefresh:
         try:
             if self._failure is None:
                 wait_for(self._observed, self._timeout_s, "taking in the reference clients")
-                return wait_for(self._probe.refresh.remote(rate), self._timeout_s, "refitting the probe")
+                wait_for(self._read, self._timeout_s, "reading the reference clients' updates")
+                for client, asked in self._asked.items():
+                    self._readings[client] = tuple(wait_for(asked, self._timeout_s, "measuring the reference clients"))
+                refitting = self._probe.refresh.remote(learning_rate, false_positive_rate)
+                return wait_for(refitting, self._timeout_s, "refitting the probe")
         except DeadlineError as error:
             self._failure = str(error)
         except RayError as error:

@@ -27,6 +27,8 @@ from cluster.round.relay import Relay, RelaySettings
 from cluster.state.run_state import RunState
 from cluster.workers.worker_group import WorkerGroup
 from defense.guard import GuardState
+from defense.level_bounds import rate as bound_rate
+from defense.level_bounds import referenced
 from defense.levels import signals_of
 from defense.signals import Signal
 from probe.meta import ProbeMeta
@@ -95,12 +97,14 @@ class RoundRunner:
         tasks = self._experiment.tasks(tasks, state.membership.known, state.probe, workers.probe_meta)
         relay, refresh = self._relay(refreshes=self._is_refresh_due(index)), self._refresh(index, rate)
         self._train(tasks, adapter, relay, refresh)
-        refreshed = refresh.finish(index, rate) if refresh is not None else None
+        refreshed = refresh.finish(index, rate, bound_rate(state.aggregator.defense)) if refresh is not None else None
         refresh_wait_s = time.perf_counter() - relay.last_delivery
         if refresh is not None:
             relay.score_updates()
         check_opened(index, opened, self._config.cluster.call_timeout_s)
-        report = workers.ask(workers.aggregator.close_round.remote(*relay.collect()), f"aggregating round {index + 1}")
+        measured = refresh.measured(refreshed) if refresh is not None and refreshed is not None else None
+        closing = workers.aggregator.close_round.remote(*relay.collect(), measured)
+        report = workers.ask(closing, f"aggregating round {index + 1}")
         report, aggregator, guard = self._kept_safe(self._with_measuring_s(report), state, adapter)
         return RoundResult(
             report=report,
@@ -211,6 +215,8 @@ class RoundRunner:
         )
         return Refresh(
             workers.probe,
+            workers.aggregator,
+            [actor for name, actor in self._measuring.items() if name in referenced(config.defense, config.probe.threshold)],
             references,
             tasks,
             num_steps=config.training.steps,

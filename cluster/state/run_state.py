@@ -13,6 +13,7 @@ from cluster.config.loading import validate
 from cluster.config.schema import RunConfig
 from cluster.errors import CheckpointError
 from cluster.state.membership import Membership
+from defense.bounds import ReferenceValues
 from defense.guard import GuardState
 
 _ADAPTER, _STATE = "adapter.safetensors", "state.json"
@@ -22,6 +23,7 @@ _REALIGNED = "realigned.safetensors"
 _CERTIFIED = "certified.safetensors"
 _ROUNDS = TypeAdapter(tuple[RoundReport, ...])
 _PROBE_ROUNDS = TypeAdapter(tuple[ProbeRound, ...])
+_REFERENCES = TypeAdapter(dict[str, ReferenceValues])
 _EVALUATIONS = TypeAdapter(tuple[EvaluationReport, ...])
 
 
@@ -113,6 +115,7 @@ def encode_state(state: RunState) -> dict[str, bytes]:
         "rounds_done": state.rounds_done,
         "adapter_version": aggregator.version,
         "trust": aggregator.trust,
+        "references": {column: asdict(values) for column, values in aggregator.references.items()},
         "config": state.config_in_force.model_dump(mode="json"),
         "model_fingerprint": state.model_fingerprint,
         "guard": {name: value for name, value in asdict(guard).items() if name != "certified"} if guard else None,
@@ -164,6 +167,7 @@ def _decoded(files: Mapping[str, bytes]) -> RunState:
             adapter=files[_ADAPTER],
             version=plain["adapter_version"],
             trust=plain["trust"],
+            references=_REFERENCES.validate_python(plain["references"]),
             defense=config.defense,
             rule_memory=files.get(_RULE, b""),
             optimizer_memory=files.get(_OPTIMIZER, b""),

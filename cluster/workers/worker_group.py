@@ -20,6 +20,7 @@ from actors.probe import Probe, ProbeActor, check_fit
 from actors.server_data import Canary, CanaryActor, ServerData, Validation, ValidationActor
 from actors.simulation.client import SimulatedClientActor
 from actors.simulation.collusion import Colluders, ColludersActor
+from cluster.config.first_bounds import first_references
 from cluster.config.schema import RunConfig
 from cluster.data.sources import Sources
 from cluster.errors import ClusterError, DeadlineError, LostError
@@ -110,7 +111,8 @@ class WorkerGroup:
         """The state of a run of which no round is done."""
         probe = self._probe
         files = {} if probe is None else self._answer_of(probe, lambda handle: handle.artefact.remote(), "reading")
-        aggregator = AggregatorState(adapter=self._initial, version=0, trust={}, defense=self._config.defense)
+        references, defense = first_references(self._config.defense, self.probe_meta), self._config.defense
+        aggregator = AggregatorState(adapter=self._initial, version=0, trust={}, defense=defense, references=references)
         known = self._sources.files
         membership = Membership(known=known, active=tuple(known))
         return RunState(
@@ -337,6 +339,8 @@ class WorkerGroup:
             aggregation=config.aggregation,
             admission=config.admission,
             min_updates=config.clients.quorum,
+            threshold=config.probe.threshold,
+            references=first_references(config.defense, self.probe_meta),
             seed=config.seed,
         )
         return launch(AggregatorActor, self._placement.server_options, settings, self._known_layout(), self._initial)

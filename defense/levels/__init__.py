@@ -1,8 +1,9 @@
 """Defense levels: from the evidence on a client to its weight in [0, 1].
 
-Every level is one function `weigh(trust, evidence) -> (weights, trust)` in a file of its own, with its settings and columns,
-and one line in the table `LEVELS`. A composition gives each client the least weight of its levels. Levels that compare
-clients judge last: they see the clients whose weight is above 0. No torch here.
+Every level has a file of its own, with its settings and columns, and one line in the table `LEVELS`. It is a function
+`weigh(trust, evidence) -> (weights, trust)`, or a value with a bound that follows from the server's reference clients. A
+composition gives each client the least weight of its levels. Levels that compare clients judge last: they see the clients
+whose weight is above 0. No torch here.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from defense.bounds import Bound
 from defense.levels import canary, client, consensus, evidence, fltrust, live, none, shadow, spectrum, step, zeno
-from defense.levels.level import Comparison, Level, Trust, Weights
+from defense.levels.level import Exclusion, Level, Trust, Verdict
 from defense.signals import PROBED, ClientSignals, Signal
 
 if TYPE_CHECKING:
@@ -62,39 +64,52 @@ def measure(config: DefenseConfig, delta: Mapping[str, torch.Tensor]) -> dict[Si
     return {level.reads: level.measure(delta) for level in chosen(config).values() if level.measure and level.reads}
 
 
-def weigh(config: DefenseConfig, trust: Trust, evidence: Sequence[ClientSignals]) -> tuple[Weights, Trust]:
+def weigh(config: DefenseConfig, trust: Trust, evidence: Sequence[ClientSignals], bounds: Mapping[str, Bound]) -> Verdict:
     """Judge each client by itself.
 
     Args:
         trust: Level name -> trust of that level.
+        bounds: Level name -> its bound in this round, of every level that has one (`defense/level_bounds.py`).
     """
     weights, new = {item.client_id: 1.0 for item in evidence}, dict(trust)
+    exclusions: dict[str, Exclusion] = {}
     for name, level in chosen(config).items():
-        if level.bind is None:
+        if level.compare is not None:
             continue
         items = evidence if level.reads is None else [item.by_signal[level.reads] for item in evidence]
-        own, new[name] = level.bind(config)(trust.get(name, {}), items)
+        judged: dict[str, float] = {}
+        if level.bounded is not None:
+            judged = {item.client_id: level.bounded.value(item) for item in items}
+            own = level.bounded.weigh(config, bounds[name], judged)
+        elif level.bind is not None:
+            own, new[name] = level.bind(config)(trust.get(name, {}), items)
+        else:
+            raise TypeError(f"level {name} neither binds, nor has a bound, nor compares")
         weights = {client_id: min(weight, own[client_id]) for client_id, weight in weights.items()}
-    return weights, new
+        exclusions = level.excluded(name, own, judged, bounds.get(name)) | exclusions
+    return Verdict(weights=weights, trust=new, exclusions=exclusions)
 
 
-def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates) -> Comparison:
+def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates, bounds: Mapping[str, Bound]) -> Verdict:
     """Judge the clients of a round by each other.
 
     Args:
         trust: Level name -> trust of that level.
         updates: Those of a weight above 0.
+        bounds: As in `weigh`.
     """
     weights, new = {item.client_id: item.weight for item in updates.updates}, dict(trust)
     values: dict[str, dict[str, float]] = {client_id: {} for client_id in weights}
+    exclusions: dict[str, Exclusion] = {}
     for name, level in chosen(config).items():
         if level.compare is None:
             continue
-        found = level.compare(config, trust.get(name, {}), updates)
+        found = level.compare(config, trust.get(name, {}), updates, bounds[name])
         new[name] = found.trust
         weights = {client_id: min(weight, found.weights[client_id]) for client_id, weight in weights.items()}
         values = {client_id: {**own, **found.values[client_id]} for client_id, own in values.items()}
-    return Comparison(weights=weights, trust=new, values=values)
+        exclusions = level.excluded(name, found.weights, found.judged, bounds[name]) | exclusions
+    return Verdict(weights=weights, trust=new, exclusions=exclusions, values=values)
 
 
 def wants_shadow(config: DefenseConfig, trust: Trust, client_id: str) -> bool:

@@ -6,14 +6,10 @@ the global adapter does teaches compliance, in whichever layer it does so. State
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 from pydantic import PositiveFloat
 
-from defense.levels.level import Level, Trust, Weights
+from defense.levels.level import Bounded, Level
 from defense.settings import Settings
-from defense.signals import Measured
 
 RISE = "canary_rise"
 """Negative log-likelihood of the server's refusals under the update minus that under the global adapter, nats per token."""
@@ -22,15 +18,16 @@ RISE = "canary_rise"
 class CanarySettings(Settings):
     """Rise of the negative log-likelihood of the server's own refusals (docs/method.md section 8)."""
 
-    max_rise: PositiveFloat = 0.5
-    """Nats per token over the global adapter's, above which an update weighs 0. The first study had 0.1, which honest clients
-    exceed while the learning rate is high: in embedded worlds 0 to 2 by up to 0.11 with like data, 0.73 with one task each and
-    0.88 at twice the learning rate. Unaligned data raises it by 1 to 2.6 in those rounds; level live judges what stays below."""
+    max_rise: PositiveFloat | None = None
+    """Nats per token over the global adapter's, from which on an update weighs 0; None: from the server's reference clients."""
 
 
-def weigh(trust: Trust, evidence: Sequence[Measured], *, max_rise: float = 0.5) -> tuple[Weights, Trust]:
-    """w = 0 where the refusals' negative log-likelihood rises by more than `max_rise` nats per token, else 1; NaN is 0."""
-    return {item.client_id: 1.0 if item.values[RISE] <= max_rise else 0.0 for item in evidence}, trust
-
-
-LEVEL = Level(bind=lambda config: partial(weigh, **config.canary.model_dump()), reads="canary", columns=(RISE,))
+LEVEL = Level(
+    reads="canary",
+    columns=(RISE,),
+    bounded=Bounded(
+        column=RISE,
+        key="defense.canary.max_rise",
+        by_hand=lambda config, threshold: config.canary.max_rise,  # noqa: ARG005
+    ),
+)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from defense.levels.level import Comparison, Level, Trust, Weights
+from defense.bounds import FISHER, Bound
+from defense.levels.level import Bounded, Comparison, Level, Trust, Weights
 from defense.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,36 +30,41 @@ _NEW = {"cosines": 0.0, "rounds": 0.0}
 class ConsensusSettings(Settings):
     """Whether a client pulls with the others or against them (docs/method.md section 8)."""
 
-    min_cosine: float = Field(default=-0.1, ge=-1, le=1)
-    """Mean cosine of a client's updates to those of the others, below which it weighs 0. In three embedded worlds honest
-    clients were above 0.02 when all have like data and above -0.06 when each has a task of its own; updates with the sign
-    turned, 3 of 10, began below -0.4 and below -0.2 (not told apart where each client has a task of its own)."""
+    min_cosine: float | None = Field(default=None, ge=-1, le=1)
+    """Mean cosine of a client's updates to those of the others, down from which it weighs 0; None: from the server's reference
+    clients."""
     decay: float = Field(default=0.9, gt=0, le=1)
     """How older rounds fade, per own round of the client."""
 
 
-def weigh(trust: Trust, cosines: Mapping[str, float], *, min_cosine: float = -0.1, decay: float = 0.9) -> tuple[Weights, Trust]:
-    """w = 1 while the mean cosine of the client's rounds, older ones fading by `decay`, is at least `min_cosine`, else 0.
+def weigh(trust: Trust, cosines: Mapping[str, float], bound: Bound, *, decay: float = 0.9) -> tuple[Weights, Trust]:
+    """w = 0 where the mean cosine of the client's rounds, older ones fading by `decay`, is at or below the bound, else 1.
 
     Args:
         cosines: Client id -> cosine of its update to the others'.
 
-    Example: cosines of -0.4 and 0.3 with decay 0.5: means -0.4, then (-0.2 + 0.3) / 1.5 = 0.067; weights 0, then 1.
+    Example: cosines of -0.4 and 0.3 with decay 0.5: means -0.4, then (-0.2 + 0.3) / 1.5 = 0.067; weights 0, then 1 at bound -0.1.
     """
     new = dict(trust)
     for client_id, cosine in cosines.items():
         past = new.get(client_id, _NEW)
         new[client_id] = {"cosines": decay * past["cosines"] + cosine, "rounds": decay * past["rounds"] + 1}
-    return {client_id: 0.0 if is_outcast(new, client_id, min_cosine) else 1.0 for client_id in cosines}, new
+    return {client_id: 0.0 if is_outcast(new, client_id, bound) else 1.0 for client_id in cosines}, new
 
 
-def is_outcast(trust: Trust, client_id: str, min_cosine: float) -> bool:
+def is_outcast(trust: Trust, client_id: str, bound: Bound) -> bool:
     """Whether the client has pulled against the others so far; then it is not among those that a client is compared with."""
+    mean = mean_cosine(trust, client_id)
+    return mean is not None and bound.excludes(mean)
+
+
+def mean_cosine(trust: Trust, client_id: str) -> float | None:
+    """Mean over the client's rounds so far, older ones fading; None: it has none."""
     past = trust.get(client_id, _NEW)
-    return past["rounds"] > 0 and not past["cosines"] / past["rounds"] >= min_cosine
+    return past["cosines"] / past["rounds"] if past["rounds"] > 0 else None
 
 
-def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates) -> Comparison:
+def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates, bound: Bound) -> Comparison:
     """Judge a round's clients by each other.
 
     Args:
@@ -67,15 +73,31 @@ def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates) -> Compa
     """
     from defense.levels.agreement import agreements  # torch, which the settings must not load
 
-    settings, ids = config.consensus, [item.client_id for item in updates.updates]
-    outcast = {client_id: is_outcast(trust, client_id, settings.min_cosine) for client_id in ids}
+    ids = [item.client_id for item in updates.updates]
+    outcast = {client_id: is_outcast(trust, client_id, bound) for client_id in ids}
     masses = [0.0 if outcast[item.client_id] else item.weight for item in updates.updates]
     cosines = dict(zip(ids, agreements(updates, masses), strict=True))
-    weights, after = weigh(trust, cosines, min_cosine=settings.min_cosine, decay=settings.decay)
-    if 2 * list(weights.values()).count(0.0) >= len(weights):
+    weights, after = weigh(trust, cosines, bound, decay=config.consensus.decay)
+    if bound.state != "missing" and 2 * list(weights.values()).count(0.0) >= len(weights):
         after, weights = trust, {client_id: 0.0 if out else 1.0 for client_id, out in outcast.items()}
-    values = {client_id: {AGREEMENT: cosine} for client_id, cosine in cosines.items()}
-    return Comparison(weights=weights, trust=after, values=values)
+    return Comparison(
+        weights=weights,
+        trust=after,
+        values={client_id: {AGREEMENT: cosine} for client_id, cosine in cosines.items()},
+        judged={client_id: mean for client_id in ids if (mean := mean_cosine(after, client_id)) is not None},
+    )
 
 
-LEVEL = Level(compare=compare, columns=(AGREEMENT,))
+LEVEL = Level(
+    compare=compare,
+    columns=(AGREEMENT,),
+    bounded=Bounded(
+        column=AGREEMENT,
+        title="mean agreement over the client's rounds",
+        key="defense.consensus.min_cosine",
+        by_hand=lambda config, threshold: config.consensus.min_cosine,  # noqa: ARG005
+        side="below",
+        scale=FISHER,
+        unsafe=lambda benign: (-1.0,),  # noqa: ARG005 - turned, where all others agree
+    ),
+)

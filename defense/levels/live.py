@@ -6,15 +6,22 @@ the global adapter's drift. Stateless.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pydantic import PositiveFloat
 
+from defense.bounds import LOGIT
 from defense.levels.client import suspicion
-from defense.levels.level import Level, Trust, Weights
+from defense.levels.level import Bounded, Level
 from defense.settings import Settings
-from defense.signals import ProbeEvidence
+
+if TYPE_CHECKING:
+    from defense.config import DefenseConfig
+
+PROBABILITY = "last_step_probability"
+"""P(malicious) of the update."""
 
 
 class LiveSettings(Settings):
@@ -26,11 +33,24 @@ class LiveSettings(Settings):
     """k of that curve."""
 
 
-def weigh(trust: Trust, evidence: Sequence[ProbeEvidence], *, soft: bool = False, steepness: float = 10) -> tuple[Weights, Trust]:
-    """w = 0 where p >= threshold, else 1; soft: w = 1 - suspicion(p), the client level's curve."""
-    if soft:
-        return {item.client_id: 1 - suspicion(item.last_probability, item.threshold, steepness) for item in evidence}, trust
-    return {item.client_id: 0.0 if item.is_flagged else 1.0 for item in evidence}, trust
+def _curve(config: DefenseConfig) -> Callable[[float, float], float] | None:
+    """w = 1 - suspicion(p), the client level's curve, where `soft` asks for it."""
+    return partial(soft_weight, steepness=config.live.steepness) if config.live.soft else None
 
 
-LEVEL = Level(bind=lambda config: partial(weigh, **config.live.model_dump()), reads="update")
+def soft_weight(probability: float, threshold: float, *, steepness: float = 10) -> float:
+    """w = 1 - suspicion(p) in [0, 1]."""
+    return 1 - suspicion(probability, threshold, steepness)
+
+
+LEVEL = Level(
+    reads="update",
+    bounded=Bounded(
+        column=PROBABILITY,
+        title="P(malicious)",
+        key="probe.threshold",
+        by_hand=lambda config, threshold: threshold,  # noqa: ARG005
+        scale=LOGIT,
+        curve=_curve,
+    ),
+)

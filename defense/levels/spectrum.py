@@ -8,15 +8,13 @@ it from a client with a task of its own. Stateless. It stops no attacker that gi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import PositiveFloat
 
-from defense.levels.level import Level, Trust, Weights
+from defense.levels.level import Bounded, Level
 from defense.settings import Settings
-from defense.signals import Measured
 
 if TYPE_CHECKING:
     import torch
@@ -28,14 +26,8 @@ FLATNESS = "flatness"
 class SpectrumSettings(Settings):
     """How much an update's spectrum may look like that of noise."""
 
-    max_flatness: PositiveFloat = 0.9
-    """Flatness above which an update weighs 0. In embedded worlds 0, 2, 3 and 7 honest clients had at most 0.70 in ten rounds
-    (a task each, other learning rates, SGD), 0.74 with a single step of AdamW in the first; noise had at least 0.988."""
-
-
-def weigh(trust: Trust, evidence: Sequence[Measured], *, max_flatness: float = 0.9) -> tuple[Weights, Trust]:
-    """w = 0 where the update's spectrum is flatter than `max_flatness` (1: that of noise), else 1; NaN is 0."""
-    return {item.client_id: 1.0 if item.values[FLATNESS] <= max_flatness else 0.0 for item in evidence}, trust
+    max_flatness: PositiveFloat | None = None
+    """Flatness from which on an update weighs 0 (1: that of noise); None: from the server's reference clients."""
 
 
 def flatness(delta: Mapping[str, torch.Tensor]) -> float:
@@ -71,8 +63,13 @@ def flatness(delta: Mapping[str, torch.Tensor]) -> float:
 
 
 LEVEL = Level(
-    bind=lambda config: partial(weigh, **config.spectrum.model_dump()),
     reads="spectrum",
     columns=(FLATNESS,),
+    bounded=Bounded(
+        column=FLATNESS,
+        key="defense.spectrum.max_flatness",
+        by_hand=lambda config, threshold: config.spectrum.max_flatness,  # noqa: ARG005
+        unsafe=lambda benign: (1.0,),  # noqa: ARG005 - noise, whatever honest updates look like
+    ),
     measure=lambda delta: {FLATNESS: flatness(delta)},
 )

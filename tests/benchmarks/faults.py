@@ -49,6 +49,7 @@ SETTINGS = (
     "clients.timeout_s=40",
     "defense.level=shadow+canary+zeno",
     "defense.skip_below=0.05",  # zeno weighs few clients of a run this short
+    "defense.canary.max_rise=0.5",
     "training.steps=8",
     "training.batch_size=8",
     "data.samples_per_client=40",

@@ -41,6 +41,7 @@ from cluster import RunConfig, load_config, prepare_sources
 from cluster.data.sources import Sources
 from defense.admission.checks import OpenRound, Reason
 from defense.levels import LEVELS
+from probe.config import PAPER_THRESHOLD
 from tests.malformed import DELTAS, LAST_STEPS, UPDATES, Delivery
 
 HONEST = ("client-000", "client-001", "client-002")
@@ -49,7 +50,13 @@ ATTACKERS = tuple(f"{place}-attacker-{i:02d}" for place in ("a", *HONEST) for i 
 STRANGERS = ("a-stranger", "client-001-stranger")
 SAMPLED = sorted([*HONEST, *ATTACKERS])
 CASES_PER_ROUND, LARGEST_BATCH, TIMEOUT_S = 80, 8, 120.0
-SETTINGS = ("clients.count=3", "clients.malicious=1")
+SETTINGS = (
+    "clients.count=3",
+    "clients.malicious=1",
+    "defense.canary.max_rise=0.5",
+    "defense.spectrum.max_flatness=0.9",
+    "defense.consensus.min_cosine=-0.1",
+)
 VALID, AGAIN = "nothing wrong but the sender", "sent again"
 NOT_THROUGH_RAY = ("a memoryview", "a bytearray")
 """Ray cannot send the one and hands over the other as bytes."""
@@ -185,7 +192,7 @@ class Server:
 
     def _start(self) -> None:
         config, sources = self._config, self._sources
-        aggregator = AggregatorConfig(training=config.training, defense=config.defense)
+        aggregator = AggregatorConfig(training=config.training, defense=config.defense, threshold=PAPER_THRESHOLD)
         self._aggregator = AggregatorActor.remote(aggregator, self._layout, self._trained.adapter)
         self._probe = ProbeActor.remote(sources.probe_path, self._layout)
         data = sources.model, config.lora

@@ -19,6 +19,7 @@ FAULTS = [
     "training.steps=8",
     "rounds=6",
     "defense.level=shadow+canary",
+    "defense.canary.max_rise=0.5",
     "evaluation.every=3",
 ]
 KINDS = ("client", "probe", "aggregator", "canary", "evaluation")

@@ -16,6 +16,10 @@ SETTINGS = [
     *MEASURED,
     "defense.level=live+canary+spectrum+consensus",
     "probe.refresh_every=0",
+    "probe.threshold=0.6",
+    "defense.canary.max_rise=0.5",
+    "defense.spectrum.max_flatness=0.9",
+    "defense.consensus.min_cosine=-0.1",
 ]
 
 

@@ -6,7 +6,7 @@ from cluster import Federation, load_config
 from probe.artefact import load_probe
 from tests.integration.conftest import MEASURED, SMALL
 
-LIVE = ("defense.level=live", "probe.refresh_clients=2")
+LIVE = ("defense.level=live", "probe.refresh_clients=3")
 REFRESHED = (*LIVE, "probe.refresh_min_tpr=0", "probe.refresh_max_fpr=1")
 """Refreshed in both rounds, whatever the figures of so few reference clients."""
 
@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_bits_with_refreshes_on_two_actors(finished
 
 
 def test_a_reference_client_that_fails_costs_the_refresh_and_no_more(local_ray, tmp_path):
-    federation = Federation(load_config(None, [*SMALL, *LIVE, "probe.refresh_every=2"]), tmp_path / "run")
+    federation = Federation(load_config(None, [*SMALL, *LIVE, "probe.refresh_every=2", "probe.threshold=0.6"]), tmp_path / "run")
     (tmp_path / "run/data/tokens/reference-live_reference-calibration-benign-001.tokens").unlink()
     result = federation.run()
     rows = pq.read_table(result.path / "probe.parquet").to_pylist()

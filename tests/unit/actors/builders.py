@@ -38,6 +38,8 @@ SHAPES = {A0: (2, 3), B0: (3, 2)}
 LAYOUT = AdapterLayout(shapes=SHAPES, layers=dict.fromkeys(SHAPES, 0), model_fingerprint="m", lora_fingerprint="l")
 UNBOUNDED = AdmissionConfig(value_factor=None, product_factor=None)
 """For deltas that are round numbers; the bounds on values and products have tests of their own."""
+BY_HAND = {"canary": {"max_rise": 0.5}, "spectrum": {"max_flatness": 0.9}, "consensus": {"min_cosine": -0.1}}
+"""Bounds that keys set, so that a test needs no reference clients."""
 TRAINING = TrainingConfig(steps=2, batch_size=4, learning_rate=0.5, min_learning_rate=0.1)
 START = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
 START_BYTES = encode_tensors(START)
@@ -119,12 +121,14 @@ def make_aggregator(
     min_updates: int = 1,
     seed: int = 0,
     defense: Mapping[str, object] | None = None,
+    threshold: float | None = 0.8,
     **aggregation: object,
 ) -> Aggregator:
-    """An aggregator at a level; the other keywords are settings of the aggregation."""
+    """An aggregator at a level whose bounds are set by keys; the other keywords are settings of the aggregation."""
     config = AggregatorConfig(
         training=training,
-        defense=DefenseConfig.model_validate({"level": level, **(defense or {})}),
+        defense=DefenseConfig.model_validate({"level": level, **BY_HAND, **(defense or {})}),
+        threshold=threshold,
         aggregation=AggregationConfig.model_validate(aggregation),
         admission=admission,
         min_updates=min_updates,

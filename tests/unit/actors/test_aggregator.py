@@ -184,11 +184,11 @@ def test_how_much_of_a_round_one_client_decides(values, settings, shares, result
 
 
 def test_live_level_counts_an_update_wholly_or_not_at_all():
-    # Needs no step delta. b is at its probe's threshold and weighs nothing.
-    made = opened("live")
+    # Needs no step delta. b is at the threshold and weighs nothing.
+    made = opened("live", threshold=0.7)
     evidence = [
-        deliver(made, name, update(name, value), scores=scores(name, probability, branch="update", threshold=threshold))
-        for name, value, probability, threshold in (("a", 1.0, 0.7, 0.8), ("b", 3.0, 0.6, 0.6))
+        deliver(made, name, update(name, value), scores=scores(name, probability, branch="update"))
+        for name, value, probability in (("a", 1.0, 0.69), ("b", 3.0, 0.7))
     ]
     report = made.close_round(evidence)
     assert [(row.weight, row.malicious_ratio, row.flagged) for row in report.clients] == [(1, 0, False), (0, 1, True)]

@@ -22,7 +22,9 @@ def evidence(*found: ProbeScore | Reading) -> ClientEvidence:
 
 
 def find(*found: ProbeScore | Reading, wanted: set[str], measured=None, asked: bool = True) -> Findings:
-    return find_signals(evidence(*found), 8, measured or {}, wanted=wanted, is_shadow_asked=asked, training=TRAINING)
+    return find_signals(
+        evidence(*found), 8, measured or {}, wanted=wanted, is_shadow_asked=asked, training=TRAINING, update_threshold=0.6
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def find(*found: ProbeScore | Reading, wanted: set[str], measured=None, asked: b
         ("real", ProbeEvidence(client_id="a", num_samples=8, num_flagged=4, last_probability=0.9)),
         # Every step of a shadow that was asked for has been withheld.
         ("shadow", ProbeEvidence(client_id="a", num_samples=8, num_flagged=8, last_probability=1.0)),
-        # The verdict on the update is one on all samples, at the threshold that came with it.
+        # The verdict on the update is one on all samples, at the bound of level live.
         ("update", ProbeEvidence(client_id="a", num_samples=8, num_flagged=8, last_probability=0.7, threshold=0.6)),
         ("canary", Measured(client_id="a", values={"canary_rise": 0.25})),
         ("spectrum", Measured(client_id="a", values={"flatness": 0.5})),

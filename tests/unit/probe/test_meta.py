@@ -1,6 +1,7 @@
 """probe/meta.py: `probe.json` comes back as written, and what cannot be used is refused by name."""
 
 import json
+import math
 
 import pytest
 
@@ -22,6 +23,7 @@ META = ProbeMeta(
     metrics={"roc_auc": 0.5},
     calibration=Calibration(slope=2.0, intercept=-1.0),
     scores={"benign": [0.0, 0.1], "malicious": [0.9, 1.0]},
+    references={"flatness": {"benign": [0.4, 0.5], "malicious": []}},
     files={"probe.safetensors": "ab" * 32},
 )
 
@@ -55,6 +57,9 @@ def test_a_folder_without_the_file_is_refused(tmp_path, name):
         (lambda document: document.pop("shapes"), "shapes"),
         (lambda document: document.pop("threshold"), "threshold"),
         (lambda document: document.update(colour="red"), "colour"),
+        (lambda document: document.update(references={"flatness": {"benign": [0.5]}}), "references.flatness should hold"),
+        (lambda document: document.update(references={"flatness": {"benign": ["0.5"], "malicious": []}}), "benign"),
+        (lambda document: document.update(references={"flatness": {"benign": [math.nan], "malicious": []}}), "finite"),
         (lambda document: document.update(shapes=7), ""),
         (lambda document: document.update(shapes={"a": ["3", "2"]}), ""),
         (lambda document: document.update(calibration={"slope": 1.0}), "intercept"),

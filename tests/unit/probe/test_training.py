@@ -16,7 +16,8 @@ from probe.features import FEATURES
 from probe.samples import Samples
 from probe.splits import folds, hold_out
 from probe.store_meta import StoreMeta
-from probe.training import blocks_of, train_probe
+from probe.training import blocks_of, final_values, train_probe
+from tests.unit.probe.builders import make_samples
 
 NAMES = [f"layers.{layer}.{module}.lora_{factor}.weight" for layer in (0, 1) for module in ("k", "q") for factor in "AB"]
 STORE = StoreMeta(
@@ -161,6 +162,25 @@ def test_the_artefact_says_what_a_run_needs_to_know():
     assert set(meta.training["versions"]) == {"torch", "numpy"}
     assert all(len(meta.scores[name]) == 101 for name in ("benign", "malicious"))
     assert set(meta.metrics["last_step"]) == {"roc_auc", "tpr", "fpr"}
+
+
+def test_the_artefact_keeps_held_out_scores_of_final_deltas_and_a_threshold_may_follow_from_them():
+    data = samples()
+    seen = []
+    probe = train_probe(data, STORE, config(folds=4), threshold_of=lambda scored: seen.append(scored) or 0.25)
+    assert (probe.meta.threshold, probe.meta.references) == (0.25, {"last_step_probability": seen[0]})
+    assert {name: len(values) for name, values in seen[0].items()} == {"benign": 8, "malicious": 8}
+    assert probe.meta.metrics["last_step"]["tpr"] == sum(score >= 0.25 for score in seen[0]["malicious"]) / 8
+    # A fit that saw the clients would score them otherwise.
+    last = data.take((data.steps == 3) & (data.labels == 0))
+    assert probe.score_features(last.features).tolist() != seen[0]["benign"]
+
+
+def test_final_values_are_those_of_the_last_step_in_order_of_client_and_state():
+    rows = make_samples(
+        [0, 0, 0, 1, 0], clients=["b", "a", "a", "m", "a"], steps=[2, 2, 1, 2, 2], states=["x", "y", "x", "x", "x"]
+    )
+    assert final_values(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), rows) == {"benign": [5.0, 2.0, 1.0], "malicious": [4.0]}
 
 
 def test_the_same_samples_give_the_same_probe():

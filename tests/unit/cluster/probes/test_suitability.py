@@ -21,7 +21,7 @@ def warnings(caplog):
     def warnings(folder: Path, *overrides: str) -> list[str]:
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            load_suited(load_config(None, overrides), folder)
+            load_suited(load_config(None, overrides), str(folder))
         return [record.getMessage() for record in caplog.records]
 
     return warnings

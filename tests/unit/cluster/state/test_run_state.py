@@ -11,6 +11,7 @@ from cluster.config.loading import load_config
 from cluster.errors import CheckpointError, ConfigError
 from cluster.state.membership import Membership
 from cluster.state.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
+from defense.bounds import ReferenceValues
 from defense.config import DefenseConfig
 from defense.guard import GuardState
 from tests.unit.cluster.builders import evaluation_report, probe_row, round_report
@@ -28,6 +29,7 @@ def aggregator(trust) -> AggregatorState:
         rule_memory=b"remembered",
         optimizer_memory=b"moments",
         control_variates=b"gradients",
+        references={"canary_rise": ReferenceValues(benign=(0.1 + 0.2, 0.4), unsafe=(2.0,), origin="round 2")},
     )
 
 
@@ -73,7 +75,7 @@ def test_the_file_of_a_state_keeps_its_keys():
     assert (
         list(plain)
         == (
-            "rounds_done adapter_version trust config model_fingerprint guard clients active changes elapsed_s "
+            "rounds_done adapter_version trust references config model_fingerprint guard clients active changes elapsed_s "
             "realigned_s pending rounds probe_rounds evaluations"
         ).split()
     )

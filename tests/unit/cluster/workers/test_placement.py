@@ -12,7 +12,7 @@ from cluster.workers.placement import model_bytes, plan_collection, plan_placeme
 GIB = 2**30
 SERVER = {"role": "server"}
 LABELLED = "cluster.server_label=role=server"
-LIVE = ("clients.per_round=3", "defense.level=live", "probe.refresh_clients=2")
+LIVE = ("clients.per_round=3", "defense.level=live", "probe.refresh_clients=3")
 
 
 def plan(*nodes: dict[str, float] | Node, overrides=(), model: ModelConfig | None = None, num_clients: int | None = None):
@@ -32,7 +32,7 @@ def test_never_more_actors_than_clients_of_a_round():
 
 
 def test_reference_clients_of_a_refresh_and_of_a_collection_count():
-    assert plan({"CPU": 64}, overrides=LIVE).num_client_actors == 3 + 2 * 2
+    assert plan({"CPU": 64}, overrides=LIVE).num_client_actors == 3 + 2 * 3
     assert plan({"CPU": 64}, overrides=[*LIVE, "probe.refresh_every=0"]).num_client_actors == 3
     assert plan_collection(load_config(None), [Node({"CPU": 64})], ModelConfig(), 40).num_client_actors == 40
 

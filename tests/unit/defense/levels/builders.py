@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from defense.rules.round_updates import RoundUpdates, WeightedUpdate
-from defense.signals import Measured, ProbeEvidence
+from defense.signals import ClientSignals, Measured, ProbeEvidence
 
 
 def saw(
@@ -20,6 +20,11 @@ def saw(
 def measured(**values: float) -> Measured:
     """What was measured of client a."""
     return Measured(client_id="a", values=values)
+
+
+def signalled(client_id: str = "a", **by_signal) -> ClientSignals:
+    """All that is known of one client's round."""
+    return ClientSignals(client_id=client_id, by_signal=by_signal)
 
 
 def gathered(rows: Sequence[Sequence[float]]) -> RoundUpdates:

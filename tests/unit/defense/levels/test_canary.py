@@ -4,13 +4,18 @@ import math
 
 import pytest
 
-from defense.levels.canary import weigh
-from tests.unit.defense.levels.builders import measured
+from defense import levels
+from defense.config import DefenseConfig
+from defense.level_bounds import level_bounds
+from defense.levels.canary import RISE
+from tests.unit.defense.levels.builders import measured, signalled
 
 
 @pytest.mark.parametrize(
     ("rise", "weight"),
-    [(-1.0, 1.0), (0.0, 1.0), (0.5, 1.0), (0.5000001, 0.0), (math.inf, 0.0), (math.nan, 0.0), (-math.inf, 1.0)],
+    [(-1.0, 1.0), (0.0, 1.0), (0.4999, 1.0), (0.5, 0.0), (math.inf, 0.0), (math.nan, 0.0), (-math.inf, 0.0)],
 )
-def test_a_rise_above_the_bound_weighs_nothing(rise, weight):
-    assert weigh({"kept": 1}, [measured(canary_rise=rise)]) == ({"a": weight}, {"kept": 1})
+def test_a_rise_from_the_bound_on_weighs_nothing(rise, weight):
+    config = DefenseConfig(level="canary", canary={"max_rise": 0.5})
+    said = levels.weigh(config, {"kept": 1}, [signalled(canary=measured(**{RISE: rise}))], level_bounds(config, {}))
+    assert (said.weights, said.trust) == ({"a": weight}, {"kept": 1})

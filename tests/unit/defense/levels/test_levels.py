@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from defense import levels
 from defense.config import DefenseConfig
+from defense.level_bounds import level_bounds, reference_values
 from defense.levels import LEVELS
 from defense.rules.round_updates import RoundUpdates
 from defense.signals import ClientSignals, Measured, Unasked
 from tests.unit.defense.levels.builders import gathered, saw
 
-ALONE = [name for name, level in LEVELS.items() if level.bind is not None]
+ALONE = [name for name, level in LEVELS.items() if level.compare is None]
 FROZEN = {"evidence": {"a": {"status": "malicious", "verdicts": [True] * 3, "weights": [0.0] * 3, "rounds": 0}}}
 
 
@@ -32,10 +33,25 @@ def signals(client_id: str = "a", p: float = 0.0, num_flagged: int = 0, *, thres
     return ClientSignals(client_id=client_id, by_signal=by_signal)
 
 
+BY_HAND = {"canary": {"max_rise": 0.5}, "spectrum": {"max_flatness": 0.9}, "consensus": {"min_cosine": -0.1}}
+"""Bounds that the keys set."""
+
+
+def bounded(level, **settings) -> DefenseConfig:
+    """A configuration in which keys set every bound."""
+    return DefenseConfig.model_validate({"level": level, **BY_HAND, **settings})
+
+
+def weigh(config: DefenseConfig, trust, seen, threshold: float = 0.8):
+    """Weights and trust, by the bounds that the keys set."""
+    said = levels.weigh(config, trust, seen, level_bounds(config, {}, threshold))
+    return said.weights, said.trust
+
+
 def weight(level: str, p: float = 0.0, num_flagged: int = 0, *, threshold: float = 0.8, **config) -> float:
     """What a level with this configuration makes of client a's first round."""
     seen = signals("a", p, num_flagged, threshold=threshold)
-    return levels.weigh(DefenseConfig(level=level, **config), {}, [seen])[0]["a"]
+    return weigh(bounded(level, **config), {}, [seen], threshold)[0]["a"]
 
 
 def test_every_level_says_what_it_reads_and_logs():
@@ -54,11 +70,13 @@ def test_every_level_says_what_it_reads_and_logs():
         ("shadow", (0.9, 12), 2187 / 16384),  # r = 12/48: 0.75^7
         ("evidence", (0.9, 12), 2187 / 16384),
         ("live", (0.9, 12), 0.0),  # s = 0.9 is at or above 0.8
-        ("canary", (0.5,), 1.0),
+        ("canary", (0.49,), 1.0),
+        ("canary", (0.5,), 0.0),
         ("fltrust", (0.25,), 0.5),
         ("zeno", (0.4995,), 1.0),  # 0.0005 - 0.0005 x 1
         ("consensus", (1.0, 48), 1.0),  # judges no client by itself
-        ("spectrum", (0.9,), 1.0),
+        ("spectrum", (0.89,), 1.0),
+        ("spectrum", (0.9,), 0.0),
     ],
 )
 def test_each_name_gives_its_level_with_the_default_settings(level, arguments, expected):
@@ -86,13 +104,13 @@ def test_settings_reach_their_level(level, own, arguments, expected):
 @pytest.mark.parametrize("level", ["step", "client"])
 def test_the_number_of_rounds_that_adapt_trust_reaches_its_level(level):
     config = DefenseConfig.model_validate({"level": level, level: {"adapt_rounds": 1}})
-    first, trust = levels.weigh(config, {}, [signals("a", 0.9, 48)])
-    assert levels.weigh(config, trust, [signals("a")])[0] == first
+    first, trust = weigh(config, {}, [signals("a", 0.9, 48)])
+    assert weigh(config, trust, [signals("a")])[0] == first
 
 
 def test_evidence_takes_its_strength_from_shadow_and_a_single_verdict_where_it_is_told_so():
     config = DefenseConfig(level="evidence", shadow={"strength": 2}, evidence={"verdicts": 1})
-    weights, trust = levels.weigh(config, {}, [signals("a", 0.1, 12)])
+    weights, trust = weigh(config, {}, [signals("a", 0.1, 12)])
     assert (weights["a"], trust["evidence"]["a"]["status"]) == (0.5625, "benign")
 
 
@@ -111,13 +129,14 @@ def test_the_default_level_is_shadow():
 
 
 def test_a_client_weighs_the_least_of_what_its_levels_say_and_each_keeps_its_own_trust():
-    config = DefenseConfig(level=["live", "canary", "step"])
+    config = bounded(["live", "canary", "step"])
     steady, risen = (Measured(client_id=name, values={"canary_rise": rise}) for name, rise in (("b", 0.0), ("c", 0.6)))
     seen = [signals("a"), signals("b", 0.9, canary=steady), signals("c", canary=risen)]
-    weights, trust = levels.weigh(config, {}, seen)
+    weights, trust = weigh(config, {}, seen)
     assert weights == pytest.approx({"a": 48.95 / 49.9, "b": 0.0, "c": 0.0})
+    assert set(trust) == {"step"}
     assert set(trust["step"]) == {"a", "b", "c"}
-    assert levels.weigh(config, trust, seen)[1]["step"]["a"]["rounds"] == 2
+    assert weigh(config, trust, seen)[1]["step"]["a"]["rounds"] == 2
 
 
 def test_levels_compose_in_yaml_and_on_the_command_line():
@@ -176,10 +195,44 @@ def test_levels_that_compare_see_the_weights_of_the_others_and_only_lower_them()
     # c3 pulls against the others and weighs nothing. c0 keeps the half that another level gave it.
     first, *others = gathered([[1, 0], [1, 0], [1, 0], [-1, 0]]).updates
     updates = RoundUpdates(updates=(replace(first, weight=0.5), *others))
-    found = levels.compare(DefenseConfig(level="live+consensus"), {"live": {"kept": 1}}, updates)
+    config = bounded("live+consensus")
+    found = levels.compare(config, {"live": {"kept": 1}}, updates, level_bounds(config, {}, 0.8))
     assert found.weights == {"c0": 0.5, "c1": 1.0, "c2": 1.0, "c3": 0.0}
     assert set(found.trust) == {"live", "consensus"}
     assert {client_id: list(values) for client_id, values in found.values.items()} == {f"c{i}": ["agreement"] for i in range(4)}
+
+
+# Bounds
+
+
+def test_a_level_that_abstains_excludes_nobody_not_even_softly():
+    for soft in (False, True):
+        config = DefenseConfig(level="live", live={"soft": soft})
+        scored = {"last_step_probability": (0.1, 0.2, 0.3)}
+        known = reference_values(config, scored, scored, "round 1")
+        assert levels.weigh(config, {}, [signals("a", 0.99)], level_bounds(config, known)).weights == {"a": 1.0}
+
+
+def test_the_first_level_that_excludes_a_client_is_named_with_value_and_bound():
+    config = bounded("canary+live+step+spectrum")
+    seen = [signals("a", 0.95), signals("b", 0.8, canary=Measured(client_id="b", values={"canary_rise": 0.1})), signals("c")]
+    found = levels.weigh(config, {}, seen, level_bounds(config, {}, 0.8)).exclusions
+    assert {client_id: (item.level, item.value, item.bound) for client_id, item in found.items()} == {
+        "a": ("canary", 0.95, 0.5),
+        "b": ("live", 0.8, pytest.approx(0.8)),
+    }
+    assert found["b"].because == "P(malicious) 0.8 is at or above 0.8, which probe.threshold sets"
+
+
+def test_a_level_without_a_bound_and_one_that_compares_say_so_too():
+    said = levels.weigh(DefenseConfig(level="fltrust"), {}, [signals("a", 1.0)], {})
+    assert {name: (own.level, own.value) for name, own in said.exclusions.items()} == {"a": ("fltrust", None)}
+    config = bounded("consensus")
+    found = levels.compare(config, {}, gathered([[1, 0], [1, 0], [1, 0], [-1, 0]]), level_bounds(config, {}))
+    assert found.exclusions["c3"].because == (
+        "mean agreement over the client's rounds -1 is at or below -0.1, which defense.consensus.min_cosine sets"
+    )
+    assert list(found.exclusions) == ["c3"]
 
 
 # What all levels have in common
@@ -210,17 +263,17 @@ def as_asked(config: DefenseConfig, trust, seen: Round) -> list[ClientSignals]:
 @settings(max_examples=25, deadline=None)
 @given(history=rounds)
 def test_every_level_keeps_the_common_rules(name, history):
-    config, trust = DefenseConfig(level=name), {}
+    config, trust = bounded(name), {}
     for seen in history:
         evidence, before = as_asked(config, trust, seen), json.dumps(trust)
-        weights, new = levels.weigh(config, trust, evidence)
+        weights, new = weigh(config, trust, evidence)
         assert json.dumps(trust) == before  # the trust that was given is not changed
         assert list(weights) == [item.client_id for item in evidence]
         assert all(0 <= own <= 1 for own in weights.values())
         # One by one, or after a round trip through JSON, the same comes out.
         one_by_one, singly = json.loads(before), {}
         for item in evidence:
-            own, one_by_one = levels.weigh(config, one_by_one, [item])
+            own, one_by_one = weigh(config, one_by_one, [item])
             singly |= own
         assert (singly, one_by_one) == (weights, new)
         trust = new
@@ -236,7 +289,7 @@ def test_worse_evidence_never_weighs_more(name):
 
 NUMBERS = [
     f"{section}.{name}" if section else name
-    for section, values in {"": {}, **DefenseConfig().model_dump()}.items()
+    for section, values in {"": {}, **bounded("none").model_dump()}.items()
     for name, value in (values if isinstance(values, dict) else {section: values}).items()
     for section in [section if isinstance(values, dict) else ""]
     if isinstance(value, int | float) and not isinstance(value, bool)
@@ -248,7 +301,8 @@ NUMBERS = [
 def test_whatever_number_a_setting_accepts_every_level_judges_with_it_and_its_trust_can_be_kept(key, number):
     section, _, name = key.rpartition(".")
     for level in ALONE:
-        document = {"level": level, section: {name: number}} if section else {"level": level, name: number}
+        own = {section: {name: number}} if section else {name: number}
+        document = {"level": level, **BY_HAND, **own}
         try:
             config = DefenseConfig.model_validate(document)
         except ValueError:
@@ -257,7 +311,7 @@ def test_whatever_number_a_setting_accepts_every_level_judges_with_it_and_its_tr
         for p, flagged in ((0.0, 0), (0.8, 48), (1.0, 24)):
             rests = level == "evidence" and not levels.wants_shadow(config, trust, "a")
             seen = signals("a", p, flagged, **({"shadow": Unasked(client_id="a")} if rests else {}))
-            weights, trust = levels.weigh(config, trust, [seen])
+            weights, trust = weigh(config, trust, [seen])
             assert 0 <= weights["a"] <= 1
         assert json.loads(json.dumps(trust, allow_nan=False)) == trust
 

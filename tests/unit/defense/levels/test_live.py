@@ -2,21 +2,26 @@
 
 import pytest
 
-from defense.levels import live
-from tests.unit.defense.levels.builders import saw
+from defense import levels
+from defense.config import DefenseConfig
+from defense.level_bounds import level_bounds
+from tests.unit.defense.levels.builders import saw, signalled
 
 
 def weight(probability: float, threshold: float = 0.8, **settings) -> float:
-    weights, trust = live.weigh({"kept": 1}, [saw(last=probability, threshold=threshold)], **settings)
-    assert trust == {"kept": 1}
-    return weights["a"]
+    config = DefenseConfig(level="live", live=settings)
+    said = levels.weigh(
+        config, {"kept": 1}, [signalled(update=saw(last=probability))], level_bounds(config, {}, threshold=threshold)
+    )
+    assert said.trust == {"kept": 1}
+    return said.weights["a"]
 
 
 @pytest.mark.parametrize(
     ("probability", "threshold", "expected"),
     [(0.0, 0.8, 1), (0.7999, 0.8, 1), (0.8, 0.8, 0), (1.0, 0.8, 0), (float("nan"), 0.8, 0), (0.5, 0.4, 0), (0.5, 0.6, 1)],
 )
-def test_at_the_threshold_of_the_probe_that_gave_the_score_a_client_weighs_nothing(probability, threshold, expected):
+def test_at_the_threshold_a_client_weighs_nothing(probability, threshold, expected):
     assert weight(probability, threshold) == expected
 
 

@@ -6,13 +6,27 @@ import numpy as np
 import pytest
 import torch
 
-from defense.levels.spectrum import flatness, weigh
-from tests.unit.defense.levels.builders import measured
+from defense import levels
+from defense.config import DefenseConfig
+from defense.level_bounds import level_bounds, reference_values
+from defense.levels.spectrum import flatness
+from tests.unit.defense.levels.builders import measured, signalled
 
 
-@pytest.mark.parametrize(("value", "weight"), [(0.0, 1.0), (0.9, 1.0), (0.90001, 0.0), (1.0, 0.0), (math.nan, 0.0)])
-def test_an_update_flatter_than_the_bound_weighs_nothing(value, weight):
-    assert weigh({}, [measured(flatness=value)]) == ({"a": weight}, {})
+@pytest.mark.parametrize(("value", "weight"), [(0.0, 1.0), (0.8999, 1.0), (0.9, 0.0), (1.0, 0.0), (math.nan, 0.0)])
+def test_an_update_as_flat_as_the_bound_weighs_nothing(value, weight):
+    config = DefenseConfig(level="spectrum", spectrum={"max_flatness": 0.9})
+    said = levels.weigh(config, {}, [signalled(spectrum=measured(flatness=value))], level_bounds(config, {}))
+    assert (said.weights, said.trust) == ({"a": weight}, {})
+
+
+@pytest.mark.parametrize(("benign", "state"), [((0.4, 0.5, 0.6), "in force"), ((0.7, 0.8, 0.9), "abstains")])
+def test_it_separates_where_its_bound_is_below_the_flatness_of_noise(benign, state):
+    # s = 0.1, and t_2 at 0.95 is 2.92: 0.337 above the mean.
+    config = DefenseConfig(level="spectrum", false_positive_rate=0.05)
+    known = reference_values(config, {"flatness": benign}, {"flatness": (0.1, 0.1)}, "round 3")
+    assert known["flatness"].unsafe == (1.0,)
+    assert level_bounds(config, known)["spectrum"].state == state
 
 
 def of(*matrices) -> float:
