@@ -430,9 +430,8 @@ class ProbeRound:
     refresh: Literal["accepted", "rejected"] | None = None
     """None: no refresh was due."""
     refresh_why: str | None = None
-    refresh_tpr: float | None = None
-    """Of the refitted probe on its own held-out references; likewise `refresh_fpr`."""
-    refresh_fpr: float | None = None
+    refresh_auc: float | None = None
+    """Area under the ROC curve of the refitted probe on its own held-out references."""
     refresh_wait_s: float | None = None
     """Seconds from the round's last update to the refitted probe: what the refresh delayed the round by."""
     fit_s: float | None = None

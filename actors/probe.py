@@ -19,7 +19,6 @@ from actors.refit import ReferenceSamples, refit
 from actors.state_vector import StateVector
 from actors.wire import decode_message, decode_tensors
 from defense.admission.checks import OpenRound, Reason, Refusal
-from defense.bounds import LOGIT, prediction_bound
 from probe.artefact import LoraProbe, load_probe, probe_files
 from probe.config import ProbeConfig
 from probe.drift import Drift, watch
@@ -147,21 +146,17 @@ class Probe:
         for label, payload in zip(labels, payloads, strict=True):
             self._open().references.add(label, decode_message(payload, StepDelta))
 
-    def refresh(self, learning_rate: float, false_positive_rate: float) -> ProbeRefresh:
+    def refresh(self, learning_rate: float) -> ProbeRefresh:
         """Refit on what was observed this round. A new probe whose own held-out figures pass judges once `adopt` is called.
 
         Args:
             learning_rate: The rate that the reference clients trained with.
-            false_positive_rate: With what probability a further honest client may lie beyond the new threshold.
         """
         started, index = time.perf_counter(), self._open().expected.round_index
         recipe = {**self._probe.meta.recipe, "learning_rate": learning_rate}
         try:
             samples = self._open().references.samples()
-            origin = f"reference clients of round {index + 1}"
-            candidate = refit(
-                self._probe.meta, samples, recipe, origin, lambda scored: self._bound(scored["benign"], false_positive_rate)
-            )
+            candidate = refit(self._probe.meta, samples, recipe, f"reference clients of round {index + 1}")
         except ValueError as error:
             return ProbeRefresh(round=index, accepted=False, why=str(error), fit_s=time.perf_counter() - started)
         metrics = candidate.meta.metrics.get("last_step", {})
@@ -206,27 +201,17 @@ class Probe:
     def _threshold(self) -> float:
         return self._config.threshold or self._probe.meta.threshold
 
-    def _bound(self, benign: Sequence[float], rate: float) -> float:
-        """The threshold of a refitted probe in (0, 1): `probe.threshold`, else the bound of honest references' scores
-        (docs/method.md section 8); raises ValueError where they are too few."""
-        if self._config.threshold is not None:
-            return self._config.threshold
-        edge = prediction_bound([LOGIT.forward(score) for score in benign], rate)
-        return min(max(LOGIT.back(edge), 1e-12), 1 - 1e-12)
-
     def _open(self) -> _Round:
         if self._round is None:
             raise RuntimeError("no round is open; call open_round first")
         return self._round
 
     def _passes(self, metrics: Mapping[str, float | None]) -> tuple[bool, str]:
-        tpr, fpr, least, most = metrics.get("tpr"), metrics.get("fpr"), self._config.refresh_min_tpr, self._config.refresh_max_fpr
-        if tpr is None or fpr is None:
+        auc, least = metrics.get("roc_auc"), self._config.refresh_min_auc
+        if auc is None:
             return False, "the held-out references lack a class at the last step"
-        figures = f"held-out final deltas: TPR {tpr:.3f}, FPR {fpr:.3f}"
-        if tpr >= least and fpr <= most:
-            return True, figures
-        return False, f"{figures}; probe.refresh_min_tpr={least:g} and probe.refresh_max_fpr={most:g} ask for more"
+        figure = f"held-out final deltas: area under the ROC curve {auc:.3f}"
+        return (True, figure) if auc >= least else (False, f"{figure}; probe.refresh_min_auc={least:g} asks for more")
 
     def _admit(self, current: _Round, client_id: str, payload: bytes) -> StepDelta | Refusal:
         found = admit_step_delta(client_id, payload, current.expected, self._probe.meta.shapes, current.seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -56,7 +56,6 @@ def refit(
     samples: Samples,
     recipe: Mapping[str, float],
     origin: str,
-    threshold_of: Callable[[Mapping[str, Sequence[float]]], float],
 ) -> LoraProbe:
     """A probe of the next version, trained as the one with `meta` was, on other samples.
 
@@ -66,7 +65,6 @@ def refit(
     Args:
         recipe: Local training that the samples come from.
         origin: Where they come from, for the artefact's summary.
-        threshold_of: As in `probe.training.train_probe`.
 
     Raises:
         ValueError: as `probe.training.train_probe`.
@@ -81,6 +79,6 @@ def refit(
         lora_fingerprint=meta.lora_fingerprint,
         recipe=recipe,
     )
-    probe = train_probe(samples, store, settings, threshold_of=threshold_of)
+    probe = train_probe(samples, store, settings)
     training: TrainingSummary = {**probe.meta.training, "origin": origin}
     return LoraProbe(replace(probe.meta, version=meta.version + 1, training=training), probe.classifier)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Literal
 
 MIN_REFERENCES = 3
@@ -141,11 +142,13 @@ def explicit_bound(limit: float, key: str, *, side: Side, scale: Scale) -> Bound
     return Bound(state="in force", why=f"which {key} sets", edge=scale.forward(limit), side=side, scale=scale)
 
 
-def reference_bound(values: ReferenceValues, rate: float, *, side: Side, scale: Scale) -> Bound:
+def reference_bound(values: ReferenceValues, rate: float, *, side: Side, scale: Scale, half_way: bool = False) -> Bound:
     """The bound that honest references give. It abstains where fewer than half of the unsafe ones lie at or beyond it.
 
     Args:
         rate: With what probability a further honest client may lie beyond it.
+        half_way: Put the bound half way from there to the median of the unsafe ones: for a signal whose unsafe value is known from
+            theory, so that a bound nearer to honest clients would exclude more of them and nothing else.
     """
     if values.fault is not None:
         return Bound(state="missing", why=values.fault)
@@ -156,6 +159,9 @@ def reference_bound(values: ReferenceValues, rate: float, *, side: Side, scale: 
     bound = Bound(state="in force", why=why, edge=edge, side=side, scale=scale)
     beyond = sum(map(bound.is_beyond, values.unsafe))
     if 2 * beyond >= len(values.unsafe) > 0:
+        if half_way:
+            middle = (edge + median(map(scale.forward, values.unsafe))) / 2
+            return replace(bound, edge=middle, why=f"half way to it from the bound {bound.limit:.3g} of the {number}")
         return bound
     why = f"{beyond} of {len(values.unsafe)} unsafe references lie {side} {bound.limit:.3g}, the bound of the {number}"
     return replace(bound, state="abstains", why=why)

@@ -66,11 +66,9 @@ class ProbeConfig(ProbeTraining, frozen=True):
     refresh_clients: int = Field(default=8, ge=3)
     """Reference clients per class of a refresh; the fewer they are, the wider are the bounds that follow from them. 8 + 8 come
     from a study on the embedded world."""
-    refresh_min_tpr: float = Field(default=0.5, ge=0, le=1)
-    """A refreshed probe replaces the old one only if it flags at least this share of its held-out malicious updates; half, as of
-    every signal that separates. Fits to a part of the few references score them, so the figure is below what the probe itself
-    will reach."""
-    refresh_max_fpr: float = Field(default=0.1, ge=0, le=1)
-    """And at most this share of its held-out benign updates."""
+    refresh_min_auc: float = Field(default=0.75, ge=0, le=1)
+    """A refreshed probe replaces the old one only if it ranks this share of the pairs of a benign and a malicious held-out update
+    rightly (the area under the ROC curve): half way from chance to all. Fits to a part of the few references score them, so the
+    figure is below what the probe itself will reach."""
     calibration_store: UserPath | None = None
     """A sample store of other families to calibrate on; None: the families that the fits of a training hold out."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 import numpy as np
@@ -40,7 +39,6 @@ def train_probe(
     store: StoreMeta,
     config: ProbeTraining,
     calibration: Samples | None = None,
-    threshold_of: Callable[[Mapping[str, Sequence[float]]], float] | None = None,
 ) -> LoraProbe:
     """Fit a probe as `config` says.
 
@@ -48,7 +46,6 @@ def train_probe(
         samples: With features of `blocks_of(config, store)`.
         store: What the samples were made with.
         calibration: Samples of other families and clients to calibrate on; None: what the fits held out.
-        threshold_of: Gives the threshold from `benign` and `malicious` -> held-out scores of final deltas; None: as `config`.
 
     Raises:
         ValueError: one class only, too few clients, NaN in a feature, or calibration families that the fit saw.
@@ -69,11 +66,7 @@ def train_probe(
     platt = fit_calibration(unseen, labels) if calibrates else None
     names = sorted(name for block in blocks for name in block.tensors)
     probabilities = platt.apply(scores) if platt else scores
-    final = final_values(probabilities, held)
-    if threshold_of is not None:
-        threshold = threshold_of(final)
-    else:
-        threshold = _threshold(platt.apply(unseen) if platt else unseen, labels, config)
+    threshold = _threshold(platt.apply(unseen) if platt else unseen, labels, config)
     meta = ProbeMeta(
         classifier=config.spec.name,
         feature=config.trained_feature,
@@ -87,7 +80,7 @@ def train_probe(
         training=_summary(data, config),
         metrics=_measure(probabilities, held, threshold),
         scores={name: quantiles(probabilities[held.labels == label]) for label, name in CLASSES},
-        references={SCORE: final},
+        references={SCORE: final_values(probabilities, held)},
     )
     return LoraProbe(meta, classifier)
 

@@ -31,8 +31,7 @@ def probe_round(
         refresh = {
             "refresh": "accepted" if refreshed.accepted else "rejected",
             "refresh_why": refreshed.why,
-            "refresh_tpr": refreshed.metrics.get("tpr"),
-            "refresh_fpr": refreshed.metrics.get("fpr"),
+            "refresh_auc": refreshed.metrics.get("roc_auc"),
             "refresh_wait_s": refresh_wait_s,
             "fit_s": refreshed.fit_s,
         }

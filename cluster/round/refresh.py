@@ -108,17 +108,14 @@ class Refresh:
             self._updates[client] = update
             self._asked[client] = [actor.measure.remote(update) for actor in self._measuring]
 
-    def finish(self, round_index: int, learning_rate: float, false_positive_rate: float) -> ProbeRefresh:
+    def finish(self, round_index: int, learning_rate: float) -> ProbeRefresh:
         """Refit, and let the new probe judge if it was accepted in time. Where anything fails, the answer says why, and the probe
         stays as it was.
-
-        Args:
-            false_positive_rate: As in `Probe.refresh`.
 
         Raises:
             LostError: the probe is gone, or does not answer when it is to take the new one.
         """
-        refreshed = self._refitted(round_index, learning_rate, false_positive_rate)
+        refreshed = self._refitted(round_index, learning_rate)
         if refreshed.accepted:
             answer_of(self._probe.adopt.remote(), self._timeout_s, "adopting the refitted probe")
         return refreshed
@@ -143,14 +140,14 @@ class Refresh:
         )
         return MeasuredReferences(updates=updates, scored=refreshed.scored)
 
-    def _refitted(self, round_index: int, learning_rate: float, false_positive_rate: float) -> ProbeRefresh:
+    def _refitted(self, round_index: int, learning_rate: float) -> ProbeRefresh:
         try:
             if self._failure is None:
                 wait_for(self._observed, self._timeout_s, "taking in the reference clients")
                 wait_for(self._read, self._timeout_s, "reading the reference clients' updates")
                 for client, asked in self._asked.items():
                     self._readings[client] = tuple(wait_for(asked, self._timeout_s, "measuring the reference clients"))
-                refitting = self._probe.refresh.remote(learning_rate, false_positive_rate)
+                refitting = self._probe.refresh.remote(learning_rate)
                 return wait_for(refitting, self._timeout_s, "refitting the probe")
         except DeadlineError as error:
             self._failure = str(error)

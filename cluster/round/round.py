@@ -27,7 +27,6 @@ from cluster.round.relay import Relay, RelaySettings
 from cluster.state.run_state import RunState
 from cluster.workers.worker_group import WorkerGroup
 from defense.guard import GuardState
-from defense.level_bounds import rate as bound_rate
 from defense.level_bounds import referenced
 from defense.levels import signals_of
 from defense.signals import Signal
@@ -97,7 +96,7 @@ class RoundRunner:
         tasks = self._experiment.tasks(tasks, state.membership.known, state.probe, workers.probe_meta)
         relay, refresh = self._relay(refreshes=self._is_refresh_due(index)), self._refresh(index, rate)
         self._train(tasks, adapter, relay, refresh)
-        refreshed = refresh.finish(index, rate, bound_rate(state.aggregator.defense)) if refresh is not None else None
+        refreshed = refresh.finish(index, rate) if refresh is not None else None
         refresh_wait_s = time.perf_counter() - relay.last_delivery
         if refresh is not None:
             relay.score_updates()

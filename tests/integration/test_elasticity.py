@@ -26,8 +26,7 @@ SETTINGS = [
     "defense.level=live",
     "probe.refresh_every=400",
     "probe.refresh_clients=3",
-    "probe.refresh_min_tpr=0",
-    "probe.refresh_max_fpr=1",
+    "probe.refresh_min_auc=0",
     "cluster.clients_per_actor=6",
     f"cluster.server_label={LABEL}",
 ]

@@ -7,7 +7,7 @@ from probe.artefact import load_probe
 from tests.integration.conftest import MEASURED, SMALL
 
 LIVE = ("defense.level=live", "probe.refresh_clients=3")
-REFRESHED = (*LIVE, "probe.refresh_min_tpr=0", "probe.refresh_max_fpr=1")
+REFRESHED = (*LIVE, "probe.refresh_min_auc=0")
 """Refreshed in both rounds, whatever the figures of so few reference clients."""
 
 

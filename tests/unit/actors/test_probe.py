@@ -12,7 +12,6 @@ import torch
 from actors.errors import ProbeMismatchError
 from actors.probe import Probe
 from actors.wire import encode_tensors
-from probe.calibration import logit
 from probe.config import ProbeConfig
 from probe.drift import quantiles
 from probe.samples import ReferenceLabel
@@ -137,13 +136,13 @@ def both_ways(probe: Probe) -> list[float]:
 def test_a_refresh_learns_from_the_reference_clients_and_counts_the_version_up(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
-    refreshed = probe.refresh(0.25, 0.01)
+    refreshed = probe.refresh(0.25)
     assert refreshed.accepted
     assert {name: len(values) for name, values in refreshed.scored["last_step_probability"].items()} == {
         "benign": 4,
         "malicious": 4,
     }
-    assert (refreshed.metrics["tpr"], refreshed.metrics["fpr"]) == (1.0, 0.0)
+    assert refreshed.metrics["roc_auc"] == 1.0
     probe.adopt()
     benign, malicious = both_ways(probe)
     assert benign < 0.5 <= malicious
@@ -152,24 +151,10 @@ def test_a_refresh_learns_from_the_reference_clients_and_counts_the_version_up(t
     assert "round 1" in probe.meta().training["origin"]
 
 
-def test_the_threshold_of_a_refit_is_the_bound_of_the_honest_references_scores(tmp_path):
-    plain = {"training": {"config": {"linear": {"weight_decay": 0.0}}}}
-    probe = Probe(write_probe(tmp_path, 0.0, **plain), LAYOUT)
-    open_with_adapter(probe, 0.0)
-    observe_references(probe)
-    refreshed = probe.refresh(0.25, 0.05)
-    assert refreshed.accepted, refreshed.why
-    probe.adopt()
-    logits = [logit(p) for p in refreshed.scored["last_step_probability"]["benign"]]
-    mean, s = np.mean(logits), np.std(logits, ddof=1)
-    # Student's t of 3 degrees of freedom has 2.353363 at 0.95.
-    assert logit(probe.meta().threshold) == pytest.approx(mean + 2.353363 * s * (5 / 4) ** 0.5)
-
-
 def test_the_refreshed_artefact_scores_as_the_probe_does(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
-    for name, content in probe.refresh(0.25, 0.01).files.items():
+    for name, content in probe.refresh(0.25).files.items():
         (tmp_path / name).write_bytes(content)
     probe.adopt()
     loaded = Probe(str(tmp_path), LAYOUT)
@@ -181,7 +166,7 @@ def test_the_refreshed_artefact_scores_as_the_probe_does(tmp_path):
 def test_a_refitted_probe_that_is_not_adopted_never_judges(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
-    assert probe.refresh(0.25, 0.01).accepted
+    assert probe.refresh(0.25).accepted
     assert both_ways(probe) == [0.5, 0.5]
     probe.close_round()
     open_with_adapter(probe, 0.0)
@@ -199,16 +184,16 @@ def test_a_refresh_does_not_depend_on_the_order_of_arrival(tmp_path):
     observe_references(spy)
     for labels, payloads in reversed(recorded):
         probes[1].observe(labels, *payloads)
-    first, second = (probe.refresh(0.25, 0.01).files for probe in probes)
+    first, second = (probe.refresh(0.25).files for probe in probes)
     assert first == second
 
 
 def test_a_refresh_that_fails_its_own_figures_changes_nothing(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe, separable=False)
-    refreshed = probe.refresh(0.25, 0.01)
+    refreshed = probe.refresh(0.25)
     assert not refreshed.accepted
-    assert "probe.refresh_min_tpr=0.5" in refreshed.why
+    assert "probe.refresh_min_auc=0.75" in refreshed.why
     assert refreshed.files == {}
     with pytest.raises(RuntimeError, match="adopt only what it accepted"):
         probe.adopt()
@@ -220,7 +205,7 @@ def test_a_refresh_that_fails_its_own_figures_changes_nothing(tmp_path):
 def test_a_refresh_without_enough_references_changes_nothing(tmp_path, clients, why):
     probe = refreshable(tmp_path)
     observe_references(probe, clients=clients)
-    refreshed = probe.refresh(0.25, 0.01)
+    refreshed = probe.refresh(0.25)
     assert not refreshed.accepted
     assert why in refreshed.why
     assert probe.meta().version == 1
@@ -230,7 +215,7 @@ def test_references_of_a_round_before_are_forgotten(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
     open_with_adapter(probe, 0.0)
-    assert "no reference client delivered" in probe.refresh(0.25, 0.01).why
+    assert "no reference client delivered" in probe.refresh(0.25).why
 
 
 @pytest.mark.parametrize("bad", [{B0: torch.full((3, 2), float("nan"))}, {A0: torch.zeros(2, 3)}, {B0: torch.zeros(2, 3)}])

@@ -164,16 +164,16 @@ def test_the_artefact_says_what_a_run_needs_to_know():
     assert set(meta.metrics["last_step"]) == {"roc_auc", "tpr", "fpr"}
 
 
-def test_the_artefact_keeps_held_out_scores_of_final_deltas_and_a_threshold_may_follow_from_them():
+def test_the_artefact_keeps_held_out_scores_of_final_deltas():
     data = samples()
-    seen = []
-    probe = train_probe(data, STORE, config(folds=4), threshold_of=lambda scored: seen.append(scored) or 0.25)
-    assert (probe.meta.threshold, probe.meta.references) == (0.25, {"last_step_probability": seen[0]})
-    assert {name: len(values) for name, values in seen[0].items()} == {"benign": 8, "malicious": 8}
-    assert probe.meta.metrics["last_step"]["tpr"] == sum(score >= 0.25 for score in seen[0]["malicious"]) / 8
+    probe = train_probe(data, STORE, config(folds=4))
+    scored = probe.meta.references["last_step_probability"]
+    assert {name: len(values) for name, values in scored.items()} == {"benign": 8, "malicious": 8}
+    flagged = sum(score >= probe.meta.threshold for score in scored["malicious"])
+    assert probe.meta.metrics["last_step"]["tpr"] == flagged / 8
     # A fit that saw the clients would score them otherwise.
     last = data.take((data.steps == 3) & (data.labels == 0))
-    assert probe.score_features(last.features).tolist() != seen[0]["benign"]
+    assert probe.score_features(last.features).tolist() != scored["benign"]
 
 
 def test_final_values_are_those_of_the_last_step_in_order_of_client_and_state():

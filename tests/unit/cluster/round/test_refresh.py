@@ -46,9 +46,9 @@ class Refitting:
     def observe(self, labels, *payloads) -> None:
         self.observed += [(label.client, label.malicious, payload) for label, payload in zip(labels, payloads, strict=True)]
 
-    def refresh(self, learning_rate: float, false_positive_rate: float) -> ProbeRefresh:
+    def refresh(self, learning_rate: float) -> ProbeRefresh:
         time.sleep(self.seconds)
-        why = f"fitted at {learning_rate} on {len(self.observed)} for {false_positive_rate}"
+        why = f"fitted at {learning_rate} on {len(self.observed)}"
         return ProbeRefresh(round=0, accepted=True, why=why, scored=SCORED)
 
     def adopt(self) -> None:
@@ -79,15 +79,15 @@ def test_a_refit_in_time_is_adopted_with_what_the_reference_clients_sent(make):
     refresh.step_deltas([(task, ray.put(task.client_id.encode())) for task in TASKS])
     for job in refresh.jobs(ray.put(b"adapter")):
         job.receiver.deliver(Delivery(job.task, ray.put(b"update")))
-    refreshed = refresh.finish(0, 0.5, 0.01)
-    assert refreshed == ProbeRefresh(round=0, accepted=True, why="fitted at 0.5 on 2 for 0.01", scored=SCORED)
+    refreshed = refresh.finish(0, 0.5)
+    assert refreshed == ProbeRefresh(round=0, accepted=True, why="fitted at 0.5 on 2", scored=SCORED)
     assert ray.get(probe.seen.remote()) == (True, [("bad", True, b"bad"), ("good", False, b"good")])
 
 
 def test_a_refit_that_misses_its_deadline_is_rejected_and_never_judges(make):
     probe, refresh = make(3.0)
     refused = ProbeRefresh(round=0, accepted=False, why="refitting the probe took longer than 2 s")
-    assert refresh.finish(0, 0.5, 0.01) == refused
+    assert refresh.finish(0, 0.5) == refused
     assert refresh.measured(refused) is None
     assert ray.get(probe.seen.remote()) == (False, [])
 
@@ -95,7 +95,7 @@ def test_a_refit_that_misses_its_deadline_is_rejected_and_never_judges(make):
 def test_a_probe_that_does_not_say_whether_it_adopted_is_lost(make):
     _, refresh = make(0.0, 3.0)
     with pytest.raises(LostError, match="adopting the refitted probe took longer than 2 s"):
-        refresh.finish(0, 0.5, 0.01)
+        refresh.finish(0, 0.5)
 
 
 def test_the_first_reference_client_that_fails_costs_the_refit_and_a_lost_one_the_round_where_it_keeps_all(make):
@@ -103,7 +103,7 @@ def test_the_first_reference_client_that_fails_costs_the_refit_and_a_lost_one_th
     refresh.deliver(Delivery(TASKS[1], ray.put(b"update")))
     refresh.deliver(Delivery(TASKS[0], failure="client_lost: its node died", lost=True))
     refused = ProbeRefresh(round=3, accepted=False, why="reference client good: 0 step deltas of 1 steps")
-    assert refresh.finish(3, 0.5, 0.01) == refused
+    assert refresh.finish(3, 0.5) == refused
     assert refresh.measured(refused) is None
     assert ray.get(probe.seen.remote()) == (False, [])
     with pytest.raises(LostError, match=r"^bad client_lost: its node died$"):
@@ -120,7 +120,7 @@ def ended(refresh: Refresh, **updates: bytes) -> None:
 def test_every_reference_update_is_measured_as_a_clients_is(make):
     _, refresh = make(0.0)
     ended(refresh, bad=b"longer update")
-    measured = refresh.measured(refresh.finish(0, 0.5, 0.01))
+    measured = refresh.measured(refresh.finish(0, 0.5))
     assert measured.scored == SCORED
     assert [(item.client_id, item.malicious, ray.get(item.update)) for item in measured.updates] == [
         ("bad", True, b"longer update"),
@@ -132,7 +132,7 @@ def test_every_reference_update_is_measured_as_a_clients_is(make):
 def test_a_probe_that_was_rejected_takes_its_scores_with_it_and_nothing_else(make):
     _, refresh = make(0.0)
     ended(refresh)
-    refresh.finish(0, 0.5, 0.01)
+    refresh.finish(0, 0.5)
     measured = refresh.measured(ProbeRefresh(round=0, accepted=False, why="its figures"))
     assert (len(measured.updates), measured.scored) == (2, {})
 
@@ -141,6 +141,6 @@ def test_a_probe_that_was_rejected_takes_its_scores_with_it_and_nothing_else(mak
 def test_an_update_that_cannot_be_read_or_measured_costs_the_refresh(make, update, why):
     _, refresh = make(0.0)
     ended(refresh, good=update)
-    refused = refresh.finish(0, 0.5, 0.01)
+    refused = refresh.finish(0, 0.5)
     assert (refused.accepted, refresh.measured(refused)) == (False, None)
     assert why in refused.why

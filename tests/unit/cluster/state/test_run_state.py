@@ -44,7 +44,7 @@ def test_a_state_comes_back_as_it_was():
         changes=(Change(round=1, order="scale 1"),),
         probe={"probe.json": b"{}", "probe.safetensors": b"numbers"},
         rounds=(round_report(0, {"a": 0.1, "b": None}), round_report(1, {"a": 1 / 3, "b": 1.0}, "skipped")),
-        probe_rounds=(probe_row(0, refresh="accepted", refresh_tpr=0.99), probe_row(1)),
+        probe_rounds=(probe_row(0, refresh="accepted", refresh_auc=0.99), probe_row(1)),
         evaluations=(evaluation_report(0, 0.75),),
         pending={2: PendingEvaluation(adapter_version=1, adapter=b"weights")},
         elapsed_s=1.5,

@@ -30,7 +30,7 @@ COLUMNS = {
     "probe": (
         PROBE,
         """round: int32, version: int32, num_scores: int32, drift_distance: double, drift_critical: double, blind: bool,
-        warning: string, refresh: string, refresh_why: string, refresh_tpr: double, refresh_fpr: double,
+        warning: string, refresh: string, refresh_why: string, refresh_auc: double,
         refresh_wait_s: double, fit_s: double, round_s: double, num_messages: int32, score_s: double, score_bytes: int64""",
     ),
     "evaluation": (
