@@ -147,8 +147,8 @@ def reference_bound(values: ReferenceValues, rate: float, *, side: Side, scale: 
 
     Args:
         rate: With what probability a further honest client may lie beyond it.
-        half_way: Put the bound half way from there to the median of the unsafe ones: for a signal whose unsafe value is known from
-            theory, so that a bound nearer to honest clients would exclude more of them and nothing else.
+        half_way: Put the bound half way from there to the median of the unsafe ones. Where theory gives the unsafe value,
+            a bound nearer to honest clients excludes more of them, and nothing else.
     """
     if values.fault is not None:
         return Bound(state="missing", why=values.fault)
