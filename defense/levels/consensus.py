@@ -24,44 +24,49 @@ if TYPE_CHECKING:
 
 AGREEMENT = "agreement"
 """Cosine of the update to the mean of the others' updates, in [-1, 1]; 0 where one of them points nowhere."""
-_NEW = {"cosines": 0.0, "rounds": 0.0}
+_NEW = {"excess": 0.0, "rounds": 0.0}
 
 
 class ConsensusSettings(Settings):
     """Whether a client pulls with the others or against them (docs/method.md section 8)."""
 
     min_cosine: float | None = Field(default=None, ge=-1, le=1)
-    """Mean cosine of a client's updates to those of the others, down from which it weighs 0; None: from the server's reference
-    clients."""
+    """Cosine of a client's update to those of the others, at or below which it weighs 0 in the mean over its rounds; None: the
+    server's reference clients give it."""
     decay: float = Field(default=0.9, gt=0, le=1)
     """How older rounds fade, per own round of the client."""
 
 
 def weigh(trust: Trust, cosines: Mapping[str, float], bound: Bound, *, decay: float = 0.9) -> tuple[Weights, Trust]:
-    """w = 0 where the mean cosine of the client's rounds, older ones fading by `decay`, is at or below the bound, else 1.
+    """w = 0 where the client lies at or below the bounds of its rounds in the mean, older rounds fading by `decay`, else 1.
+
+    A round counts by how far its cosine lies above its own bound: bounds differ from round to round.
 
     Args:
         cosines: Client id -> cosine of its update to the others'.
 
-    Example: cosines of -0.4 and 0.3 with decay 0.5: means -0.4, then (-0.2 + 0.3) / 1.5 = 0.067; weights 0, then 1 at bound -0.1.
+    Example: 0.2 below the bound, then 0.3 above, with decay 0.5: means -0.2, then (-0.1 + 0.3) / 1.5 = 0.133; weights 0, then 1.
     """
     new = dict(trust)
     for client_id, cosine in cosines.items():
         past = new.get(client_id, _NEW)
-        new[client_id] = {"cosines": decay * past["cosines"] + cosine, "rounds": decay * past["rounds"] + 1}
+        excess = cosine - (bound.limit or 0.0)
+        new[client_id] = {"excess": decay * past["excess"] + excess, "rounds": decay * past["rounds"] + 1}
     return {client_id: 0.0 if is_outcast(new, client_id, bound) else 1.0 for client_id in cosines}, new
 
 
 def is_outcast(trust: Trust, client_id: str, bound: Bound) -> bool:
     """Whether the client has pulled against the others so far; then it is not among those that a client is compared with."""
-    mean = mean_cosine(trust, client_id)
-    return mean is not None and bound.excludes(mean)
+    excess = mean_excess(trust, client_id)
+    if excess is None or bound.state == "abstains":
+        return False
+    return bound.state == "missing" or not excess > 0
 
 
-def mean_cosine(trust: Trust, client_id: str) -> float | None:
-    """Mean over the client's rounds so far, older ones fading; None: it has none."""
+def mean_excess(trust: Trust, client_id: str) -> float | None:
+    """How far the client's cosines lie above their rounds' bounds in the mean, older ones fading; None: it has none."""
     past = trust.get(client_id, _NEW)
-    return past["cosines"] / past["rounds"] if past["rounds"] > 0 else None
+    return past["excess"] / past["rounds"] if past["rounds"] > 0 else None
 
 
 def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates, bound: Bound) -> Comparison:
@@ -84,7 +89,7 @@ def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates, bound: B
         weights=weights,
         trust=after,
         values={client_id: {AGREEMENT: cosine} for client_id, cosine in cosines.items()},
-        judged={client_id: mean for client_id in ids if (mean := mean_cosine(after, client_id)) is not None},
+        judged={client_id: (bound.limit or 0.0) + (mean_excess(after, client_id) or 0.0) for client_id in ids},
     )
 
 
@@ -93,7 +98,7 @@ LEVEL = Level(
     columns=(AGREEMENT,),
     bounded=Bounded(
         column=AGREEMENT,
-        title="mean agreement over the client's rounds",
+        title="agreement in the mean over the client's rounds",
         key="defense.consensus.min_cosine",
         by_hand=lambda config, threshold: config.consensus.min_cosine,  # noqa: ARG005
         side="below",

@@ -119,7 +119,7 @@ def test_consensus_excludes_a_client_that_pulls_against_the_others():
         assert [row.weight for row in report.clients] == [1, 1, 0]
         assert [row.signals["agreement"] for row in report.clients] == pytest.approx(expected)
         assert value_of(made) == start + 1
-    assert made.state().trust["consensus"]["c"] == {"cosines": pytest.approx(-1.9), "rounds": pytest.approx(1.9)}
+    assert made.state().trust["consensus"]["c"] == {"excess": pytest.approx(0.9 * -0.9 - 0.9), "rounds": pytest.approx(1.9)}
 
 
 def test_consensus_gives_no_verdict_that_would_exclude_half_of_the_clients():

@@ -26,10 +26,17 @@ def play(cosines: list[float], **settings) -> tuple[list[float], dict]:
 
 
 def test_old_rounds_fade():
-    # -0.4; (0.5 x -0.4 + 0.3) / 1.5 = 0.0667; (0.5 x 0.1 - 0.9) / 1.75 = -0.486.
+    # From the bound of -0.1: -0.3; (0.5 x -0.3 + 0.4) / 1.5 = 0.167; (0.5 x 0.25 - 0.8) / 1.75 = -0.386.
     weights, trust = play([-0.4, 0.3, -0.9], decay=0.5)
     assert weights == [0, 1, 0]
-    assert trust["a"] == {"cosines": pytest.approx(-0.85), "rounds": pytest.approx(1.75)}
+    assert trust["a"] == {"excess": pytest.approx(-0.675), "rounds": pytest.approx(1.75)}
+
+
+def test_a_round_counts_by_its_own_bound():
+    # 0.4 below a bound of -0.1, then 0.3 above one of -0.8: (0.9 x -0.4 + 0.3) / 1.9 is below 0.
+    trust = consensus.weigh({}, {"a": -0.5}, BOUND)[1]
+    weights, trust = consensus.weigh(trust, {"a": -0.5}, explicit_bound(-0.8, "key", side="below", scale=FISHER))
+    assert (weights, trust["a"]["excess"]) == ({"a": 0.0}, pytest.approx(-0.06))
 
 
 @pytest.mark.parametrize(("cosines", "last"), [([-0.0999], 1), ([-0.1], 0), ([0.3] * 6 + [-0.3], 1), ([float("nan")], 0)])
@@ -65,7 +72,7 @@ def test_a_few_identical_updates_cannot_exclude_everybody_else():
 
 
 def test_without_a_verdict_a_client_that_was_excluded_before_stays_excluded():
-    known = {"c1": {"cosines": -0.5, "rounds": 1.0}}
+    known = {"c1": {"excess": -0.5, "rounds": 1.0}}
     found = consensus.compare(CONFIG, known, gathered([[1, 0], [1, 0], [-1, 0], [-1, 0]]), BOUND)  # c0 and c1: half of them
     assert found.weights == {"c0": 1.0, "c1": 0.0, "c2": 1.0, "c3": 1.0}
     assert found.trust == known
@@ -90,7 +97,9 @@ def test_it_abstains_for_everybody_and_without_a_bound_nobody_passes():
     assert set(found.weights.values()) == {0.0}
 
 
-def test_what_is_held_against_the_bound_is_the_mean_over_the_clients_rounds():
-    known = {"c0": {"cosines": 0.5, "rounds": 1.0}}
+def test_what_is_held_against_the_bound_lies_as_far_from_it_as_the_clients_rounds_in_the_mean():
+    known = {"c0": {"excess": -2.0, "rounds": 1.0}}
     found = consensus.compare(CONFIG, known, gathered([[1, 0], [1, 0], [1, 0], [1, 0]]), BOUND)
-    assert found.judged == pytest.approx({"c0": (0.45 + 1) / 1.9, "c1": 1.0, "c2": 1.0, "c3": 1.0})
+    assert found.judged["c0"] == pytest.approx(-0.1 + (0.9 * -2.0 + 1.1) / 1.9)
+    assert found.judged["c1"] == pytest.approx(1.0)
+    assert [found.weights[f"c{i}"] for i in range(4)] == [0, 1, 1, 1]

@@ -230,7 +230,7 @@ def test_a_level_without_a_bound_and_one_that_compares_say_so_too():
     config = bounded("consensus")
     found = levels.compare(config, {}, gathered([[1, 0], [1, 0], [1, 0], [-1, 0]]), level_bounds(config, {}))
     assert found.exclusions["c3"].because == (
-        "mean agreement over the client's rounds -1 is at or below -0.1, which defense.consensus.min_cosine sets"
+        "agreement in the mean over the client's rounds -1 is at or below -0.1, which defense.consensus.min_cosine sets"
     )
     assert list(found.exclusions) == ["c3"]
 
