@@ -157,8 +157,8 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     benign_path: UserPath | None = None
     """JSONL or Parquet of held-out benign rows with responses; optional `family`."""
     canary_path: UserPath | None = None
-    """Parquet or JSONL of restricted prompts with the refusal in `response`, which no client has, for level canary and the guard.
-    None: the embedded world's canary families, if it is the model."""
+    """Parquet or JSONL of restricted prompts with the refusal in `response`, which no client has, four or more: for level canary,
+    preservation and the guard. None: the embedded world's canary families, if it is the model."""
     validation_path: UserPath | None = None
     """Parquet or JSONL of clean rows with responses, of the clients' own task, for levels fltrust and zeno. None: rows of the
     federation's families that no client holds, if the embedded world is the model."""

@@ -33,7 +33,7 @@ class Sources:
     probe_path: str | None
     """None where no level needs a probe."""
     canary_path: str | None = None
-    """Encoded restricted prompts with refusals, for level canary and the guard; None where neither is on."""
+    """Encoded restricted prompts with refusals, for level canary, preservation and the guard; None where none is on."""
     validation_path: str | None = None
     """Encoded clean rows of the clients' own task, for levels fltrust and zeno; None where neither is on."""
     references: tuple[Reference, ...] = ()

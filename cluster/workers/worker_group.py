@@ -45,7 +45,7 @@ class WorkerGroup:
     """Starts the actors of a run as it is made, and holds their handles. `close` ends them."""
 
     def __init__(self, config: RunConfig, sources: Sources, probe_meta: ProbeMeta | None) -> None:
-        """Start clients, evaluation and aggregator, and the probe and the actors with server data that levels and guard need.
+        """Start clients, evaluation and aggregator, and the probe and the actors with server data that the defense needs.
 
         Returns once each has loaded what it needs. When one cannot start, those started before it are ended.
 
@@ -94,7 +94,7 @@ class WorkerGroup:
 
     @property
     def server_data(self) -> dict[Signal, ActorHandle[ServerData]]:
-        """The actors with server data that levels or guard need: `canary` and `validation`."""
+        """The actors with server data that the defense needs: `canary` and `validation`."""
         return {name: actor.handle for name, actor in self._server_data.items()}
 
     @property
