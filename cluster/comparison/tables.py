@@ -37,8 +37,8 @@ _CLEAN = (
     "utility's difference in points of 100, paired by seed and prompt."
 )
 _SERVER_COST = (
-    "Server seconds: the probe's scoring, waits for its refresh (reference clients and fit), the canary, the validation, the "
-    "aggregator and the realignment, over the whole run; evaluation and the start of actors are not among them."
+    "Server seconds: the probe's scoring, waits for its refresh (reference clients and fit), the canary, the validation, "
+    "preservation, the aggregator and the realignment, over the whole run; evaluation and the start of actors are not among them."
 )
 
 
