@@ -142,13 +142,22 @@ def explicit_bound(limit: float, key: str, *, side: Side, scale: Scale) -> Bound
     return Bound(state="in force", why=f"which {key} sets", edge=scale.forward(limit), side=side, scale=scale)
 
 
-def reference_bound(values: ReferenceValues, rate: float, *, side: Side, scale: Scale, half_way: bool = False) -> Bound:
+def reference_bound(
+    values: ReferenceValues,
+    rate: float,
+    *,
+    side: Side,
+    scale: Scale,
+    half_way: bool = False,
+    least: float | None = None,
+) -> Bound:
     """The bound that honest references give. It abstains where fewer than half of the unsafe ones lie at or beyond it.
 
     Args:
         rate: With what probability a further honest client may lie beyond it.
-        half_way: Put the bound half way from there to the median of the unsafe ones. Where theory gives the unsafe value,
-            a bound nearer to honest clients excludes more of them, and nothing else.
+        half_way: Put the bound half way from there to the median of the unsafe ones, so that it has margin on both sides: few
+            references never show how much honest clients may differ from them.
+        least: The bound is not below this value.
     """
     if values.fault is not None:
         return Bound(state="missing", why=values.fault)
@@ -161,7 +170,9 @@ def reference_bound(values: ReferenceValues, rate: float, *, side: Side, scale: 
     if 2 * beyond >= len(values.unsafe) > 0:
         if half_way:
             middle = (edge + median(map(scale.forward, values.unsafe))) / 2
-            return replace(bound, edge=middle, why=f"half way to it from the bound {bound.limit:.3g} of the {number}")
+            bound = replace(bound, edge=middle, why=f"half way from {bound.limit:.3g}, the bound of the {number}, to the unsafe")
+        if least is not None and bound.edge < scale.forward(least):
+            return replace(bound, edge=scale.forward(least), why=f"the least; the {number} would give {bound.limit:.3g}")
         return bound
     why = f"{beyond} of {len(values.unsafe)} unsafe references lie {side} {bound.limit:.3g}, the bound of the {number}"
     return replace(bound, state="abstains", why=why)

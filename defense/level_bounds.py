@@ -47,7 +47,9 @@ def level_bounds(config: DefenseConfig, references: References, threshold: float
         elif values is None:
             found[name] = Bound(state="missing", why=f"no reference client was measured and {own.key} is not set")
         else:
-            found[name] = reference_bound(values, rate(config), side=own.side, scale=own.scale, half_way=own.half_way)
+            found[name] = reference_bound(
+                values, rate(config), side=own.side, scale=own.scale, half_way=own.half_way, least=own.least
+            )
     return found
 
 

@@ -80,7 +80,7 @@ class ProbeMeta:
     """`benign` and `malicious` -> quantiles of held-out scores, with which a run's scores are compared."""
     references: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     """Column of rounds.parquet -> `benign` and `malicious` -> what was measured of the final delta of each reference client, in
-    order of client and adapter state; a fit that did not see the client gave its score. A run's bounds begin with them."""
+    order of client and adapter state; the score is the probe's own, which was fitted to it. A run's bounds begin with them."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Name -> sha256 of each file with the classifier's numbers."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -80,9 +81,9 @@ def train_probe(
         training=_summary(data, config),
         metrics=_measure(probabilities, held, threshold),
         scores={name: quantiles(probabilities[held.labels == label]) for label, name in CLASSES},
-        references={SCORE: final_values(probabilities, held)},
     )
-    return LoraProbe(meta, classifier)
+    own = final_values(LoraProbe(meta, classifier).score_features(samples.features), samples)
+    return LoraProbe(replace(meta, references={SCORE: own}), classifier)
 
 
 def final_values(values: np.ndarray, samples: Samples) -> dict[str, list[float]]:

@@ -103,6 +103,7 @@ LEVEL = Level(
         by_hand=lambda config, threshold: config.consensus.min_cosine,  # noqa: ARG005
         side="below",
         scale=FISHER,
-        unsafe=lambda benign: (-1.0,),  # noqa: ARG005 - turned, where all others agree
+        unsafe=lambda benign: (-1.0,),  # noqa: ARG005 - turned, where all others agree; most turned updates are nearer
+        half_way=False,
     ),
 )

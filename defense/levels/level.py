@@ -60,8 +60,10 @@ class Bounded:
     """Where honest values are taken to be normal."""
     unsafe: Callable[[Sequence[float]], Sequence[float]] | None = None
     """The values that should lie beyond the bound, from those of the honest references; None: those of the unsafe ones."""
-    half_way: bool = False
+    half_way: bool = True
     """Whether the bound lies half way to these (`defense.bounds.reference_bound`)."""
+    least: float | None = None
+    """The least that the references may make of the bound; None: anything."""
     curve: Callable[[DefenseConfig], Callable[[float, float], float] | None] | None = None
     """A weight from value and bound where settings ask for one in place of 0 or 1."""
 

@@ -51,6 +51,7 @@ LEVEL = Level(
         key="probe.threshold",
         by_hand=lambda config, threshold: threshold,  # noqa: ARG005
         scale=LOGIT,
+        least=0.5,  # the probe is calibrated: below it, a client is more likely honest than malicious
         curve=_curve,
     ),
 )

@@ -70,7 +70,6 @@ LEVEL = Level(
         key="defense.spectrum.max_flatness",
         by_hand=lambda config, threshold: config.spectrum.max_flatness,  # noqa: ARG005
         unsafe=lambda benign: (1.0,),  # noqa: ARG005 - noise, whatever honest updates look like
-        half_way=True,
     ),
     measure=lambda delta: {FLATNESS: flatness(delta)},
 )

@@ -45,19 +45,19 @@ def close(made, rises: dict[str, float], references=None, round_index: int = 0):
 
 
 def test_a_bound_follows_from_the_references_of_the_round_and_the_row_says_why_a_client_is_excluded():
-    limit = 0.2 + T * 0.1 * math.sqrt(4 / 3)  # 0.537
+    limit = (0.2 + T * 0.1 * math.sqrt(4 / 3) + 2.5) / 2  # half way from 0.537 to the unsafe median
     made = make_aggregator("canary", defense=FREE)
-    report = close(made, {"a": 0.5, "b": 0.55, "c": math.nan}, REFERENCES)
+    report = close(made, {"a": 1.5, "b": 1.55, "c": math.nan}, REFERENCES)
     assert report.bounds == {"canary": pytest.approx(limit, abs=1e-6)}
     found = rows(report)
     assert {name: row.weight for name, row in found.items()} == {"a": 1.0, "b": 0.0, "c": 0.0}
     told = [(row.excluded_by, row.excluded_value, row.excluded_bound, row.excluded_because) for row in found.values()]
     assert told[0] == (None,) * 4
     because = (
-        "canary_rise 0.55 is at or above 0.537, which a client like the 3 honest reference clients of round 1 lies beyond with "
-        "probability 0.05"
+        "canary_rise 1.55 is at or above 1.52, half way from 0.537, the bound of the 3 honest reference clients of round 1, "
+        "to the unsafe"
     )
-    assert told[1] == ("canary", 0.55, pytest.approx(limit, abs=1e-6), because)
+    assert told[1] == ("canary", 1.55, pytest.approx(limit, abs=1e-6), because)
     assert told[2][:2] == ("canary", None)
     values = ReferenceValues(benign=(0.1, 0.2, 0.3), unsafe=(2.0, 3.0), origin="round 1")  # in order of client id
     assert made.state().references == {"canary_rise": values}
@@ -69,7 +69,7 @@ def test_a_round_without_a_refresh_and_a_restored_aggregator_judge_by_what_was_m
     again = make_aggregator("canary", defense=FREE)
     again.restore(made.state())
     for each in (made, again):
-        report = close(each, {"a": 0.5, "b": 0.55}, round_index=1)
+        report = close(each, {"a": 1.5, "b": 1.55}, round_index=1)
         assert report.bounds == first.bounds
         assert [row.weight for row in report.clients] == [1, 0]
         assert "of round 1" in report.clients[1].excluded_because

@@ -88,6 +88,16 @@ def test_without_usable_references_nobody_passes_and_it_says_so(benign, why):
     assert why in bound.sentence("canary_rise", 0.1)
 
 
+def test_a_bound_may_lie_half_way_to_the_unsafe_and_not_below_a_least():
+    known = values([1.0, 2.0, 3.0], [9.0, 7.0, 8.0])  # the honest bound is 5.3717
+    bound = reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True)
+    assert bound.limit == pytest.approx((5.3717 + 8) / 2, abs=1e-4)
+    assert bound.why == "half way from 5.37, the bound of the 3 honest reference clients of round 3, to the unsafe"
+    bound = reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True, least=7.0)
+    assert (bound.limit, bound.why) == (7.0, "the least; the 3 honest reference clients of round 3 would give 6.69")
+    assert reference_bound(known, 0.05, side="above", scale=PLAIN, least=5.0).limit == pytest.approx(5.3717, abs=1e-4)
+
+
 def test_probes_that_are_certain_of_everything_exclude_nobody():
     bound = reference_bound(values([1.0] * 8, [1.0] * 8), 0.0025, side="above", scale=LOGIT)
     assert (bound.state, bound.excludes(1.0)) == ("abstains", False)

@@ -17,11 +17,11 @@ RISES = {"canary_rise": (0.1, 0.2, 0.3)}
 def test_the_rate_is_split_evenly_over_the_levels_that_have_a_bound():
     assert rate(DefenseConfig(level=LEVEL)) == 0.0025
     assert rate(DefenseConfig(level="live+zeno", false_positive_rate=0.04)) == 0.04
-    # 0.2 + t s sqrt(4/3) with s = 0.1; t of 2 degrees of freedom at 0.99 is 6.964557, at 0.9 it is 1.885618.
+    # Half way from 0.2 + t s sqrt(4/3), s = 0.1, to the unsafe 9. t of 2 degrees of freedom: 6.964557 at 0.99, 1.885618 at 0.9.
     for asked, t in ((0.01, 6.964557), (0.1, 1.885618)):
         config = DefenseConfig(level="canary", false_positive_rate=asked)
         known = reference_values(config, RISES, {"canary_rise": (9.0,)}, "round 1")
-        assert level_bounds(config, known)["canary"].limit == pytest.approx(0.2 + t * 0.1 * (4 / 3) ** 0.5)
+        assert level_bounds(config, known)["canary"].limit == pytest.approx((0.2 + t * 0.1 * (4 / 3) ** 0.5 + 9) / 2)
 
 
 def test_a_key_goes_before_the_references_and_where_neither_is_there_nobody_passes():
