@@ -126,7 +126,10 @@ class Chaos:
     def start_second_driver(self) -> bool:
         log = self._run.with_suffix(".second.log")
         second = start_run(["--resume", str(self._run)], log)
-        if (code := second.wait(_COMMIT_TIMEOUT_S)) != 2 or self._driver.poll() is not None:
+        code = second.wait(_COMMIT_TIMEOUT_S)
+        if code == 0 and self._driver.poll() == 0:  # the run had ended before the second driver looked
+            return False
+        if code != 2 or self._driver.poll() is not None:
             raise RuntimeError(
                 f"a second driver ended with {code}, the first is {self._driver.poll()}: {log.read_text()[-2000:]}"
             )
