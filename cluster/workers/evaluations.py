@@ -1,10 +1,13 @@
 """Evaluations under way: they overlap the next rounds, and one that fails, hangs or loses its actor is run again.
 
+While rounds go on, a death of the actor costs time only: it is not counted, for the rounds end. Errors of the evaluation's own code
+are counted always, deaths and deadlines where the run waits for nothing else, and so many in a row end the run.
 Where there is no prompt no actor is started, and every report is empty.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import ray
@@ -17,8 +20,10 @@ from actors.messages import EvaluationReport
 from cluster.errors import ClusterError
 from cluster.state.run_state import PendingEvaluation
 from cluster.workers.deadlines import first_line
+from cluster.workers.deaths import fate_of
 
 _ATTEMPTS = 5
+_LOG = logging.getLogger(__name__)
 
 
 class Evaluations:
@@ -51,7 +56,7 @@ class Evaluations:
         """Finished evaluations in order; with `block` all that were begun.
 
         Raises:
-            ClusterError: one failed, hung or lost its actor again and again; names the last cause.
+            ClusterError: one failed again and again, or, with `block`, hung or lost its actor; names the last cause.
         """
         reports: list[EvaluationReport] = []
         while self._pending:
@@ -64,13 +69,13 @@ class Evaluations:
             if not ready and not block:
                 break
             if not ready:
-                self._begin_again(rounds_done, f"it took longer than evaluation.timeout_s={self._timeout_s:g} s")
+                self._begin_again(rounds_done, f"it took longer than evaluation.timeout_s={self._timeout_s:g} s", counts=True)
                 continue
             try:
                 reports.append(ray.get(ref))
             except RayError as error:
                 cause = getattr(error, "cause", None) or error  # the evaluation's own error, or what became of its actor
-                self._begin_again(rounds_done, f"{type(cause).__name__}: {first_line(cause)}")
+                self._begin_again(rounds_done, f"{type(cause).__name__}: {first_line(cause)}", counts=block or fate_of(error) == "raised")
                 continue
             del self._pending[rounds_done]
             self._failures = 0
@@ -80,8 +85,9 @@ class Evaluations:
         if self._actor is not None:
             ray.kill(self._actor)
 
-    def _begin_again(self, rounds_done: int, why: str) -> None:
-        self._failures += 1
+    def _begin_again(self, rounds_done: int, why: str, *, counts: bool) -> None:
+        _LOG.warning("the evaluation after %d rounds begins again: %s", rounds_done, why)
+        self._failures += counts
         if self._failures == _ATTEMPTS:
             raise ClusterError(f"the evaluation after {rounds_done} rounds failed {_ATTEMPTS} times in a row, last: {why}")
         self.close()

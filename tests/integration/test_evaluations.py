@@ -65,6 +65,21 @@ def test_one_that_fails_again_and_again_ends_with_its_cause_and_stays_pending(ev
     assert list(measuring.pending) == [0, 5]
 
 
+def test_deaths_while_rounds_go_on_are_not_counted(evaluations):
+    measuring = evaluations(*["dies"] * 6)
+    reports, deadline = [], time.monotonic() + 120
+    while len(reports) < 2 and time.monotonic() < deadline:
+        reports += measuring.collect(block=False)
+        time.sleep(0.1)
+    assert [report.rounds_done for report in reports] == [0, 5]
+
+
+def test_deaths_while_the_run_waits_for_nothing_else_end_it(evaluations):
+    measuring = evaluations(*["dies"] * 5)
+    with pytest.raises(ClusterError, match=r"evaluation after 0 rounds failed 5 times in a row, last: "):
+        measuring.collect(block=True)
+
+
 def test_without_prompts_no_actor_is_needed_and_every_report_is_empty():
     measuring = Evaluations(None, timeout_s=20)
     measuring.submit(3, PendingEvaluation(adapter_version=2, adapter=b"weights"))
