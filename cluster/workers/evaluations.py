@@ -1,7 +1,7 @@
 """Evaluations under way: they overlap the next rounds, and one that fails, hangs or loses its actor is run again.
 
-While rounds go on, a death of the actor costs time only: it is not counted, for the rounds end. Errors of the evaluation's own code
-are counted always, deaths and deadlines where the run waits for nothing else, and so many in a row end the run.
+While rounds go on, a death of the actor costs time only. Errors of the evaluation's own code are counted always, deaths where the
+run waits for nothing else, and five in a row end the run.
 Where there is no prompt no actor is started, and every report is empty.
 """
 
@@ -75,7 +75,8 @@ class Evaluations:
                 reports.append(ray.get(ref))
             except RayError as error:
                 cause = getattr(error, "cause", None) or error  # the evaluation's own error, or what became of its actor
-                self._begin_again(rounds_done, f"{type(cause).__name__}: {first_line(cause)}", counts=block or fate_of(error) == "raised")
+                counts = block or fate_of(error) == "raised"
+                self._begin_again(rounds_done, f"{type(cause).__name__}: {first_line(cause)}", counts=counts)
                 continue
             del self._pending[rounds_done]
             self._failures = 0
