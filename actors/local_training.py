@@ -11,6 +11,7 @@ import torch
 from actors.config import LocalOptimizerName, TrainingConfig
 from actors.data.encoding import IGNORED, Batch
 from actors.model.adapted import AdaptedModel
+from actors.model.logits import logits_at
 from actors.scaffold import Correction
 
 _MOMENTUM = 0.9
@@ -147,15 +148,8 @@ def num_supervised(batch: Batch) -> int:
 
 
 def response_loss_sum(model: AdaptedModel, batch: Batch) -> torch.Tensor:
-    """Summed negative log-likelihood of the supervised tokens, in nats; a 0-d float32 tensor.
-
-    The model computes logits only from the batch's first supervised token on.
-    """
-    supervised = batch.labels != IGNORED
-    first = int(supervised.any(dim=0).to(torch.int8).argmax())
-    keep = batch.labels.shape[1] - max(first, 1) + 1
-    logits = model.peft(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=keep, use_cache=False
-    ).logits[:, -keep:-1]
-    labels, wanted = batch.labels[:, 1 - keep :], supervised[:, 1 - keep :]
-    return torch.nn.functional.cross_entropy(logits[wanted].float(), labels[wanted], reduction="sum")
+    """Summed negative log-likelihood of the supervised tokens, in nats; a 0-d float32 tensor."""
+    supervised = batch.labels[:, 1:] != IGNORED
+    predicting = torch.nn.functional.pad(supervised, (0, 1))  # each token is predicted at the one before it
+    logits = logits_at(model.peft, predicting, input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[:, 1:][supervised], reduction="sum")

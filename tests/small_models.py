@@ -56,7 +56,7 @@ def save_model(folder: Path, kind: str, *, chat_template: str | EllipsisType | N
     """A two-layer model of a class with random weights, always the same, and its tokenizer; returns the folder.
 
     Args:
-        kind: The `model_type` of transformers, one of `SHAPES`.
+        kind: The `model_type` of transformers; one that `SHAPES` lacks has the names of Llama's sizes.
         chat_template: Of the tokenizer; None: none; left out: the embedded world's.
         overrides: Values of the configuration in place of the small ones.
     """
@@ -64,7 +64,7 @@ def save_model(folder: Path, kind: str, *, chat_template: str | EllipsisType | N
     if chat_template is not ...:
         tokenizer.chat_template = chat_template
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    config = AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer), **ids, **SHAPES[kind], **overrides})
+    config = AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer), **ids, **SHAPES.get(kind, _LLAMA), **overrides})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
