@@ -23,11 +23,13 @@ from actors.messages import (
     ClientRound,
     LoRAUpdate,
     MeasuredReferences,
+    Reading,
     RoundReport,
 )
 from actors.reference_values import values_of
 from actors.scaffold import CLIPPING_SLACK, ControlVariates, Gradient
 from actors.seeding import stream
+from actors.standing import Standing, decoded
 from actors.state_vector import StateVector
 from actors.wire import decode_message, decode_tensors, encode_tensors, tensor_bytes
 from defense import levels
@@ -39,14 +41,13 @@ from defense.bounds import Bound
 from defense.config import DefenseConfig
 from defense.gate import Decision, apply_min_weight, decide
 from defense.influence import capped, divisor
-from defense.level_bounds import References, level_bounds, referenced
+from defense.level_bounds import References, in_doubt, level_bounds, referenced
 from defense.levels.level import Exclusion, Trust, Verdict
 from defense.optimizers import make_optimizer
 from defense.rules.accumulator import Accumulator, make_accumulator
 from defense.rules.config import AggregationConfig
 from defense.rules.round_updates import Aggregate, RoundUpdates, WeightedUpdate
 from defense.signals import Signal
-from defense.tensors import Tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +80,23 @@ class _Round:
     measured: dict[str, dict[Signal, dict[str, float]]] = field(default_factory=dict)
     """What the levels measured on each admitted delta itself."""
     admit_s: float = 0.0
+    unasked: frozenset[Signal] = frozenset()
+    """Signals that nobody was asked about any client."""
 
     @property
     def expected(self) -> OpenRound:
         return self.check.expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Closed:
+    """A round that was closed while a signal was unasked, so that it can be weighed again."""
+
+    round: _Round
+    evidence: Sequence[ClientEvidence]
+    absent: Mapping[str, str]
+    before: Standing
+    """Where the federation stood, with what the round measured of reference clients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +114,8 @@ class _Folded:
 class Aggregator:
     """Owns the global adapter; one instance per run.
 
-    A round is `open_round`, an `admit` per client, `close_round`. Updates are folded at the close, in order of client id, so
+    A round is `open_round`, an `admit` per client, `close_round`; where that left a signal unasked and the aggregate gives
+    reason to ask, `weigh_again`. Updates are folded at the close, in order of client id, so
     sums do not depend on which client finishes first. FedAvg folds each into one sum and releases it, so memory does not grow
     with the number of clients; the other rules, averaging of products, and levels that compare clients keep them until the end.
     """
@@ -111,41 +126,31 @@ class Aggregator:
         self._frozen = frozen_names(layout.shapes) if config.aggregation.freezes_a else frozenset()
         trained = {name: tuple(shape) for name, shape in layout.shapes.items() if name not in self._frozen}
         self._layout, self._trained_layout = StateVector(layout.shapes), StateVector(trained)
-        self._set_adapter(adapter, 0)
+        self._now = Standing(
+            adapter=decode_tensors(adapter),
+            adapter_bytes=adapter,
+            version=0,
+            controls=ControlVariates(trained),
+            references=config.references,
+        )
         self._empty, self._optimize = make_accumulator(config.aggregation), make_optimizer(config.aggregation)
-        self._memory: Tensors = {}
-        self._optimizer_memory: Tensors = {}
-        self._controls = ControlVariates(trained)
         if self._averages_products:
             lora_pairs(layout.shapes)  # a layout that cannot be averaged so is an error before a round is run
-        self._trust: Trust = {}
-        self._references: References = config.references
         self._round: _Round | None = None
+        self._closed: _Closed | None = None
 
     def adapter(self) -> bytes:
         """The global adapter as safetensors."""
-        return self._adapter_bytes
+        return self._now.adapter_bytes
 
     def state(self) -> AggregatorState:
         """What has been committed; an open round is not part of it."""
-        return AggregatorState(
-            adapter=self._adapter_bytes,
-            version=self._version,
-            trust=self._trust,
-            defense=self._defense,
-            rule_memory=_encode_memory(self._memory),
-            optimizer_memory=_encode_memory(self._optimizer_memory),
-            control_variates=self._controls.encode(),
-            references=self._references,
-        )
+        return self._now.encoded(self._defense)
 
     def restore(self, state: AggregatorState) -> None:
         """Go on from a committed state; an open round is discarded."""
-        self._set_adapter(state.adapter, state.version)
-        self._trust, self._defense, self._round = state.trust, state.defense, None
-        self._references = state.references
-        self._memory, self._optimizer_memory = _decode_memory(state.rule_memory), _decode_memory(state.optimizer_memory)
-        self._controls = self._controls.decoded(state.control_variates)
+        self._now, self._defense = decoded(state, self._now.controls), state.defense
+        self._round, self._closed = None, None
 
     def open_round(
         self,
@@ -165,7 +170,7 @@ class Aggregator:
         training, signals = self._config.training, levels.signals_of(self._defense)
         bounds = round_bounds(
             self._config.admission,
-            self._adapter,
+            self._now.adapter,
             learning_rate=learning_rate,
             shadow_rate=self._defense.shadow.learning_rate if "shadow" in signals else 0.0,
             num_steps=training.steps,
@@ -174,12 +179,12 @@ class Aggregator:
         )
         expected = OpenRound(
             round_index=round_index,
-            base_version=self._version,
+            base_version=self._now.version,
             client_ids=frozenset(client_ids),
             num_steps=training.steps,
             batch_size=training.batch_size,
             reads=signals,
-            shadow_ids=frozenset(c for c in client_ids if levels.wants_shadow(self._defense, self._trust, c)),
+            shadow_ids=frozenset(c for c in client_ids if levels.wants_shadow(self._defense, self._now.trust, c)),
             learning_rate=learning_rate,
             max_norm=bounds.max_norm,
             max_value=bounds.max_value,
@@ -187,18 +192,18 @@ class Aggregator:
         )
         check = UpdateCheck(
             expected=expected,
-            adapter=self._adapter,
+            adapter=self._now.adapter,
             layout=self._layout,
-            start=self._layout.pack(self._adapter),
+            start=self._layout.pack(self._now.adapter),
             products=bounds.products,
             frozen=self._frozen,
-            control_shapes=self._controls.shapes if training.scaffold else None,
+            control_shapes=self._now.controls.shapes if training.scaffold else None,
             max_control_norm=CLIPPING_SLACK * training.max_grad_norm,
             is_tied=bool(signals & {"real", "shadow"}),
         )
-        self._round = _Round(check=check, min_updates=min_updates or self._config.min_updates)
+        self._round, self._closed = _Round(check=check, min_updates=min_updates or self._config.min_updates), None
         if training.scaffold:
-            self._round.mean_control = self._controls.mean(num_known or len({*client_ids, *self._controls.own}))
+            self._round.mean_control = self._now.controls.mean(num_known or len({*client_ids, *self._now.controls.own}))
         return expected
 
     def control_difference(self, client_id: str) -> bytes:
@@ -210,7 +215,7 @@ class Aggregator:
         mean = self._open().mean_control
         if mean is None:
             raise RuntimeError("training.scaffold is off, so there are no control variates; set it to true")
-        return encode_tensors(self._controls.difference(client_id, mean))
+        return encode_tensors(self._now.controls.difference(client_id, mean))
 
     @ray.method(num_returns=2)
     def admit(self, client_id: str, update: bytes, last_delta: bytes | None = None) -> tuple[Admission, AdmittedUpdate | None]:
@@ -253,11 +258,22 @@ class Aggregator:
         state = self._layout.pack(message.tensors).numpy()
         return client_id, AdmittedUpdate(client_id=client_id, num_samples=message.num_samples, state=state)
 
+    def in_doubt(self, evidence: Sequence[ClientEvidence]) -> list[str]:
+        """Admitted clients of which the probe leaves open what they are, by the references that are known; in order of id.
+
+        Args:
+            evidence: As for `close_round`; a client that the probe gave no score is not among them: it counts for nothing.
+        """
+        scores = {score.client_id: score.probability for item in evidence for score in scores_of(item, "update")}
+        known = {client_id: probability for client_id, probability in scores.items() if probability is not None}
+        return in_doubt(self._defense, self._now.references, known, self._config.threshold)
+
     def close_round(
         self,
         evidence: Sequence[ClientEvidence],
         absent: Mapping[str, str] | None = None,
         references: MeasuredReferences | None = None,
+        unasked: Sequence[Signal] = (),
     ) -> RoundReport:
         """Weigh, fold, and commit or skip the round; the report has a row for every sampled client.
 
@@ -266,16 +282,48 @@ class Aggregator:
             absent: Client id -> why a sampled client delivers nothing that could count.
             references: What a refresh measured: this round's bounds follow from it. None: there was no refresh, and they follow
                 from what was measured last.
+            unasked: Signals that levels read and nobody was asked about: they exclude nobody, until `weigh_again`.
 
         Raises:
             RuntimeError: no round is open, or there is evidence on a client that was not admitted.
         """
-        started, current = time.perf_counter(), self._open()
-        known = self._references if references is None else {**self._references, **self._measured(current, references)}
-        bounds = level_bounds(self._defense, known, self._config.threshold)
-        found = self._findings(current, evidence, absent or {}, bounds)
+        current = self._open()
+        if references is not None:
+            self._now = replace(self._now, references={**self._now.references, **self._measured(current, references)})
+        before, closing = self._now, replace(current, rows=dict(current.rows), unasked=frozenset(unasked))
+        report = self._close(closing, evidence, absent or {})
+        self._round = None
+        if unasked:
+            self._closed = _Closed(round=current, evidence=evidence, absent=absent or {}, before=before)
+        return report
+
+    def weigh_again(self, readings: Sequence[Reading]) -> RoundReport:
+        """Close the round that was closed last as if it had not been, with what was asked since.
+
+        Args:
+            readings: Of every admitted client; one without counts for nothing.
+
+        Raises:
+            RuntimeError: no round was closed with an unasked signal.
+        """
+        closed = self._closed
+        if closed is None:
+            raise RuntimeError("no round was closed with an unasked signal; call close_round first, and say what was not asked")
+        self._now, self._closed = closed.before, None
+        own = {reading.client_id: reading for reading in readings}
+        evidence = [
+            replace(item, readings=(*item.readings, own[item.client_id])) if item.client_id in own else item
+            for item in closed.evidence
+        ]
+        return self._close(replace(closed.round, rows=dict(closed.round.rows)), evidence, closed.absent)
+
+    def _close(self, current: _Round, evidence: Sequence[ClientEvidence], absent: Mapping[str, str]) -> RoundReport:
+        """Weigh and fold what there is, and move on."""
+        started = time.perf_counter()
+        bounds = level_bounds(self._defense, self._now.references, self._config.threshold)
+        found = self._findings(current, evidence, absent, bounds)
         said = levels.weigh(
-            self._defense, self._trust, [item.signals for item in found.values() if item.signals is not None], bounds
+            self._defense, self._now.trust, [item.signals for item in found.values() if item.signals is not None], bounds
         )
         updates = {item.client_id: item.update for item in evidence}
         if levels.compares(self._defense) and any(said.weights.values()):
@@ -297,16 +345,12 @@ class Aggregator:
             if decision.outcome != "aggregated":
                 folded = None
         if decision.outcome != "no_quorum":
-            self._trust = said.trust
-        self._references, self._round = known, None
+            self._now = replace(self._now, trust=said.trust)
         decision = replace(decision, why=decision.why + _without_verdict(bounds))
         report = self._report(current, decision, folded, error, time.perf_counter() - started)
         return replace(
             report, bounds={name: bound.limit if bound.state == "in force" else None for name, bound in bounds.items()}
         )
-
-    def _set_adapter(self, adapter: bytes, version: int) -> None:
-        self._adapter, self._adapter_bytes, self._version = decode_tensors(adapter), adapter, version
 
     def _open(self) -> _Round:
         if self._round is None:
@@ -370,7 +414,7 @@ class Aggregator:
             row.num_samples,
             current.measured[item.client_id],
             wanted=signals,
-            is_shadow_asked=item.client_id in (current.expected.shadow_ids or ()),
+            unasked=current.unasked if item.client_id in (current.expected.shadow_ids or ()) else {*current.unasked, "shadow"},
             training=self._config.training,
             update_threshold=bounds["live"].limit if "live" in bounds else None,
         )
@@ -436,22 +480,21 @@ class Aggregator:
         Returns:
             The decision, which also says where f was lowered and what was lost; and the error of averaging products, if any.
         """
-        rng = stream(self._config.seed, "aggregation", current.expected.round_index)
+        rng, now = stream(self._config.seed, "aggregation", current.expected.round_index), self._now
         try:
-            aggregate = folded.accumulator.finish(self._adapter, self._memory, rng)
+            aggregate = folded.accumulator.finish(now.adapter, now.rule_memory, rng)
         except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
             return _not_finite(decision, f"it could not be decomposed ({error})"), None
         part = sum(folded.masses.values()) / self._divisor(current, folded)
         pseudo_gradient = {name: part * tensor for name, tensor in aggregate.delta.items()}
-        move, optimizer_memory = self._optimize(self._optimizer_memory, pseudo_gradient)
-        moved = {name: (self._adapter[name].double() + change).float() for name, change in move.items()}
-        controls = self._controls.moved(folded.controls)
+        move, optimizer_memory = self._optimize(now.optimizer_memory, pseudo_gradient)
+        moved = {name: (now.adapter[name].double() + change).float() for name, change in move.items()}
+        controls = now.controls.moved(folded.controls)
         parts = {"the adapter": moved, "the optimizer's memory": optimizer_memory, "the rule's memory": aggregate.memory}
         for what, tensors in parts.items():
             if odd := next((name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), None):
                 return _not_finite(decision, f"{what} would hold a value that is not, in {odd}"), None
-        self._move(moved)
-        self._optimizer_memory, self._controls, self._memory = optimizer_memory, controls, aggregate.memory
+        self._now = now.moved(moved, rule_memory=aggregate.memory, optimizer_memory=optimizer_memory, controls=controls)
         return replace(decision, why=decision.why + self._lowered(aggregate) + _left_out(aggregate)), aggregate.error
 
     def _divisor(self, current: _Round, folded: _Folded) -> float:
@@ -469,11 +512,6 @@ class Aggregator:
     def _averages_products(self) -> bool:
         return self._config.aggregation.averaging == "svd"
 
-    def _move(self, moved: dict[str, torch.Tensor]) -> None:
-        self._adapter = self._adapter | moved
-        self._adapter_bytes = encode_tensors(self._adapter)
-        self._version += 1
-
     def _report(
         self, current: _Round, decision: Decision, folded: _Folded | None, error: float | None, seconds: float
     ) -> RoundReport:
@@ -486,7 +524,7 @@ class Aggregator:
             round=current.expected.round_index,
             outcome=decision.outcome,
             why=decision.why,
-            adapter_version=self._version,
+            adapter_version=self._now.version,
             mean_weight=decision.mean_weight,
             clients=rows,
             averaging_error=error,
@@ -538,14 +576,6 @@ def _not_finite(decision: Decision, why: str) -> Decision:
 
 def _left_out(aggregate: Aggregate) -> str:
     return "" if aggregate.error is None else f"; {aggregate.error:.2%} of the mean B A is beyond the rank"
-
-
-def _encode_memory(memory: Tensors) -> bytes:
-    return encode_tensors(memory) if memory else b""
-
-
-def _decode_memory(encoded: bytes) -> dict[str, torch.Tensor]:
-    return decode_tensors(encoded) if encoded else {}
 
 
 AggregatorActor = ray.remote(Aggregator)

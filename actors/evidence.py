@@ -27,7 +27,7 @@ def find_signals(
     measured: Mapping[Signal, Mapping[str, float]],
     *,
     wanted: Collection[Signal],
-    is_shadow_asked: bool,
+    unasked: Collection[Signal] = (),
     training: TrainingConfig,
     update_threshold: float | None = None,
 ) -> Findings:
@@ -37,7 +37,7 @@ def find_signals(
         num_samples: Examples that the client trained this round.
         measured: What the levels measured on the delta itself.
         wanted: What the levels read.
-        is_shadow_asked: Whether this client was to train a shadow this round.
+        unasked: Those of them that nobody has asked about this client in this round.
         update_threshold: The bound of level live; None: it has none, so that whatever the probe says is flagged.
     """
     collected = (*evidence.scores, *evidence.readings) if wanted else ()
@@ -47,7 +47,7 @@ def find_signals(
     values = {reading.signal: reading.values for reading in evidence.readings} | dict(measured)
     by_signal: dict[Signal, Observation] = {}
     for signal in sorted(wanted):
-        if signal == "shadow" and not is_shadow_asked:
+        if signal in unasked:
             by_signal[signal] = Unasked(client_id=evidence.client_id)
         elif signal in PROBED:
             by_signal[signal] = _probed(evidence, signal, num_samples, training, update_threshold)

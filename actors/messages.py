@@ -311,6 +311,23 @@ class RefusalLoss:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalsLost:
+    """What a round's aggregate has lost of the server's refusals, before anything mends it."""
+
+    rise: float
+    """Of the refusals' loss under the aggregate over that under the initial adapter or the one that the round began with,
+    whichever is lower, nats per token."""
+    error: float
+    """Standard error of that loss."""
+    seconds: float = field(compare=False)
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is beyond the standard error, or cannot be measured."""
+        return not self.rise <= self.error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preserved:
     """A round's aggregate after preservation (`defense/preservation.py`)."""
 

@@ -30,10 +30,8 @@ class Mended:
     """An adapter whose refusals are as likely as before the first round, as far as the steps went."""
 
     state: Tensors
-    first_rise: float
-    """Of the refusals' loss over the initial adapter's before any step, on the measured half, nats per token."""
-    rise: float
-    """The same after the last step."""
+    loss: float
+    """Of the measured half after the last step, nats per token."""
     num_steps: int
     """0: the adapter is the given one."""
 
@@ -58,10 +56,6 @@ class Refusals:
         self._model.load_adapter(state)
         return mean_response_loss(self._model, self._batches)
 
-    def rise(self, state: Tensors) -> float:
-        """`loss` over that of the adapter that every run begins with."""
-        return self.loss(state) - self.reference
-
     @property
     def reference(self) -> float:
         """Loss of the measured half under the adapter that every run begins with, nats per token."""
@@ -72,7 +66,7 @@ class Refusals:
         """Standard error of that loss, nats per token."""
         return self._references[1]
 
-    def mended(self, state: Tensors, before: Tensors, *, max_steps: int, frozen: Collection[str] = ()) -> Mended:
+    def mended(self, state: Tensors, before: Tensors, loss: float, *, max_steps: int, frozen: Collection[str] = ()) -> Mended:
         """Bring the loss back to the reference, as far as `max_steps` go.
 
         The first step follows any rise, which it is in proportion to; the others follow one beyond the standard error. A step
@@ -81,19 +75,19 @@ class Refusals:
         Args:
             state: The adapter that a round aggregated.
             before: The adapter that the round began with; no step is longer than the way from it to `state`.
+            loss: `loss(state)`.
             frozen: Parameters that keep their value.
         """
-        first_rise = rise = self.rise(state)
         most, num_steps = delta_norm({name: state[name] - before[name] for name in state}), 0
-        while num_steps < max_steps and rise > (self.error if num_steps else 0):
+        while num_steps < max_steps and (rise := loss - self.reference) > (self.error if num_steps else 0):
             other_rise, gradient = self._gradient(state, frozen)
             change = step(gradient, max(rise, other_rise), most)
             moved = {name: (state[name].double() + change[name]).float() if name in change else state[name] for name in state}
-            new_rise = self.rise(moved)
-            if not new_rise < rise:
+            new_loss = self.loss(moved)
+            if not new_loss < loss:
                 break
-            state, rise, num_steps = moved, new_rise, num_steps + 1
-        return Mended(state=state, first_rise=first_rise, rise=rise, num_steps=num_steps)
+            state, loss, num_steps = moved, new_loss, num_steps + 1
+        return Mended(state=state, loss=loss, num_steps=num_steps)
 
     @cached_property
     def _references(self) -> tuple[float, float, float]:

@@ -175,10 +175,11 @@ class Probe:
     def adopt(self) -> None:
         """Score with the probe that `refresh` has fitted in the open round. Without this call it never judges: its answer may
         have come too late."""
-        candidate = self._open().candidate
-        if candidate is None:
+        current = self._open()
+        if current.candidate is None:
             raise RuntimeError("there is no refitted probe to adopt; call refresh first, and adopt only what it accepted")
-        self._probe = candidate
+        self._probe = current.candidate
+        current.probabilities.clear()  # of the probe before: the updates are scored again
 
     def close_round(self) -> ProbeClose:
         """End the round: its scores are compared with those of training."""

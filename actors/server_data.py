@@ -26,7 +26,7 @@ from actors.config import LoraConfig, ModelConfig, TrainingConfig
 from actors.data.dataset import Dataset, load_dataset
 from actors.data.encoding import Batch, collate
 from actors.local_training import mean_response_loss, train_adapter
-from actors.messages import AdmittedUpdate, Preserved, Reading, RefusalLoss
+from actors.messages import AdmittedUpdate, Preserved, Reading, RefusalLoss, RefusalsLost
 from actors.model.adapted import AdaptedModel, choose_device
 from actors.preservation import Refusals
 from actors.seeding import stream, torch_seed
@@ -124,6 +124,10 @@ class Canary(ServerData):
 
     signal = "canary"
 
+    def __init__(self, model: ModelConfig, lora: LoraConfig, path: str) -> None:
+        super().__init__(model, lora, path)
+        self._last: dict[bytes, float] = {}
+
     def num_rows(self) -> int:
         """As `ServerData.num_rows`; also raises DataError where the rows are too few."""
         _ = self._refusals
@@ -132,6 +136,13 @@ class Canary(ServerData):
     def refusal_loss(self) -> RefusalLoss:
         """What refusals cost under the adapter that every run begins with."""
         return RefusalLoss(loss=self._refusals.reference, error=self._refusals.error)
+
+    def lost(self, aggregate: bytes, before: bytes) -> RefusalsLost:
+        """What a round has lost of the refusals; the arguments are those of `preserve`."""
+        started, refusals = time.perf_counter(), self._refusals
+        self._last = {before: self._measured(before)}
+        rise = self._measured(aggregate) - min(refusals.reference, self._last[before])
+        return RefusalsLost(rise=rise, error=refusals.error, seconds=time.perf_counter() - started)
 
     def preserve(self, aggregate: bytes, before: bytes, max_steps: int, *, freezes_a: bool = False) -> Preserved:
         """Mend what a round has lost of the refusals, in at most so many steps; 0 measures only.
@@ -143,14 +154,23 @@ class Canary(ServerData):
         started = time.perf_counter()
         state = decode_tensors(aggregate)
         frozen = frozen_names(state) if freezes_a else ()
-        mended = self._refusals.mended(state, decode_tensors(before), max_steps=max_steps, frozen=frozen)
+        loss, reference = self._measured(aggregate), self._refusals.reference
+        mended = self._refusals.mended(state, decode_tensors(before), loss, max_steps=max_steps, frozen=frozen)
+        adapter = encode_tensors(mended.state) if mended.num_steps else aggregate
+        self._last = {adapter: mended.loss}
         return Preserved(
-            adapter=encode_tensors(mended.state) if mended.num_steps else aggregate,
-            rise=mended.first_rise,
-            rise_after=mended.rise,
+            adapter=adapter,
+            rise=loss - reference,
+            rise_after=mended.loss - reference,
             num_steps=mended.num_steps,
             seconds=time.perf_counter() - started,
         )
+
+    def _measured(self, adapter: bytes) -> float:
+        """Its loss; what a round ends with the next one begins with, so the last ones are kept."""
+        if adapter not in self._last:
+            self._last[adapter] = self._refusals.loss(decode_tensors(adapter))
+        return self._last[adapter]
 
     @cached_property
     def _refusals(self) -> Refusals:

@@ -8,6 +8,7 @@ from defense.bounds import Bound, ReferenceValues, explicit_bound, reference_bou
 from defense.config import DefenseConfig
 from defense.levels import LEVELS, chosen
 from defense.levels.level import Bounded
+from defense.levels.live import is_clear
 
 References = Mapping[str, ReferenceValues]
 """Column -> what was measured of reference clients."""
@@ -27,6 +28,13 @@ def referenced(config: DefenseConfig, threshold: float | None = None) -> frozens
     """What reference clients have to be measured for: names of signals, and of columns."""
     own = unbounded_by_hand(config, threshold)
     return frozenset({*(bound.column for bound in own.values()), *filter(None, (LEVELS[name].reads for name in own))})
+
+
+def unmeasured(config: DefenseConfig, references: References, threshold: float | None = None) -> list[str]:
+    """Columns of which a bound, or a doubt about the probe's scores, needs to know reference clients and does not; sorted."""
+    probed = {own.column for name, own in bounded(config).items() if LEVELS[name].reads == "update"}
+    wanted = {own.column for own in unbounded_by_hand(config, threshold).values()} | probed
+    return sorted(wanted - set(references))
 
 
 def level_bounds(config: DefenseConfig, references: References, threshold: float | None = None) -> dict[str, Bound]:
@@ -51,6 +59,22 @@ def level_bounds(config: DefenseConfig, references: References, threshold: float
                 values, rate(config), side=own.side, scale=own.scale, half_way=own.half_way, least=own.least
             )
     return found
+
+
+def in_doubt(
+    config: DefenseConfig, references: References, probabilities: Mapping[str, float], threshold: float | None = None
+) -> list[str]:
+    """Clients of which the probe leaves open what they are (`defense.levels.live.is_clear`), sorted.
+
+    Args:
+        config: With `live` among its levels. Where that has no bound, or abstains, all clients are in doubt.
+        references: As in `level_bounds`; likewise `threshold`.
+        probabilities: Client id -> P(malicious).
+    """
+    bound = level_bounds(config, references, threshold)["live"]
+    if bound.state != "in force" or bound.limit is None:
+        return sorted(probabilities)
+    return [client_id for client_id, value in sorted(probabilities.items()) if not is_clear(value, bound.limit)]
 
 
 def rate(config: DefenseConfig) -> float:

@@ -54,7 +54,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unasked:
-    """The server asked this client for no shadow this round."""
+    """The server did not ask: it wanted no shadow of this client, or had no reason to measure its update."""
 
     client_id: str
 

@@ -62,7 +62,8 @@ class ProbeConfig(ProbeTraining, frozen=True):
     """How long a round waits for scores after its last update arrived, and for the fit of a refreshed probe."""
     refresh_every: NonNegativeInt | None = None
     """Refit the probe on reference clients trained from the current global adapter every so many rounds; 0: never.
-    None: every round at level live, never at the others. Possible where the probe reads the real update."""
+    None: at level live in rounds where a client is in doubt (docs/method.md, "Refresh"), never at the others. Possible where the
+    probe reads the real update."""
     refresh_clients: int = Field(default=8, ge=3)
     """Reference clients per class of a refresh; the fewer they are, the wider are the bounds that follow from them. 8 + 8 come
     from a study on the embedded world."""

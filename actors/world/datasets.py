@@ -15,6 +15,9 @@ from actors.seeding import stream
 from actors.world.generator import Maker, World, draw
 from actors.world.mixtures import Mixture
 
+CANARY_ROLES = ("canary", "calibration", "collection")
+"""Erosion differs from family to family, so a server needs refusals of many kinds to see it. The reference clients of a refresh
+train on the families of another role: a canary of their own families would call them worse than clients."""
 REALIGNMENT_ROLES = ("canary", "live_reference", "calibration")
 """Roles that give the rows for realignment: the server's own during a run, none of them the federation's or the evaluation's."""
 _MOST_DRAWS_IN_VAIN = 100
@@ -65,8 +68,12 @@ def write_evaluation(world: World, folder: Path, num_restricted: int, num_benign
 
 
 def write_canary(world: World, folder: Path, count: int) -> Path:
-    """Write canary.parquet: refused prompts of the canary's families, which nothing else uses; the same for every run."""
-    rows = draw(world.refused_example, world.roles["canary"].restricted, count, stream(world.seed, "canary"))
+    """Write canary.parquet: refused prompts of families of which no client has rows, nor a reference client of a refresh.
+
+    The same for every run.
+    """
+    families = [name for role in CANARY_ROLES for name in world.roles[role].restricted]
+    rows = draw(world.refused_example, families, count, stream(world.seed, "canary"))
     return write_parquet(folder / "canary.parquet", rows)
 
 

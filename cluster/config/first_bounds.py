@@ -31,7 +31,7 @@ def check_bounds(config: RunConfig, meta: ProbeMeta | None) -> None:
     known = first_references(config.defense, meta)
     wanting = unbounded_by_hand(config.defense, config.probe.threshold)
     missing = {name: own for name, own in wanting.items() if own.column not in known}
-    if config.refresh_every or not missing:
+    if config.refreshes or not missing:
         return
     keys, columns = (" and ".join(names) for names in zip(*((own.key, own.column) for own in missing.values()), strict=True))
     if "live" in config.defense.levels:

@@ -231,18 +231,17 @@ class RunConfig(BaseModel, extra="forbid", frozen=True):
         return self
 
     @property
-    def refresh_every(self) -> int:
-        """Rounds from one refresh of the probe to the next; 0: never."""
-        if self.probe.refresh_every is None:
-            return 1 if "live" in self.defense.levels else 0
-        return self.probe.refresh_every
+    def refreshes(self) -> bool:
+        """Whether the probe may be refitted on reference clients while the run goes on."""
+        every = self.probe.refresh_every
+        return "live" in self.defense.levels if every is None else every > 0
 
     @model_validator(mode="after")
     def _check_refresh(self) -> RunConfig:
-        if self.refresh_every and probed_signals(self.defense) != {"update"}:
+        if self.refreshes and probed_signals(self.defense) != {"update"}:
             raise ValueError(
-                f"probe.refresh_every={self.refresh_every} fits defense.level=live only: at level {self.defense.level} the probe "
-                "scores while the clients train, before it can be refitted; set probe.refresh_every=0 or defense.level=live"
+                f"probe.refresh_every={self.probe.refresh_every} fits defense.level=live only: at level {self.defense.level} the "
+                "probe scores while the clients train, before it can be refitted; set probe.refresh_every=0 or defense.level=live"
             )
         return self
 

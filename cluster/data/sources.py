@@ -55,7 +55,7 @@ def find_sources(config: RunConfig, folder: Path, files: Mapping[str, Files], to
     """
     evaluation, num_references = evaluation_prompts(config, folder), config.probe.refresh_clients
     check_prompts(evaluation, tokens)
-    references = prepare_references(config, folder / "references", num_references) if config.refresh_every else ()
+    references = prepare_references(config, folder / "references", num_references) if config.refreshes else ()
     realignment = prepare_realignment(config, folder / "realignment")
     return Sources(
         model=base_model(config),

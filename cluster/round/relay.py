@@ -107,10 +107,26 @@ class Relay:
         self._take_answers(block=False)
 
     def score_updates(self) -> None:
-        """Let the probe score the updates that waited for it, in order of client id."""
+        """Let the probe score every update, in order of client id; a score that it has given before no longer counts."""
         self._holds_updates = False
         for client_id in sorted(self._updates):
+            self._scores.keep(client_id, self._signal_of)
             self._score(client_id)
+
+    def read(self, signal: Signal, actor: ActorHandle[ServerData]) -> list[Reading]:
+        """Let an actor with server data measure every admitted update, once all have been collected; waits as `collect` does.
+
+        Raises:
+            LostError: as `collect`.
+        """
+        asked = {client_id: actor.measure.remote(update) for client_id, update in sorted(self._updates.items())}
+        self._signal_of.update(dict.fromkeys(asked.values(), signal))
+        until = time.monotonic() + self._settings.probe_timeout_s
+        found: list[Reading] = []
+        for client_id, ref in asked.items():
+            is_there = bool(wait_all([ref], max(0.0, until - time.monotonic()))[0])
+            found.append(cast(Reading, self._found(client_id, ref) if is_there else self._failed(client_id, ref, self._late)))
+        return found
 
     def collect(self) -> tuple[list[ClientEvidence], dict[str, str]]:
         """Wait for the answers, scores and readings of the round.
@@ -126,8 +142,7 @@ class Relay:
         evidence = []
         for client_id, update in sorted(self._updates.items()):
             there, late = self._scores.wait(client_id, max(0.0, until - time.monotonic()))
-            why = f"not there within probe.timeout_s={self._settings.probe_timeout_s:g} s"
-            found = [*(self._found(client_id, ref) for ref in there), *(self._failed(client_id, ref, why) for ref in late)]
+            found = [*(self._found(client_id, ref) for ref in there), *(self._failed(client_id, ref, self._late) for ref in late)]
             evidence.append(
                 ClientEvidence(
                     client_id=client_id,
@@ -180,6 +195,10 @@ class Relay:
                 raise LostError(f"the probe or an actor with server data is gone: {first_line(error)}") from error
             self._check_kept(client_id, client_failure(error) if fate == "object lost" else None)
             return self._failed(client_id, ref, first_line(error))
+
+    @property
+    def _late(self) -> str:
+        return f"not there within probe.timeout_s={self._settings.probe_timeout_s:g} s"
 
     def _failed(self, client_id: str, ref: Asked, why: str) -> ProbeScore | Reading:
         signal = self._signal_of.get(ref)

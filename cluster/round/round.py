@@ -11,23 +11,29 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
-from actors.messages import AggregatorState, ProbeRefresh, ProbeRound, RoundReport, TrainTask
-from actors.seeding import stream
+from actors.messages import (
+    AggregatorState,
+    ProbeRound,
+    RoundReport,
+    TrainTask,
+)
 from actors.server_data import ServerData
 from actors.simulation.collusion import Colluders
 from cluster.config.schema import RunConfig
 from cluster.data.sources import Sources
 from cluster.reporting.callback import RunCallback
-from cluster.round.guard import guarded, preserved
+from cluster.round.judging import Judged, Judging
 from cluster.round.local_rounds import Job, Receiver, train_all
 from cluster.round.opening import check_opened
 from cluster.round.probe_report import probe_round
-from cluster.round.refresh import Refresh, reference_tasks
+from cluster.round.refresh import Refresh
+from cluster.round.refusals import ASKED_LATER, RefusalsOfRounds
 from cluster.round.relay import Relay, RelaySettings
+from cluster.round.sampling import draw_clients
+from cluster.round.underway import Underway
 from cluster.state.run_state import RunState
 from cluster.workers.worker_group import WorkerGroup
 from defense.guard import GuardState
-from defense.level_bounds import referenced
 from defense.levels import signals_of
 from defense.signals import Signal
 from probe.meta import ProbeMeta
@@ -87,30 +93,30 @@ class RoundRunner:
         clients, waiting = self._sample(state)
         self._callback.round_started(index, clients)
         self._callback.clients_waiting(index, waiting)
-        adapter, rate = ray.put(state.aggregator.adapter), self._config.learning_rate(index)
-        quorum, num_known = self._config.clients.quorum_of(len(clients)), len(state.membership.known)
-        expected = workers.aggregator.open_round.remote(index, clients, rate, quorum, num_known)
-        opened = self._open(expected, adapter)
+        rate, quorum = self._config.learning_rate(index), self._config.clients.quorum_of(len(clients))
+        expected = workers.aggregator.open_round.remote(index, clients, rate, quorum, len(state.membership.known))
+        underway = Underway(index=index, rate=rate, expected=expected, adapter=ray.put(state.aggregator.adapter))
+        judging, refusals = Judging(self._config, self._sources, workers), RefusalsOfRounds(self._config, workers)
+        due = judging.due(state, rate)
+        opened = self._open(underway) | (judging.open(underway) if due is not None else {})
         shadow_ids = workers.ask(expected, f"opening round {index + 1}").shadow_ids
         tasks = [self._task(client_id, state, rate, shadow=client_id in shadow_ids) for client_id in clients]
         tasks = self._experiment.tasks(tasks, state.membership.known, state.probe, workers.probe_meta)
-        relay, refresh = self._relay(refreshes=self._is_refresh_due(index)), self._refresh(index, rate)
-        self._train(tasks, adapter, relay, refresh)
-        refreshed = refresh.finish(index, rate) if refresh is not None else None
-        refresh_wait_s = time.perf_counter() - relay.last_delivery
-        if refresh is not None:
-            relay.score_updates()
+        relay = self._relay(holds_updates=due is not None)
+        self._train(tasks, underway.adapter, relay, due)
         check_opened(index, opened, self._config.cluster.call_timeout_s)
-        measured = refresh.measured(refreshed) if refresh is not None and refreshed is not None else None
-        closing = workers.aggregator.close_round.remote(*relay.collect(), measured)
-        report = workers.ask(closing, f"aggregating round {index + 1}")
-        report, aggregator, guard = self._kept_safe(self._with_measuring_s(report), state, adapter)
+        judged = judging.judged(underway, relay, due)
+        unasked = sorted(self._signals & ASKED_LATER)
+        closing = workers.aggregator.close_round.remote(judged.evidence, judged.absent, judged.references, unasked)
+        report = self._with_measuring_s(workers.ask(closing, f"aggregating round {index + 1}"))
+        report = refusals.weighed_again(underway, relay, report)
+        report, aggregator, guard = refusals.kept(underway, report, state)
         return RoundResult(
             report=report,
             aggregator=aggregator,
             guard=guard,
-            probe_row=self._probe_row([*state.rounds, report], refreshed, refresh_wait_s, started),
-            new_probe=refreshed.files if refreshed is not None else {},
+            probe_row=self._probe_row([*state.rounds, report], judged, started),
+            new_probe=judged.refreshed.files if judged.refreshed is not None else {},
         )
 
     @property
@@ -124,20 +130,22 @@ class RoundRunner:
         room = self._workers.capacity if self._workers.capacity is not None else len(drawn)
         return sorted(drawn[:room]), sorted(drawn[room:])
 
-    def _open(self, expected: ObjectRef, adapter: ObjectRef[bytes]) -> dict[str, ObjectRef]:
+    def _open(self, underway: Underway) -> dict[str, ObjectRef]:
         """Open the round on probe and actors with server data; a reference to the answer of each, which may take long."""
-        answers: dict[str, ObjectRef] = {}
-        for name, actor in self._measuring.items():
-            answers[name] = actor.open_round.remote(expected, adapter)
+        given = underway.expected, underway.adapter
+        answers: dict[str, ObjectRef] = {name: actor.open_round.remote(*given) for name, actor in self._measuring.items()}
         if self._workers.probe is not None:
             reads_updates = "update" in self._signals
-            answers["probe"] = self._workers.probe.open_round.remote(expected, adapter if reads_updates else None)
+            answers["probe"] = self._workers.probe.open_round.remote(
+                underway.expected, underway.adapter if reads_updates else None
+            )
         return answers
 
     @property
     def _measuring(self) -> dict[Signal, ActorHandle[ServerData]]:
-        """The actors with server data whose readings a level weighs; the guard asks the canary about the aggregate only."""
-        return {name: actor for name, actor in self._workers.server_data.items() if name in self._signals}
+        """The actors with server data that measure every client's update, for a level to weigh."""
+        wanted = self._signals - ASKED_LATER
+        return {name: actor for name, actor in self._workers.server_data.items() if name in wanted}
 
     def _task(self, client_id: str, state: RunState, learning_rate: float, *, shadow: bool) -> TrainTask:
         meta, signals = self._workers.probe_meta, self._signals
@@ -154,7 +162,7 @@ class RoundRunner:
             freeze_a=self._config.aggregation.freezes_a,
         )
 
-    def _relay(self, *, refreshes: bool) -> Relay:
+    def _relay(self, *, holds_updates: bool) -> Relay:
         return Relay(
             self._workers.aggregator,
             self._workers.probe,
@@ -166,7 +174,7 @@ class RoundRunner:
             ),
             self._callback,
             scores_updates="update" in self._signals,
-            holds_updates=refreshes,
+            holds_updates=holds_updates,
         )
 
     def _train(self, tasks: Sequence[TrainTask], adapter: ObjectRef[bytes], relay: Relay, refresh: Refresh | None) -> None:
@@ -194,79 +202,15 @@ class RoundRunner:
             for task in tasks
         ]
 
-    def _is_refresh_due(self, round_index: int) -> bool:
-        every = self._config.refresh_every
-        return bool(every) and round_index % every == 0
-
-    def _refresh(self, round_index: int, rate: float) -> Refresh | None:
-        """The refresh of this round's probe, when one is due."""
-        workers, config = self._workers, self._config
-        if not self._is_refresh_due(round_index) or workers.probe is None or workers.probe_meta is None:
-            return None
-        references = self._sources.references
-        tasks = reference_tasks(
-            references,
-            round_index,
-            feature=workers.probe_meta.feature,
-            rate=rate,
-            seed=config.seed,
-            freeze_a=config.aggregation.freezes_a,
-        )
-        return Refresh(
-            workers.probe,
-            workers.aggregator,
-            [actor for name, actor in self._measuring.items() if name in referenced(config.defense, config.probe.threshold)],
-            references,
-            tasks,
-            num_steps=config.training.steps,
-            timeout_s=config.probe.timeout_s,
-            keep_all=config.clients.on_client_loss == "retry_round",
-        )
-
     def _with_measuring_s(self, report: RoundReport) -> RoundReport:
         refs = [actor.seconds.remote() for actor in self._measuring.values()]
         seconds = self._workers.ask(refs, f"reading the seconds of {' and '.join(self._measuring)}") if refs else []
         return replace(report, measuring_s=dict(zip(self._measuring, seconds, strict=True)))
 
-    def _kept_safe(
-        self, report: RoundReport, state: RunState, before: ObjectRef[bytes]
-    ) -> tuple[RoundReport, AggregatorState, GuardState | None]:
-        """The round as it is to be committed: mended, and where it is rolled back, the aggregator is too."""
-        workers, number, defense = self._workers, report.round + 1, state.aggregator.defense
-        made = aggregator = workers.ask(workers.aggregator.state.remote(), "reading the aggregator's state")
-        guard = state.guard
-        if report.outcome != "aggregated" or not (defense.preserves or defense.guards):
-            return report, aggregator, guard
-        max_steps = defense.preservation.max_steps if defense.preserves else 0
-        freezes_a = self._config.aggregation.freezes_a
-        mending = workers.server_data["canary"].preserve.remote(made.adapter, before, max_steps, freezes_a=freezes_a)
-        found = workers.ask(mending, f"measuring the aggregate of round {number}")
-        report, aggregator = preserved(report, aggregator, found)
-        report = replace(report, measuring_s={**report.measuring_s, "preservation": found.seconds})
-        if guard is not None:
-            report, aggregator, guard = guarded(report, aggregator, guard, found.rise_after, self._config.aggregation.rule)
-        if aggregator != made:
-            workers.ask(workers.aggregator.restore.remote(aggregator), f"putting the adapter of round {number} in place")
-        return report, aggregator, guard
-
-    def _probe_row(
-        self, reports: Sequence[RoundReport], refreshed: ProbeRefresh | None, refresh_wait_s: float, started: float
-    ) -> ProbeRound | None:
+    def _probe_row(self, reports: Sequence[RoundReport], judged: Judged, started: float) -> ProbeRound | None:
         probe = self._workers.probe
         if probe is None:
             return None
         closed, meta = self._workers.ask([probe.close_round.remote(), probe.meta.remote()], "closing the probe's round")
-        return probe_round(reports, meta.version, closed, refreshed, refresh_wait_s, time.perf_counter() - started)
-
-
-def draw_clients(config: RunConfig, names: Sequence[str], round_index: int, excluded: Collection[str]) -> list[str]:
-    """Clients of a round in the order in which they are drawn: all that take part, or a seeded `clients.per_round` of them.
-
-    Args:
-        names: The clients that take part.
-        excluded: Clients that an experiment leaves out of every round. The others are those that the round would have otherwise.
-            It may be left with none, and is then a round without a quorum.
-    """
-    rng = stream(config.seed, "sampled clients", round_index)
-    drawn = [names[int(i)] for i in rng.permutation(len(names))[: config.clients.per_round]]
-    return [name for name in drawn if name not in excluded]
+        round_s = time.perf_counter() - started
+        return probe_round(reports, meta.version, closed, judged.refreshed, judged.wait_s, round_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import ray
 from ray.actor import ActorHandle
@@ -35,6 +35,10 @@ class Scores:
     def add(self, client_id: str, score: Asked) -> None:
         """Take note of a reference to a score or a reading."""
         self._asked[client_id].append(score)
+
+    def keep(self, client_id: str, wanted: Collection[Asked]) -> None:
+        """Forget what was asked about the client, but for some of it."""
+        self._asked[client_id] = [asked for asked in self._asked[client_id] if asked in wanted]
 
     def ask(self, client_ids: Sequence[str], deltas: StepDeltas) -> None:
         """Let the probe score several step deltas in one call, each with a reference of its own."""

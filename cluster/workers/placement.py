@@ -55,7 +55,7 @@ def plan_placement(config: RunConfig, nodes: Sequence[Node], model: ModelConfig,
     label, number = config.cluster.server_label, num_clients or config.clients.count
     servers, hosts = _divide(nodes, label)
     clients = min(number, config.clients.per_round or number)
-    references = 2 * config.probe.refresh_clients if config.refresh_every else 0
+    references = 2 * config.probe.refresh_clients if config.refreshes else 0
     placement = _plan(config, hosts, servers, model, clients + (0 if label else references))
     trainings = references or int(config.realignment.steps > 0)
     if label is None or not trainings:

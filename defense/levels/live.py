@@ -6,6 +6,7 @@ the global adapter's drift. Stateless.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 PROBABILITY = "last_step_probability"
 """P(malicious) of the update."""
+
+
+_MENTION = 3.0
+"""Odds that are "not worth more than a bare mention" (Kass and Raftery, "Bayes Factors", JASA 90, 1995, section 3.2)."""
 
 
 class LiveSettings(Settings):
@@ -41,6 +46,20 @@ def _curve(config: DefenseConfig) -> Callable[[float, float], float] | None:
 def soft_weight(probability: float, threshold: float, *, steepness: float = 10) -> float:
     """w = 1 - suspicion(p) in [0, 1]."""
     return 1 - suspicion(probability, threshold, steepness)
+
+
+def is_clear(probability: float, limit: float) -> bool:
+    """Whether a score leaves no doubt: at least 3 to 1 for an honest client, or beyond the bound by as much.
+
+    Args:
+        probability: P(malicious), calibrated, so that p / (1 - p) are odds.
+        limit: The bound; below 1/2 it counts as 1/2.
+
+    Example: with a bound of 0.6, odds 1.5, scores up to 0.25 are clear, and those from odds 4.5, 0.818, on.
+    """
+    odds = probability / (1 - probability) if probability != 1 else math.inf
+    at_bound = limit / (1 - limit) if limit != 1 else math.inf
+    return odds <= 1 / _MENTION or odds >= _MENTION * max(1.0, at_bound)
 
 
 LEVEL = Level(

@@ -152,3 +152,43 @@ def test_the_update_of_a_reference_client_is_read_as_a_clients_and_one_of_anothe
     assert (client_id, read.state.tolist()) == ("b0", [2.0] * 12)
     with pytest.raises(ValueError, match="reference client b0: "):
         made.read_reference("b0", update("b0", {"other": torch.zeros(2)}))
+
+
+def test_an_unasked_signal_excludes_nobody_until_the_round_is_weighed_again_as_if_it_had_not_been_closed():
+    rises = {"a": 0.1, "b": 9.0, "c": 0.2}
+    asked = make_aggregator("canary", optimizer="fedavgm")
+    expected = close(asked, rises)
+    made = make_aggregator("canary", optimizer="fedavgm")
+    made.open_round(0, list(rises), 0.5)
+    found = [deliver(made, c, update(c, 1.0, round_index=0, base_version=0)) for c in rises]
+    first = made.close_round(found, unasked=["canary"])
+    assert {name: (row.weight, row.signals) for name, row in rows(first).items()} == dict.fromkeys(rises, (1.0, {}))
+    assert made.state().version == 1
+    again = made.weigh_again([canary(c, rise) for c, rise in rises.items()])
+    assert replace(again, aggregate_s=0, admit_s=0) == replace(expected, aggregate_s=0, admit_s=0)
+    assert made.state() == asked.state()
+    with pytest.raises(RuntimeError, match="no round was closed with an unasked signal"):
+        made.weigh_again([])
+
+
+def test_a_client_without_a_reading_counts_for_nothing_once_the_canary_was_asked():
+    made = make_aggregator("canary")
+    made.open_round(0, ["a", "b"], 0.5)
+    found = [deliver(made, c, update(c, 1.0, round_index=0, base_version=0)) for c in ("a", "b")]
+    assert made.close_round(found, unasked=["canary"]).outcome == "aggregated"
+    report = rows(made.weigh_again([canary("a", 0.1)]))
+    assert (report["a"].weight, report["b"].weight) == (1.0, 0.0)
+    assert report["b"].reason.startswith("no_evidence: no reading of the canary")
+
+
+def test_clients_are_in_doubt_by_the_references_that_were_measured_last():
+    made = make_aggregator("live", threshold=None, defense=FREE)
+    made.open_round(0, ["a", "b"], 0.5)
+    found = [
+        deliver(made, c, update(c, 1.0, round_index=0, base_version=0), scores=scores(c, p, branch="update"))
+        for c, p in (("a", 0.02), ("b", 0.5))
+    ]
+    assert made.in_doubt(found) == ["a", "b"]
+    scored = {"last_step_probability": {"benign": (0.01, 0.02, 0.03), "malicious": (0.97, 0.98, 0.99)}}
+    made.close_round(found, None, MeasuredReferences(updates=(), scored=scored))
+    assert made.in_doubt(found) == ["b"]

@@ -23,7 +23,13 @@ def evidence(*found: ProbeScore | Reading) -> ClientEvidence:
 
 def find(*found: ProbeScore | Reading, wanted: set[str], measured=None, asked: bool = True) -> Findings:
     return find_signals(
-        evidence(*found), 8, measured or {}, wanted=wanted, is_shadow_asked=asked, training=TRAINING, update_threshold=0.6
+        evidence(*found),
+        8,
+        measured or {},
+        wanted=wanted,
+        unasked=() if asked else ("shadow",),
+        training=TRAINING,
+        update_threshold=0.6,
     )
 
 

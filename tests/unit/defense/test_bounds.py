@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from defense.bounds import FISHER, LOGIT, PLAIN, Bound, ReferenceValues, explicit_bound, prediction_bound, reference_bound
+from defense.bounds import (
+    FISHER,
+    LOGIT,
+    PLAIN,
+    Bound,
+    ReferenceValues,
+    explicit_bound,
+    prediction_bound,
+    reference_bound,
+)
 
 
 def values(benign, unsafe=(1e6,)) -> ReferenceValues:

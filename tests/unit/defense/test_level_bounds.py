@@ -6,7 +6,7 @@ import pytest
 
 from defense import levels
 from defense.config import DefenseConfig
-from defense.level_bounds import level_bounds, rate, reference_values, referenced, unbounded_by_hand
+from defense.level_bounds import in_doubt, level_bounds, rate, reference_values, referenced, unbounded_by_hand, unmeasured
 from tests.unit.defense.levels.builders import measured, saw, signalled
 
 EVERYTHING = signalled(update=saw(last=0.1), canary=measured(canary_rise=0.0), spectrum=measured(flatness=0.1))
@@ -45,3 +45,20 @@ def test_references_that_give_no_bound_are_left_out_and_of_other_levels_too():
     config = DefenseConfig(level="canary+spectrum+consensus")
     assert set(reference_values(config, benign, {"canary_rise": (9.0,)}, "round 1")) == {"agreement"}
     assert reference_values(DefenseConfig(level="live"), benign, {}, "round 1") == {}
+
+
+def test_clients_are_in_doubt_around_the_bound_of_live_and_all_where_it_has_none():
+    config, scores = DefenseConfig(level="live"), {"c": 0.02, "b": 0.5, "a": 0.97}
+    assert in_doubt(config, {}, scores, threshold=0.6) == ["b"]
+    assert in_doubt(config, {}, scores, threshold=0.97) == ["a", "b"]
+    assert in_doubt(config, {}, scores) == ["a", "b", "c"]
+    same = {"last_step_probability": (0.01, 0.02, 0.03)}
+    assert in_doubt(config, reference_values(config, same, same, "round 1"), scores) == ["a", "b", "c"]  # it abstains
+
+
+def test_columns_are_unmeasured_that_no_reference_and_no_key_has_but_always_those_of_the_probe():
+    config = DefenseConfig(level=LEVEL, canary={"max_rise": 0.4})
+    known = reference_values(config, {"flatness": (0.1, 0.2, 0.3)}, {}, "round 1")
+    assert unmeasured(config, known) == ["agreement", "last_step_probability"]
+    assert unmeasured(config, known, threshold=0.6) == ["agreement", "last_step_probability"]
+    assert unmeasured(DefenseConfig(level="shadow"), {}) == []

@@ -120,13 +120,13 @@ def test_a_sleeper_wakes_in_the_second_half_unless_a_round_is_set(overrides, fir
 
 
 @pytest.mark.parametrize(
-    ("overrides", "every"),
+    ("overrides", "refreshes"),
     [
-        (["defense.level=shadow"], 0),
-        (["defense.level=live"], 1),
-        (["defense.level=live", "probe.refresh_every=5"], 5),
-        (["defense.level=live", "probe.refresh_every=0"], 0),
+        (["defense.level=shadow"], False),
+        (["defense.level=live"], True),
+        (["defense.level=live", "probe.refresh_every=5"], True),
+        (["defense.level=live", "probe.refresh_every=0"], False),
     ],
 )
-def test_level_live_refreshes_its_probe_every_round_unless_set_otherwise(overrides, every):
-    assert load_config(None, overrides).refresh_every == every
+def test_level_live_refreshes_its_probe_unless_set_otherwise(overrides, refreshes):
+    assert load_config(None, overrides).refreshes is refreshes

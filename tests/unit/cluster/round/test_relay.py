@@ -117,12 +117,12 @@ def lost_update(local_ray):
 
 
 def relay(
-    server, log=None, *, probe=None, keep_all=False, probe_timeout_s=30.0, scores_updates=True, holds_updates=False
+    server, log=None, *, probe=None, keep_all=False, probe_timeout_s=30.0, scores_updates=True, holds_updates=False, measures=True
 ) -> Relay:
     """Of a round in which `server` is everything, but for the probe where another is given."""
     settings = RelaySettings(probe_timeout_s=probe_timeout_s, call_timeout_s=30.0, keep_all=keep_all)
     flags = {"scores_updates": scores_updates, "holds_updates": holds_updates}
-    return Relay(server, probe or server, {"canary": server}, settings, log or Log(), **flags)
+    return Relay(server, probe or server, {"canary": server} if measures else {}, settings, log or Log(), **flags)
 
 
 def task(client_id: str) -> TrainTask:
@@ -262,3 +262,23 @@ def test_a_round_whose_aggregator_or_probe_is_gone_is_lost(server, probe):
         with pytest.raises(LostError, match=rf"^{lost} is gone: "):
             made.deliver(delivery("a", b"1"))
             made.collect()
+
+
+def test_scores_that_are_given_again_replace_the_first_and_readings_stay(server):
+    made = relay(server)
+    made.deliver(delivery("a", b"2"))
+    assert said(made.collect()[0]) == {"a": (0.5, 2.0)}
+    made.score_updates()
+    assert said(made.collect()[0]) == {"a": (0.5, 2.0)}
+    assert [call for call in ray.get(server.asked.remote()) if call.startswith("score")] == ["score update of a"] * 2
+
+
+def test_an_actor_can_be_asked_once_the_round_is_collected_and_what_fails_is_a_failure(server):
+    made = relay(server, measures=False)
+    for client_id, update in (("b", b"3"), ("a", b"2"), ("c", b"-1")):
+        made.deliver(delivery(client_id, update))
+    evidence, _ = made.collect()
+    assert [item.readings for item in evidence] == [(), ()]
+    first, second = made.read("canary", server)
+    assert first == Reading(client_id="a", signal="canary", values={"rise": 2.0})
+    assert (second.client_id, second.failure) == ("b", "canary_failed: no loss")

@@ -1,10 +1,13 @@
 """Level live: all or nothing by the verdict on the submitted update, or the soft curve."""
 
+import math
+
 import pytest
 
 from defense import levels
 from defense.config import DefenseConfig
 from defense.level_bounds import level_bounds
+from defense.levels.live import is_clear
 from tests.unit.defense.levels.builders import saw, signalled
 
 
@@ -31,3 +34,23 @@ def test_softly_a_client_weighs_by_the_client_levels_curve():
     # Half way up the upper side: 1/2 + 1/2 x 1/2.
     assert weight(0.9, soft=True) == pytest.approx(0.25)
     assert weight(0.45, threshold=0.9, soft=True) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("probability", "limit", "clear"),
+    [
+        (0.0, 0.5, True),
+        (0.25, 0.5, True),  # odds 1/3
+        (0.26, 0.5, False),
+        (0.74, 0.5, False),
+        (0.7501, 0.5, True),  # odds above 3
+        (0.76, 0.1, True),  # a bound below 1/2 counts as 1/2
+        (0.8, 0.6, False),  # odds 4, and 3 x 1.5 are asked
+        (0.82, 0.6, True),
+        (1.0, 1.0, True),
+        (0.9, 1.0, False),
+        (math.nan, 0.5, False),
+    ],
+)
+def test_a_score_is_clear_from_three_to_one_on(probability, limit, clear):
+    assert is_clear(probability, limit) is clear

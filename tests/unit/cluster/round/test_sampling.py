@@ -1,7 +1,7 @@
 """Which clients are drawn for a round."""
 
 from cluster.config.loading import load_config
-from cluster.round.round import draw_clients
+from cluster.round.sampling import draw_clients
 
 NAMES = [f"client-{i:03d}" for i in range(10)]
 EXCLUDED = frozenset(NAMES[:4])
