@@ -23,7 +23,6 @@ from actors.messages import (
     ClientRound,
     LoRAUpdate,
     MeasuredReferences,
-    Reading,
     RoundReport,
 )
 from actors.reference_values import values_of
@@ -89,17 +88,6 @@ class _Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Closed:
-    """A round that was closed while a signal was unasked, so that it can be weighed again."""
-
-    round: _Round
-    evidence: Sequence[ClientEvidence]
-    absent: Mapping[str, str]
-    before: Standing
-    """Where the federation stood, with what the round measured of reference clients."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Folded:
     """What the rule was given in a round."""
 
@@ -115,7 +103,7 @@ class Aggregator:
     """Owns the global adapter; one instance per run.
 
     A round is `open_round`, an `admit` per client, `close_round`; where that left a signal unasked and the aggregate gives
-    reason to ask, `weigh_again`. Updates are folded at the close, in order of client id, so
+    reason to ask, `reopen_round` and `close_round` with the answers. Updates are folded at the close, in order of client id, so
     sums do not depend on which client finishes first. FedAvg folds each into one sum and releases it, so memory does not grow
     with the number of clients; the other rules, averaging of products, and levels that compare clients keep them until the end.
     """
@@ -137,7 +125,8 @@ class Aggregator:
         if self._averages_products:
             lora_pairs(layout.shapes)  # a layout that cannot be averaged so is an error before a round is run
         self._round: _Round | None = None
-        self._closed: _Closed | None = None
+        self._closed: tuple[_Round, Standing] | None = None
+        """The last round, and where the federation stood before, where it may have to be closed again."""
 
     def adapter(self) -> bytes:
         """The global adapter as safetensors."""
@@ -282,7 +271,7 @@ class Aggregator:
             absent: Client id -> why a sampled client delivers nothing that could count.
             references: What a refresh measured: this round's bounds follow from it. None: there was no refresh, and they follow
                 from what was measured last.
-            unasked: Signals that levels read and nobody was asked about: they exclude nobody, until `weigh_again`.
+            unasked: Signals that levels read and nobody was asked about: they exclude nobody. The round can be reopened then.
 
         Raises:
             RuntimeError: no round is open, or there is evidence on a client that was not admitted.
@@ -294,28 +283,19 @@ class Aggregator:
         report = self._close(closing, evidence, absent or {})
         self._round = None
         if unasked:
-            self._closed = _Closed(round=current, evidence=evidence, absent=absent or {}, before=before)
+            self._closed = current, before
         return report
 
-    def weigh_again(self, readings: Sequence[Reading]) -> RoundReport:
-        """Close the round that was closed last as if it had not been, with what was asked since.
-
-        Args:
-            readings: Of every admitted client; one without counts for nothing.
+    def reopen_round(self) -> None:
+        """Take back the closing of the last round, so that it can be closed on fuller evidence as if it had never been.
 
         Raises:
             RuntimeError: no round was closed with an unasked signal.
         """
-        closed = self._closed
-        if closed is None:
+        if self._closed is None:
             raise RuntimeError("no round was closed with an unasked signal; call close_round first, and say what was not asked")
-        self._now, self._closed = closed.before, None
-        own = {reading.client_id: reading for reading in readings}
-        evidence = [
-            replace(item, readings=(*item.readings, own[item.client_id])) if item.client_id in own else item
-            for item in closed.evidence
-        ]
-        return self._close(replace(closed.round, rows=dict(closed.round.rows)), evidence, closed.absent)
+        self._round, self._now = self._closed
+        self._closed = None
 
     def _close(self, current: _Round, evidence: Sequence[ClientEvidence], absent: Mapping[str, str]) -> RoundReport:
         """Weigh and fold what there is, and move on."""

@@ -317,14 +317,9 @@ class RefusalsLost:
     rise: float
     """Of the refusals' loss under the aggregate over that under the initial adapter or the one that the round began with,
     whichever is lower, nats per token."""
-    error: float
-    """Standard error of that loss."""
+    is_serious: bool
+    """Whether that is worth asking which clients did it (`defense.preservation.is_serious`)."""
     seconds: float = field(compare=False)
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether it is beyond the standard error, or cannot be measured."""
-        return not self.rise <= self.error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,11 @@ class Refusals:
         """Standard error of that loss, nats per token."""
         return self._references[1]
 
+    @property
+    def tokens(self) -> float:
+        """Mean tokens of a refusal of the measured half."""
+        return sum(map(num_supervised, self._batches)) / len(self._measured)
+
     def mended(self, state: Tensors, before: Tensors, loss: float, *, max_steps: int, frozen: Collection[str] = ()) -> Mended:
         """Bring the loss back to the reference, as far as `max_steps` go.
 

@@ -37,6 +37,7 @@ from defense.averaging.pairs import frozen_names
 from defense.levels.canary import RISE
 from defense.levels.fltrust import COSINE
 from defense.levels.zeno import FALL, NORM
+from defense.preservation import is_serious
 from defense.signals import Signal
 
 _BATCH_SIZE = 64
@@ -142,7 +143,8 @@ class Canary(ServerData):
         started, refusals = time.perf_counter(), self._refusals
         self._last = {before: self._measured(before)}
         rise = self._measured(aggregate) - min(refusals.reference, self._last[before])
-        return RefusalsLost(rise=rise, error=refusals.error, seconds=time.perf_counter() - started)
+        serious = is_serious(rise, refusals.error, refusals.tokens)
+        return RefusalsLost(rise=rise, is_serious=serious, seconds=time.perf_counter() - started)
 
     def preserve(self, aggregate: bytes, before: bytes, max_steps: int, *, freezes_a: bool = False) -> Preserved:
         """Mend what a round has lost of the refusals, in at most so many steps; 0 measures only.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
+from defense.odds import MENTION
 from defense.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,22 @@ class PreservationConfig(Settings):
     """Steps in a round at most. A round that has lost nothing takes none; one that has takes one, and more only while the loss is
     beyond its standard error. Each takes a forward and a backward pass over half of the refusals, and a forward pass over the
     others."""
+
+
+def is_serious(rise: float, error: float, tokens: float) -> bool:
+    """Whether refusals are so much less likely that it is worth asking which clients did it.
+
+    Preservation mends less than that. More: the server's refusals have become three times less likely in the mean, and more than
+    other refusals of the kind would differ.
+
+    Args:
+        rise: Of the mean negative log-likelihood, nats per token; one that is not a number is serious.
+        error: Standard error of that mean.
+        tokens: Mean tokens of a refusal.
+
+    Example: refusals of 10 tokens are three times less likely from a rise of ln 3 / 10 = 0.11 on.
+    """
+    return not (rise <= error or rise * tokens <= math.log(MENTION))
 
 
 def standard_error(losses: Sequence[float], tokens: Sequence[int]) -> float:

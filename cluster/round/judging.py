@@ -1,8 +1,8 @@
 """From what the clients delivered to what the aggregator closes the round with: scores that leave no doubt.
 
-The probe judges every update. Where the references that it was fitted to say of a client neither that it is honest nor that it is
-malicious, reference clients train from this round's adapter, the probe is refitted, and it judges all updates again. With
-`probe.refresh_every` set, or while nothing is known of reference clients, these train beside the clients instead.
+The probe judges every update. Where it leaves open what a client is, reference clients train from this round's adapter, the probe
+is refitted, and it judges all updates again. With `probe.refresh_every` set, or while nothing is known of reference clients,
+these train beside the clients instead. The canary is asked about each client once the round's aggregate has lost refusals.
 """
 
 from __future__ import annotations
@@ -80,11 +80,37 @@ class Judging:
         judged = self._judged(underway, relay, None)
         if not (doubtful := self._in_doubt(judged.evidence)):
             return judged
+        return self._judged_again(underway, relay, f"{', '.join(doubtful[:3])}{' and others' * (len(doubtful) > 3)} in doubt")
+
+    def thorough(self, underway: Underway, relay: Relay, judged: Judged) -> Judged:
+        """What the round is closed with once its aggregate has lost refusals: with what the canary says of each client.
+
+        How far an honest client raises the refusals' loss follows the learning rate and the adapter, so the canary judges by
+        reference clients of this round, unless a key says when these train.
+
+        Raises:
+            LostError, ClusterError: as `RoundRunner.run`.
+        """
+        if judged.refreshed is None and self._asks_in_doubt:
+            judged = self._judged_again(underway, relay, "the aggregate lost refusals")
+        canary = self._workers.server_data["canary"]
+        opening = {"canary": canary.open_round.remote(underway.expected, underway.adapter)}
+        check_opened(underway.index, opening, self._config.cluster.call_timeout_s)
+        readings = {reading.client_id: reading for reading in relay.read("canary", canary)}
+        evidence = [replace(item, readings=(*item.readings, readings[item.client_id])) for item in judged.evidence]
+        return replace(judged, evidence=evidence)
+
+    @property
+    def _asks_in_doubt(self) -> bool:
+        """Whether reference clients train where a round gives reason to, and no key says when."""
+        return self._config.refreshes and self._config.probe.refresh_every is None
+
+    def _judged_again(self, underway: Underway, relay: Relay, why: str) -> Judged:
+        """The evidence once more, by a probe that is refitted on reference clients of this round."""
         judged = self._judged(underway, relay, self._trained(underway))
         if judged.refreshed is None:
             return judged
-        why = f"{', '.join(doubtful[:3])}{' and others' * (len(doubtful) > 3)} in doubt; {judged.refreshed.why}"
-        return replace(judged, refreshed=replace(judged.refreshed, why=why))
+        return replace(judged, refreshed=replace(judged.refreshed, why=f"{why}; {judged.refreshed.why}"))
 
     @property
     def _measuring(self) -> dict[Signal, ActorHandle[ServerData]]:
@@ -137,6 +163,6 @@ class Judging:
 
     def _in_doubt(self, evidence: Sequence[ClientEvidence]) -> list[str]:
         """Clients of which the references leave open what they are; nobody where a key says when the probe is refitted."""
-        if not self._config.refreshes or self._config.probe.refresh_every is not None:
+        if not self._asks_in_doubt:
             return []
         return self._workers.ask(self._workers.aggregator.in_doubt.remote(evidence), "comparing scores with those of references")

@@ -1,18 +1,16 @@
 """What a round's aggregate does to the server's refusals, and what follows from it before the round is committed.
 
-The aggregate is measured first. Where it has lost refusals the canary is asked about every client, and the round is weighed
-again. What is still lost then is mended (preservation), and where that fails the round is rolled back (guard).
+The aggregate is measured first. Where it has lost much, the canary is asked about every client, and the round is closed again
+(`judging.py`). What is lost then is mended (preservation), and where that fails the round is rolled back (guard).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.messages import AggregatorState, RoundReport
+from actors.messages import AggregatorState, RefusalsLost, RoundReport
 from cluster.config.schema import RunConfig
 from cluster.round.guard import guarded, preserved
-from cluster.round.opening import check_opened
-from cluster.round.relay import Relay
 from cluster.round.underway import Underway
 from cluster.state.run_state import RunState
 from cluster.workers.worker_group import WorkerGroup
@@ -30,27 +28,17 @@ class RefusalsOfRounds:
     def __init__(self, config: RunConfig, workers: WorkerGroup) -> None:
         self._config, self._workers = config, workers
 
-    def weighed_again(self, underway: Underway, relay: Relay, report: RoundReport) -> RoundReport:
-        """The round, weighed by what the canary says of each client too, where the aggregate has lost refusals for certain.
+    def lost(self, underway: Underway, report: RoundReport) -> RefusalsLost | None:
+        """What the aggregate of a round that was closed has lost of them; None where no level reads the canary, or there is none.
 
         Raises:
-            LostError, ClusterError: as `RoundRunner.run`.
+            LostError: as `RoundRunner.run`.
         """
-        workers, number = self._workers, report.round + 1
+        workers = self._workers
         if "canary" not in signals_of(self._config.defense) or report.outcome != "aggregated":
-            return report
-        canary = workers.server_data["canary"]
-        asking = canary.lost.remote(workers.aggregator.adapter.remote(), underway.adapter)
-        lost = workers.ask(asking, f"measuring what round {number} has lost of the refusals")
-        seconds = lost.seconds
-        if lost.is_certain:
-            opening = {"canary": canary.open_round.remote(underway.expected, underway.adapter)}
-            check_opened(report.round, opening, self._config.cluster.call_timeout_s)
-            readings = relay.read("canary", canary)
-            again = workers.ask(workers.aggregator.weigh_again.remote(readings), f"aggregating round {number} again")
-            report = replace(again, measuring_s=report.measuring_s, aggregate_s=report.aggregate_s + again.aggregate_s)
-            seconds += workers.ask(canary.seconds.remote(), "reading the seconds of the canary")
-        return replace(report, measuring_s={**report.measuring_s, "canary": seconds})
+            return None
+        asking = workers.server_data["canary"].lost.remote(workers.aggregator.adapter.remote(), underway.adapter)
+        return workers.ask(asking, f"measuring what round {report.round + 1} has lost of the refusals")
 
     def kept(
         self, underway: Underway, report: RoundReport, state: RunState

@@ -106,10 +106,15 @@ class RoundRunner:
         self._train(tasks, underway.adapter, relay, due)
         check_opened(index, opened, self._config.cluster.call_timeout_s)
         judged = judging.judged(underway, relay, due)
-        unasked = sorted(self._signals & ASKED_LATER)
-        closing = workers.aggregator.close_round.remote(judged.evidence, judged.absent, judged.references, unasked)
-        report = self._with_measuring_s(workers.ask(closing, f"aggregating round {index + 1}"))
-        report = refusals.weighed_again(underway, relay, report)
+        report = self._closed(judged, index, unasked=self._signals & ASKED_LATER)
+        if (lost := refusals.lost(underway, report)) is not None:
+            seconds = lost.seconds
+            if lost.is_serious:
+                judged = judging.thorough(underway, relay, judged)
+                workers.ask(workers.aggregator.reopen_round.remote(), f"reopening round {index + 1}")
+                report = self._closed(judged, index)
+                seconds += workers.ask(workers.server_data["canary"].seconds.remote(), "reading the seconds of the canary")
+            report = replace(report, measuring_s={**report.measuring_s, "canary": seconds})
         report, aggregator, guard = refusals.kept(underway, report, state)
         return RoundResult(
             report=report,
@@ -201,6 +206,12 @@ class RoundRunner:
             )
             for task in tasks
         ]
+
+    def _closed(self, judged: Judged, index: int, unasked: Iterable[Signal] = ()) -> RoundReport:
+        """What the aggregator makes of the round."""
+        aggregator = self._workers.aggregator
+        closing = aggregator.close_round.remote(judged.evidence, judged.absent, judged.references, sorted(unasked))
+        return self._with_measuring_s(self._workers.ask(closing, f"aggregating round {index + 1}"))
 
     def _with_measuring_s(self, report: RoundReport) -> RoundReport:
         refs = [actor.seconds.remote() for actor in self._measuring.values()]

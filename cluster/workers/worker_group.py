@@ -130,16 +130,16 @@ class WorkerGroup:
         Raises:
             ModelError: that adapter has no finite loss.
         """
-        if not self._config.defense.guards:
+        canary = self._server_data.get("canary")
+        if canary is None:
             return None
-        canary = self._server_data["canary"]
         found = self._answer_of(canary, lambda handle: handle.refusal_loss.remote(), "measuring the initial adapter by")
         if not math.isfinite(found.loss):
             raise ModelError(
-                f"the refusals' loss under the initial adapter is {found.loss}, so defense.guard has no reference; check the "
-                "model and evaluation.canary_path, or set defense.guard.enabled=false"
+                f"the refusals' loss under the initial adapter is {found.loss}, so nothing could be measured against it; "
+                "check the model and evaluation.canary_path"
             )
-        return GuardState(error=found.error, certified=self._initial)
+        return GuardState(error=found.error, certified=self._initial) if self._config.defense.guards else None
 
     @property
     def capacity(self) -> int | None:

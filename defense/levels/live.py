@@ -16,6 +16,7 @@ from pydantic import PositiveFloat
 from defense.bounds import LOGIT
 from defense.levels.client import suspicion
 from defense.levels.level import Bounded, Level
+from defense.odds import MENTION
 from defense.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 PROBABILITY = "last_step_probability"
 """P(malicious) of the update."""
-
-
-_MENTION = 3.0
-"""Odds that are "not worth more than a bare mention" (Kass and Raftery, "Bayes Factors", JASA 90, 1995, section 3.2)."""
 
 
 class LiveSettings(Settings):
@@ -59,7 +56,7 @@ def is_clear(probability: float, limit: float) -> bool:
     """
     odds = probability / (1 - probability) if probability != 1 else math.inf
     at_bound = limit / (1 - limit) if limit != 1 else math.inf
-    return odds <= 1 / _MENTION or odds >= _MENTION * max(1.0, at_bound)
+    return odds <= 1 / MENTION or odds >= MENTION * max(1.0, at_bound)
 
 
 LEVEL = Level(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from defense.preservation import standard_error, step
+from defense.preservation import is_serious, standard_error, step
 
 
 def test_the_step_is_along_the_gradient_and_makes_up_for_the_rise_to_first_order():
@@ -57,3 +57,15 @@ def test_the_standard_error_is_how_far_the_loss_of_other_rows_scatters():
 def test_one_row_has_no_standard_error():
     with pytest.raises(ValueError, match="1 rows have no standard error"):
         standard_error([1.0], [1])
+
+
+@pytest.mark.parametrize(
+    ("rise", "error", "tokens", "serious"),
+    [(0.1, 0.05, 10, False), (0.11, 0.05, 10, True), (0.11, 0.12, 10, False), (0.1, 0.05, 11, True), (-1, 0.05, 10, False)],
+)
+def test_a_loss_is_serious_that_makes_refusals_three_times_less_likely_and_is_no_chance_of_rows(rise, error, tokens, serious):
+    assert is_serious(rise, error, tokens) is serious  # ln 3 = 1.0986
+
+
+def test_a_loss_that_is_no_number_is_serious():
+    assert is_serious(math.nan, 0.05, 10)
