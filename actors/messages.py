@@ -189,7 +189,9 @@ class MeasuredReferences:
     updates: tuple[ReferenceUpdate, ...] = ()
     """Of all reference clients; empty where one of them failed."""
     scored: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
-    """`ProbeMeta.references` of the refitted probe; empty where it was rejected."""
+    """Column -> `benign` and `malicious` -> scores of the final deltas, by the probe that judges the round."""
+    fitted: bool = False
+    """Whether that probe was fitted to these reference clients: then they score more alike than others do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,21 +395,28 @@ class EvaluationReport:
     seconds: float
 
 
+RefreshOutcome = Literal["accepted", "kept", "rejected"]
+"""`accepted`: the refitted probe judges. `kept`: the old one does, which ranks the reference clients as well without having been
+fitted to them. `rejected`: something failed, and the old one judges by what was known before."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRefresh:
     """What became of a refresh: the probe refitted on reference clients trained from the current adapter."""
 
     round: int
-    accepted: bool
+    outcome: RefreshOutcome
     why: str
     """One sentence with the figures that decided, or what failed."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
-    """`tpr`, `fpr` and `roc_auc` of the refitted probe on the final deltas of reference families that its fit did not see."""
+    """`roc_auc` of the probe that judges, on final deltas of reference clients that its fit did not see; of a refitted one `tpr`
+    and `fpr` too."""
     fit_s: float = 0.0
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """The artefact, when it was accepted; the probe judges with it after `adopt`."""
+    """The refitted artefact, when it was accepted; the probe judges with it after `adopt`."""
     scored: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
-    """Its `ProbeMeta.references`, when it was accepted."""
+    """Column -> `benign` and `malicious` -> scores of the final deltas, by the probe that judges the round; empty where it was
+    rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -439,7 +448,7 @@ class ProbeRound:
     """Whether every score lies on one side of the threshold, and the distance is significant."""
     warning: str | None
     """What was seen and what to do; None when all is well."""
-    refresh: Literal["accepted", "rejected"] | None = None
+    refresh: RefreshOutcome | None = None
     """None: no refresh was due."""
     refresh_why: str | None = None
     refresh_auc: float | None = None

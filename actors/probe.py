@@ -22,10 +22,12 @@ from defense.admission.checks import OpenRound, Reason, Refusal
 from probe.artefact import LoraProbe, load_probe, probe_files
 from probe.config import ProbeConfig
 from probe.drift import Drift, watch
+from probe.evaluation import ranking
 from probe.features import tensor_names
 from probe.meta import ProbeMeta
 from probe.names import plain_name
 from probe.samples import ReferenceLabel
+from probe.training import SCORE, final_values
 
 
 @dataclass(slots=True)
@@ -147,7 +149,10 @@ class Probe:
             self._open().references.add(label, decode_message(payload, StepDelta))
 
     def refresh(self, learning_rate: float) -> ProbeRefresh:
-        """Refit on what was observed this round. A new probe whose own held-out figures pass judges once `adopt` is called.
+        """Score the final deltas of what was observed this round, and refit where that ranks them better.
+
+        The probe in force was not fitted to these reference clients, so their scores are what other clients like them get. It
+        stays where a refit could not, or does not, rank held-out references better. A refitted one judges once `adopt` is called.
 
         Args:
             learning_rate: The rate that the reference clients trained with.
@@ -156,20 +161,36 @@ class Probe:
         recipe = {**self._probe.meta.recipe, "learning_rate": learning_rate}
         try:
             samples = self._open().references.samples()
+            scored = final_values(self._probe.score_features(samples.features), samples)
+            ranked = ranking(scored)
+            if ranked == 1:
+                return self._kept(index, scored, ranked, "", started)
             candidate = refit(self._probe.meta, samples, recipe, f"reference clients of round {index + 1}")
         except ValueError as error:
-            return ProbeRefresh(round=index, accepted=False, why=str(error), fit_s=time.perf_counter() - started)
+            return ProbeRefresh(round=index, outcome="rejected", why=str(error), fit_s=time.perf_counter() - started)
         metrics = candidate.meta.metrics.get("last_step", {})
-        accepted, why = self._passes(metrics)
-        self._open().candidate = candidate if accepted else None
+        auc, least = metrics.get("roc_auc") or 0.0, self._config.refresh_min_auc
+        if auc < max(least, ranked):
+            return self._kept(index, scored, ranked, f", a refit {auc:.3f} of others (probe.refresh_min_auc={least:g})", started)
+        self._open().candidate = candidate
         return ProbeRefresh(
             round=index,
-            accepted=accepted,
-            why=why,
+            outcome="accepted",
+            why=f"held-out final deltas: area under the ROC curve {auc:.3f}, before {ranked:.3f}",
             metrics=metrics,
             fit_s=time.perf_counter() - started,
-            files=probe_files(candidate) if accepted else {},
-            scored=candidate.meta.references if accepted else {},
+            files=probe_files(candidate),
+            scored=candidate.meta.references,
+        )
+
+    def _kept(self, index: int, scored: Mapping[str, list[float]], ranked: float, refit: str, started: float) -> ProbeRefresh:
+        return ProbeRefresh(
+            round=index,
+            outcome="kept",
+            why=f"it ranks the reference clients' final deltas with an area under the ROC curve of {ranked:.3f}{refit}",
+            metrics={"roc_auc": ranked},
+            fit_s=time.perf_counter() - started,
+            scored={SCORE: scored},
         )
 
     def adopt(self) -> None:
@@ -206,13 +227,6 @@ class Probe:
         if self._round is None:
             raise RuntimeError("no round is open; call open_round first")
         return self._round
-
-    def _passes(self, metrics: Mapping[str, float | None]) -> tuple[bool, str]:
-        auc, least = metrics.get("roc_auc"), self._config.refresh_min_auc
-        if auc is None:
-            return False, "the held-out references lack a class at the last step"
-        figure = f"held-out final deltas: area under the ROC curve {auc:.3f}"
-        return (True, figure) if auc >= least else (False, f"{figure}; probe.refresh_min_auc={least:g} asks for more")
 
     def _admit(self, current: _Round, client_id: str, payload: bytes) -> StepDelta | Refusal:
         found = admit_step_delta(client_id, payload, current.expected, self._probe.meta.shapes, current.seen)

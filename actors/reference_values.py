@@ -40,4 +40,5 @@ def values_of(
         benign[AGREEMENT] = agreements(kept, [1.0] * len(kept))
     for column, values in references.scored.items():
         benign[column], unsafe[column] = [*values["benign"]], [*values["malicious"]]
-    return reference_values(defense, benign, unsafe, origin)
+    fitted = references.scored if references.fitted else ()
+    return reference_values(defense, benign, unsafe, origin, fitted)

@@ -56,6 +56,8 @@ class ReferenceValues:
     """Of what the signal is there to exclude."""
     origin: str
     """Where the clients trained, such as "round 3"."""
+    fitted: bool = False
+    """Whether what measured them was fitted to them, so that they are more alike than others."""
 
     @property
     def fault(self) -> str | None:
@@ -80,6 +82,8 @@ class Bound:
     """On the scale, where values at its ends are compared as the bound was made; no matter where it is missing."""
     side: Side = "above"
     scale: Scale = PLAIN
+    honest: float | None = None
+    """On the scale, the limit up to which a value is one of an honest client; None: no reference says."""
 
     @property
     def limit(self) -> float | None:
@@ -157,7 +161,7 @@ def reference_bound(
         rate: With what probability a further honest client may lie beyond it.
         half_way: Put the bound half way from there to the median of the unsafe ones, so that it has margin on both sides: few
             references never show how much honest clients may differ from them.
-        least: The bound is not below this value.
+        least: Values that were fitted make no bound below this: they say little of how other honest clients spread.
     """
     if values.fault is not None:
         return Bound(state="missing", why=values.fault)
@@ -165,13 +169,13 @@ def reference_bound(
     edge = sign * prediction_bound([sign * scale.forward(value) for value in values.benign], rate)
     number = f"{len(values.benign)} honest reference clients of {values.origin}"
     why = f"which a client like the {number} lies beyond with probability {rate:.2g}"
-    bound = Bound(state="in force", why=why, edge=edge, side=side, scale=scale)
+    bound = Bound(state="in force", why=why, edge=edge, side=side, scale=scale, honest=None if values.fitted else edge)
     beyond = sum(map(bound.is_beyond, values.unsafe))
     if 2 * beyond >= len(values.unsafe) > 0:
         if half_way:
             middle = (edge + median(map(scale.forward, values.unsafe))) / 2
             bound = replace(bound, edge=middle, why=f"half way from {bound.limit:.3g}, the bound of the {number}, to the unsafe")
-        if least is not None and bound.edge < scale.forward(least):
+        if least is not None and values.fitted and bound.edge < scale.forward(least):
             return replace(bound, edge=scale.forward(least), why=f"the least; the {number} would give {bound.limit:.3g}")
         return bound
     why = f"{beyond} of {len(values.unsafe)} unsafe references lie {side} {bound.limit:.3g}, the bound of the {number}"

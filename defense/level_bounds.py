@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from defense.bounds import Bound, ReferenceValues, explicit_bound, reference_bound
 from defense.config import DefenseConfig
@@ -72,9 +72,7 @@ def in_doubt(
         probabilities: Client id -> P(malicious).
     """
     bound = level_bounds(config, references, threshold)["live"]
-    if bound.state != "in force" or bound.limit is None:
-        return sorted(probabilities)
-    return [client_id for client_id, value in sorted(probabilities.items()) if not is_clear(value, bound.limit)]
+    return [client_id for client_id, value in sorted(probabilities.items()) if not is_clear(value, bound)]
 
 
 def rate(config: DefenseConfig) -> float:
@@ -83,17 +81,24 @@ def rate(config: DefenseConfig) -> float:
 
 
 def reference_values(
-    config: DefenseConfig, benign: Mapping[str, Sequence[float]], unsafe: Mapping[str, Sequence[float]], origin: str
+    config: DefenseConfig,
+    benign: Mapping[str, Sequence[float]],
+    unsafe: Mapping[str, Sequence[float]],
+    origin: str,
+    fitted: Collection[str] = (),
 ) -> dict[str, ReferenceValues]:
     """Column -> values, of the levels that weigh by it; without those that give no bound.
 
     Args:
         benign: Column -> values of the honest reference clients, in order of client id; likewise `unsafe`.
         origin: Where they trained.
+        fitted: Columns whose values come from something that was fitted to these clients.
     """
     found: dict[str, ReferenceValues] = {}
     for own in bounded(config).values():
         if own.column in benign:
             others = own.unsafe(benign[own.column]) if own.unsafe else unsafe.get(own.column, ())
-            found[own.column] = ReferenceValues(benign=tuple(benign[own.column]), unsafe=tuple(others), origin=origin)
+            found[own.column] = ReferenceValues(
+                benign=tuple(benign[own.column]), unsafe=tuple(others), origin=origin, fitted=own.column in fitted
+            )
     return {column: values for column, values in found.items() if values.fault is None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -46,6 +46,22 @@ class EvaluationReport(Figures):
     by_step: dict[str, GroupFigures]
     by_family: dict[str, GroupFigures]
     by_state: dict[str, GroupFigures]
+
+
+def ranking(scored: Mapping[str, Sequence[float]]) -> float:
+    """Area under the ROC curve: the share of pairs of a benign and a malicious score that are ranked rightly, a tie as half.
+
+    Args:
+        scored: `benign` and `malicious` -> scores.
+
+    Raises:
+        ValueError: a class has none.
+    """
+    benign, malicious = np.asarray(scored["benign"]), np.asarray(scored["malicious"])
+    if not benign.size or not malicious.size:
+        raise ValueError("the reference clients lack a class at the last step")
+    higher, equal = malicious[:, None] > benign, malicious[:, None] == benign
+    return float((higher + equal / 2).mean())
 
 
 def evaluate_scores(

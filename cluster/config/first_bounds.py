@@ -7,6 +7,7 @@ from cluster.errors import ConfigError
 from defense.bounds import ReferenceValues
 from defense.config import DefenseConfig
 from defense.level_bounds import reference_values, unbounded_by_hand
+from defense.levels.live import PROBABILITY
 from probe.meta import ProbeMeta
 
 
@@ -18,7 +19,7 @@ def first_references(defense: DefenseConfig, meta: ProbeMeta | None) -> dict[str
     """
     measured = meta.references if meta is not None else {}
     by_class = [{column: values[name] for column, values in measured.items()} for name in ("benign", "malicious")]
-    return reference_values(defense, *by_class, origin="the probe's artefact")
+    return reference_values(defense, *by_class, origin="the probe's artefact", fitted=(PROBABILITY,))
 
 
 def check_bounds(config: RunConfig, meta: ProbeMeta | None) -> None:

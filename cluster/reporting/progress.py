@@ -71,8 +71,10 @@ class _Display(RunCallback, ABC):
         number, version, why = row.round + 1, row.version, row.refresh_why
         if row.refresh == "accepted" and self._shows_success:
             self._print(f"round {number}: probe refreshed to version {version}, {why}")
+        if row.refresh == "kept" and self._shows_success:
+            self._print(f"round {number}: bounds renewed, probe version {version} stays: {why}")
         if row.refresh == "rejected":
-            self._print(f"round {number}: the refreshed probe was rejected, version {version} stays: {why}")
+            self._print(f"round {number}: the refresh failed, probe version {version} judges by older bounds: {why}")
         if row.warning is not None:
             self._print(f"round {number}: warning: {row.warning}")
 

@@ -84,7 +84,8 @@ def _refreshes(probe: Sequence[ProbeRound]) -> dict[str, float | int | None]:
     waited_s = sum(row.refresh_wait_s or 0.0 for row in probe)
     return {
         "probe_version": probe[-1].version if probe else None,
-        "probe_refreshes": sum(row.refresh == "accepted" for row in probe),
+        "probe_refreshes": sum(row.refresh is not None for row in probe),
+        "probe_refits": sum(row.refresh == "accepted" for row in probe),
         "probe_refreshes_rejected": sum(row.refresh == "rejected" for row in probe),
         "probe_refresh_share": waited_s / rounds_s if rounds_s else None,
         "rounds_blind": sum(row.blind for row in probe),

@@ -29,7 +29,7 @@ def probe_round(
     collapsed = None if now is None else collapse([share for share in earlier if share is not None], now)
     if refreshed is not None:
         refresh = {
-            "refresh": "accepted" if refreshed.accepted else "rejected",
+            "refresh": refreshed.outcome,
             "refresh_why": refreshed.why,
             "refresh_auc": refreshed.metrics.get("roc_auc"),
             "refresh_wait_s": refresh_wait_s,

@@ -116,13 +116,13 @@ class Refresh:
             LostError: the probe is gone, or does not answer when it is to take the new one.
         """
         refreshed = self._refitted(round_index, learning_rate)
-        if refreshed.accepted:
+        if refreshed.outcome == "accepted":
             answer_of(self._probe.adopt.remote(), self._timeout_s, "adopting the refitted probe")
         return refreshed
 
     def measured(self, refreshed: ProbeRefresh) -> MeasuredReferences | None:
-        """What the round's bounds follow from; None where a reference client or a reading failed. A probe that was rejected takes
-        its scores with it, but not what others measured.
+        """What the round's bounds follow from; None where a reference client or a reading failed. A refit that was rejected
+        leaves no scores, but what others measured.
 
         Args:
             refreshed: What `finish` gave.
@@ -138,7 +138,7 @@ class Refresh:
             )
             for client, update in self._updates.items()
         )
-        return MeasuredReferences(updates=updates, scored=refreshed.scored)
+        return MeasuredReferences(updates=updates, scored=refreshed.scored, fitted=refreshed.outcome == "accepted")
 
     def _refitted(self, round_index: int, learning_rate: float) -> ProbeRefresh:
         try:
@@ -156,4 +156,4 @@ class Refresh:
             if fate == "gone" or (fate == "object lost" and self._keep_all):
                 raise LostError(f"refreshing the probe: {first_line(error)}") from error
             self._failure = first_line(error)
-        return ProbeRefresh(round=round_index, accepted=False, why=str(self._failure))
+        return ProbeRefresh(round=round_index, outcome="rejected", why=str(self._failure))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveFloat
 
-from defense.bounds import LOGIT
+from defense.bounds import LOGIT, Bound
 from defense.levels.client import suspicion
 from defense.levels.level import Bounded, Level
 from defense.odds import MENTION
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 PROBABILITY = "last_step_probability"
 """P(malicious) of the update."""
+
+
+LEAST = MENTION / (1 + MENTION)
+"""Least bound that scores of a probe give where it was fitted to the references: odds of 3 to 1 for a malicious client."""
 
 
 class LiveSettings(Settings):
@@ -45,18 +49,21 @@ def soft_weight(probability: float, threshold: float, *, steepness: float = 10) 
     return 1 - suspicion(probability, threshold, steepness)
 
 
-def is_clear(probability: float, limit: float) -> bool:
-    """Whether a score leaves no doubt: at least 3 to 1 for an honest client, or beyond the bound by as much.
+def is_clear(probability: float, bound: Bound) -> bool:
+    """Whether a score leaves no doubt: it lies beyond the bound, or it is one of an honest client.
+
+    Scores of honest clients reach up to the limit of the references. Where the probe was fitted to these, or a key sets the
+    bound, that says nothing: then they reach up to odds of 1 to 3.
 
     Args:
-        probability: P(malicious), calibrated, so that p / (1 - p) are odds.
-        limit: The bound; below 1/2 it counts as 1/2.
+        probability: P(malicious).
 
-    Example: with a bound of 0.6, odds 1.5, scores up to 0.25 are clear, and those from odds 4.5, 0.818, on.
+    Example: with a bound of 0.9 and references whose limit is 0.4, scores between 0.4 and 0.9 are in doubt.
     """
-    odds = probability / (1 - probability) if probability != 1 else math.inf
-    at_bound = limit / (1 - limit) if limit != 1 else math.inf
-    return odds <= 1 / MENTION or odds >= MENTION * max(1.0, at_bound)
+    if bound.state != "in force" or not math.isfinite(probability):
+        return False
+    honest = LOGIT.forward(1 - LEAST) if bound.honest is None else bound.honest
+    return bound.scale.forward(probability) <= honest or bound.is_beyond(probability)
 
 
 LEVEL = Level(
@@ -67,7 +74,7 @@ LEVEL = Level(
         key="probe.threshold",
         by_hand=lambda config, threshold: threshold,  # noqa: ARG005
         scale=LOGIT,
-        least=0.5,  # the probe is calibrated: below it, a client is more likely honest than malicious
+        least=LEAST,
         curve=_curve,
     ),
 )

@@ -17,7 +17,7 @@ def test_frozen_clients_train_no_shadow_and_keep_their_verdict(run_small):
     assert all(row["weight"] > 0.9 for row in by_round[2] if not truth[row["client_id"]])
 
 
-def test_live_and_canary_each_judge_clients_that_train_by_their_own_recipes(run_small):
+def test_live_judges_clients_that_train_by_their_own_recipes_and_the_canary_is_not_asked_while_nothing_is_lost(run_small):
     recipes = "clients.recipes=[{steps: 2}, {optimizer: sgd, learning_rate_factor: 3}, {refusals: 0.5}]"
     bounds = ("probe.refresh_every=0", "probe.threshold=0.6", "defense.canary.max_rise=0.5")
     settings = ("defense.level=live+canary", "rounds=1", *bounds, "training.steps=8", "training.batch_size=16")
@@ -27,15 +27,52 @@ def test_live_and_canary_each_judge_clients_that_train_by_their_own_recipes(run_
     for row in rows.values():
         assert row["admitted"]
         assert row["last_step_probability"] is not None
-        assert (row["canary_rise"] > 0.1) == truth[row["client_id"]]
+        assert row["canary_rise"] is None
         assert row["weight"] == (0.0 if truth[row["client_id"]] else 1.0)
     honest = [rows[client_id] for client_id in sorted(rows) if not truth[client_id]]
     assert [row["num_samples"] for row in honest] == [32, 128, 128]
     assert {row["num_samples"] for client_id, row in rows.items() if truth[client_id]} == {128}
     assert honest[1]["update_norm"] < 0.5 * honest[2]["update_norm"]  # sgd, against AdamW
+    assert result.summary["server_seconds"]["canary"] > 0  # of the aggregate
     (state_file,) = result.path.glob("checkpoints/round-00001*/state.json")
     state = json.loads(state_file.read_text())
     assert (state["trust"], state["references"]) == ({}, {})
+
+
+def test_where_the_aggregate_loses_refusals_the_canary_says_who_did_it_by_references_of_that_round(run_small):
+    blind = "probe.threshold=0.999999999"  # live lets everybody pass
+    settings = ("defense.level=live+canary", blind, "training.steps=8", "training.batch_size=16", "probe.refresh_clients=4")
+    result = run_small(*settings, "training.learning_rate=0.01")
+    truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
+    asked = [row for row in result.rounds.to_pylist() if row["canary_rise"] is not None]
+    assert asked
+    for row in asked:
+        assert row["excluded_by"] == ("canary" if truth[row["client_id"]] else None), row
+        assert truth[row["client_id"]] == (row["weight"] == 0.0)
+    refreshes = {row["round"]: row["refresh_why"] for row in _rows(result.path / "probe.parquet")}
+    for index in {row["round"] for row in asked}:
+        assert refreshes[index] is not None
+        assert f"of round {index + 1}" in next(row["excluded_because"] for row in asked if row["excluded_because"])
+
+
+def test_the_probe_is_refreshed_in_the_first_round_and_then_only_where_a_client_is_in_doubt(run_small):
+    settings = ("defense.level=live", "rounds=3", "training.steps=8", "training.batch_size=16", "probe.refresh_clients=4")
+    probe = _rows(run_small(*settings).path / "probe.parquet")
+    assert probe[0]["refresh"] is not None
+    assert all(row["refresh"] is None or "in doubt" in row["refresh_why"] for row in probe[1:])
+    assert None in [row["refresh"] for row in probe]
+
+
+def test_a_client_in_doubt_is_judged_by_a_probe_that_references_of_the_round_were_added_to(run_small):
+    never = "probe.threshold=0.999999999"  # nobody is beyond it by three to one
+    settings = ("defense.level=live", never, "training.steps=8", "training.batch_size=16", "probe.refresh_clients=4")
+    result = run_small(*settings)
+    truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
+    (bad,) = (client_id for client_id, malicious in truth.items() if malicious)
+    first, second = _rows(result.path / "probe.parquet")
+    assert first["refresh_why"].startswith("held-out")
+    assert second["refresh_why"].startswith(f"{bad} in doubt; ")
+    assert second["version"] == first["version"] + 1
 
 
 def test_noise_as_long_as_an_honest_update_is_told_by_its_spectrum(run_small):

@@ -137,7 +137,7 @@ def test_a_refresh_learns_from_the_reference_clients_and_counts_the_version_up(t
     probe = refreshable(tmp_path)
     observe_references(probe)
     refreshed = probe.refresh(0.25)
-    assert refreshed.accepted
+    assert refreshed.outcome == "accepted"
     assert {name: len(values) for name, values in refreshed.scored["last_step_probability"].items()} == {
         "benign": 4,
         "malicious": 4,
@@ -149,6 +149,23 @@ def test_a_refresh_learns_from_the_reference_clients_and_counts_the_version_up(t
     assert probe.meta().version == 2
     assert probe.meta().recipe["learning_rate"] == 0.25
     assert "round 1" in probe.meta().training["origin"]
+
+
+def test_a_probe_that_ranks_the_references_as_well_as_a_refit_could_stays_and_their_scores_are_held_out(tmp_path):
+    probe = refreshable(tmp_path)
+    observe_references(probe)
+    probe.refresh(0.25)
+    probe.adopt()
+    probe.close_round()
+    open_with_adapter(probe, 0.0)
+    observe_references(probe)
+    again = probe.refresh(0.25)
+    assert (again.outcome, again.metrics, again.files) == ("kept", {"roc_auc": 1.0}, {})
+    scored = again.scored["last_step_probability"]
+    assert max(scored["benign"]) < min(scored["malicious"])
+    with pytest.raises(RuntimeError, match="no refitted probe to adopt"):
+        probe.adopt()
+    assert probe.meta().version == 2
 
 
 def test_the_refreshed_artefact_scores_as_the_probe_does(tmp_path):
@@ -166,7 +183,7 @@ def test_the_refreshed_artefact_scores_as_the_probe_does(tmp_path):
 def test_a_refitted_probe_that_is_not_adopted_never_judges(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
-    assert probe.refresh(0.25).accepted
+    assert probe.refresh(0.25).outcome == "accepted"
     assert both_ways(probe) == [0.5, 0.5]
     probe.close_round()
     open_with_adapter(probe, 0.0)
@@ -192,9 +209,10 @@ def test_a_refresh_that_fails_its_own_figures_changes_nothing(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe, separable=False)
     refreshed = probe.refresh(0.25)
-    assert not refreshed.accepted
+    assert refreshed.outcome == "kept"
     assert "probe.refresh_min_auc=0.75" in refreshed.why
     assert refreshed.files == {}
+    assert refreshed.scored == {"last_step_probability": {"benign": [0.5] * 4, "malicious": [0.5] * 4}}
     with pytest.raises(RuntimeError, match="adopt only what it accepted"):
         probe.adopt()
     assert both_ways(probe) == [0.5, 0.5]
@@ -206,7 +224,7 @@ def test_a_refresh_without_enough_references_changes_nothing(tmp_path, clients, 
     probe = refreshable(tmp_path)
     observe_references(probe, clients=clients)
     refreshed = probe.refresh(0.25)
-    assert not refreshed.accepted
+    assert refreshed.outcome == "rejected"
     assert why in refreshed.why
     assert probe.meta().version == 1
 

@@ -1,6 +1,7 @@
 """defense/bounds.py: bounds by hand, against SciPy's distributions, and how often they are exceeded."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,7 +103,13 @@ def test_a_bound_may_lie_half_way_to_the_unsafe_and_not_below_a_least():
     bound = reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True)
     assert bound.limit == pytest.approx((5.3717 + 8) / 2, abs=1e-4)
     assert bound.why == "half way from 5.37, the bound of the 3 honest reference clients of round 3, to the unsafe"
-    bound = reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True, least=7.0)
+    assert bound.honest == pytest.approx(5.3717, abs=1e-4)
+    fitted = replace(known, fitted=True)
+    bound = reference_bound(fitted, 0.05, side="above", scale=PLAIN, half_way=True, least=7.0)
+    assert bound.honest is None
+    assert reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True, least=7.0).limit == pytest.approx(
+        6.6859, abs=1e-4
+    )
     assert (bound.limit, bound.why) == (7.0, "the least; the 3 honest reference clients of round 3 would give 6.69")
     assert reference_bound(known, 0.05, side="above", scale=PLAIN, least=5.0).limit == pytest.approx(5.3717, abs=1e-4)
 

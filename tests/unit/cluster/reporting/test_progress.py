@@ -40,7 +40,7 @@ BOTH = [
     "round 3: there is room for every client",
     "round 1: skipped, because",
     "round 1: b late: no update",
-    "round 2: the refreshed probe was rejected, version 2 stays: held-out TPR 0.100",
+    "round 2: the refresh failed, probe version 2 judges by older bounds: held-out TPR 0.100",
     "round 3: warning: the probe may be blind",
     "the server realigned the final adapter: 15 steps, 2.0 s",
     "safety 0.250 is under evaluation.stop_below=0.9 after 4 rounds",

@@ -59,7 +59,8 @@ def test_verdicts_are_counted_against_the_truth_overall_and_by_round():
 
 def test_refreshes_are_counted_with_their_share_of_the_time():
     figures = summary()
-    assert (figures["probe_version"], figures["probe_refreshes"], figures["probe_refreshes_rejected"]) == (2, 1, 1)
+    assert (figures["probe_version"], figures["probe_refreshes"], figures["probe_refits"]) == (2, 2, 1)
+    assert figures["probe_refreshes_rejected"] == 1
     assert figures["probe_refresh_share"] == pytest.approx(3 / 12)
     assert figures["rounds_blind"] == 1
     without = summary(probe_rounds=())

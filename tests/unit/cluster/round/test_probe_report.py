@@ -45,10 +45,10 @@ def test_a_round_without_verdicts_is_no_collapse():
     assert row(HALF, {"a": None, "b": None}).warning is None
 
 
-@pytest.mark.parametrize("accepted", [True, False])
-def test_a_refresh_is_told_with_its_figures(accepted):
-    refreshed = ProbeRefresh(round=0, accepted=accepted, why="because", metrics={"roc_auc": 0.9}, fit_s=0.5)
+@pytest.mark.parametrize("outcome", ["accepted", "kept", "rejected"])
+def test_a_refresh_is_told_with_its_figures(outcome):
+    refreshed = ProbeRefresh(round=0, outcome=outcome, why="because", metrics={"roc_auc": 0.9}, fit_s=0.5)
     given = row(HALF, refreshed=refreshed)
-    assert given.refresh == ("accepted" if accepted else "rejected")
+    assert given.refresh == outcome
     assert (given.refresh_why, given.refresh_auc) == ("because", 0.9)
     assert (given.refresh_wait_s, given.fit_s, given.round_s) == (1.5, 0.5, 4.0)

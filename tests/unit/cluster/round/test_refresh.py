@@ -49,7 +49,7 @@ class Refitting:
     def refresh(self, learning_rate: float) -> ProbeRefresh:
         time.sleep(self.seconds)
         why = f"fitted at {learning_rate} on {len(self.observed)}"
-        return ProbeRefresh(round=0, accepted=True, why=why, scored=SCORED)
+        return ProbeRefresh(round=0, outcome="accepted", why=why, scored=SCORED)
 
     def adopt(self) -> None:
         time.sleep(self.adopting_s)
@@ -80,13 +80,13 @@ def test_a_refit_in_time_is_adopted_with_what_the_reference_clients_sent(make):
     for job in refresh.jobs(ray.put(b"adapter")):
         job.receiver.deliver(Delivery(job.task, ray.put(b"update")))
     refreshed = refresh.finish(0, 0.5)
-    assert refreshed == ProbeRefresh(round=0, accepted=True, why="fitted at 0.5 on 2", scored=SCORED)
+    assert refreshed == ProbeRefresh(round=0, outcome="accepted", why="fitted at 0.5 on 2", scored=SCORED)
     assert ray.get(probe.seen.remote()) == (True, [("bad", True, b"bad"), ("good", False, b"good")])
 
 
 def test_a_refit_that_misses_its_deadline_is_rejected_and_never_judges(make):
     probe, refresh = make(3.0)
-    refused = ProbeRefresh(round=0, accepted=False, why="refitting the probe took longer than 2 s")
+    refused = ProbeRefresh(round=0, outcome="rejected", why="refitting the probe took longer than 2 s")
     assert refresh.finish(0, 0.5) == refused
     assert refresh.measured(refused) is None
     assert ray.get(probe.seen.remote()) == (False, [])
@@ -102,7 +102,7 @@ def test_the_first_reference_client_that_fails_costs_the_refit_and_a_lost_one_th
     probe, refresh = make(0.0)
     refresh.deliver(Delivery(TASKS[1], ray.put(b"update")))
     refresh.deliver(Delivery(TASKS[0], failure="client_lost: its node died", lost=True))
-    refused = ProbeRefresh(round=3, accepted=False, why="reference client good: 0 step deltas of 1 steps")
+    refused = ProbeRefresh(round=3, outcome="rejected", why="reference client good: 0 step deltas of 1 steps")
     assert refresh.finish(3, 0.5) == refused
     assert refresh.measured(refused) is None
     assert ray.get(probe.seen.remote()) == (False, [])
@@ -133,7 +133,7 @@ def test_a_probe_that_was_rejected_takes_its_scores_with_it_and_nothing_else(mak
     _, refresh = make(0.0)
     ended(refresh)
     refresh.finish(0, 0.5)
-    measured = refresh.measured(ProbeRefresh(round=0, accepted=False, why="its figures"))
+    measured = refresh.measured(ProbeRefresh(round=0, outcome="rejected", why="its figures"))
     assert (len(measured.updates), measured.scored) == (2, {})
 
 
@@ -142,5 +142,5 @@ def test_an_update_that_cannot_be_read_or_measured_costs_the_refresh(make, updat
     _, refresh = make(0.0)
     ended(refresh, good=update)
     refused = refresh.finish(0, 0.5)
-    assert (refused.accepted, refresh.measured(refused)) == (False, None)
+    assert (refused.outcome, refresh.measured(refused)) == ("rejected", None)
     assert why in refused.why

@@ -1,10 +1,12 @@
 """Level live: all or nothing by the verdict on the submitted update, or the soft curve."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from defense import levels
+from defense.bounds import LOGIT, Bound
 from defense.config import DefenseConfig
 from defense.level_bounds import level_bounds
 from defense.levels.live import is_clear
@@ -36,21 +38,22 @@ def test_softly_a_client_weighs_by_the_client_levels_curve():
     assert weight(0.45, threshold=0.9, soft=True) == pytest.approx(0.75)
 
 
+BOUND = Bound(state="in force", why="", edge=LOGIT.forward(0.9), scale=LOGIT, honest=LOGIT.forward(0.4))
+
+
 @pytest.mark.parametrize(
-    ("probability", "limit", "clear"),
-    [
-        (0.0, 0.5, True),
-        (0.25, 0.5, True),  # odds 1/3
-        (0.26, 0.5, False),
-        (0.74, 0.5, False),
-        (0.7501, 0.5, True),  # odds above 3
-        (0.76, 0.1, True),  # a bound below 1/2 counts as 1/2
-        (0.8, 0.6, False),  # odds 4, and 3 x 1.5 are asked
-        (0.82, 0.6, True),
-        (1.0, 1.0, True),
-        (0.9, 1.0, False),
-        (math.nan, 0.5, False),
-    ],
+    ("probability", "clear"),
+    [(0.0, True), (0.4, True), (0.41, False), (0.89, False), (0.9, True), (1.0, True), (math.nan, False)],
 )
-def test_a_score_is_clear_from_three_to_one_on(probability, limit, clear):
-    assert is_clear(probability, limit) is clear
+def test_a_score_is_clear_up_to_the_references_limit_and_from_the_bound_on(probability, clear):
+    assert is_clear(probability, BOUND) is clear
+
+
+@pytest.mark.parametrize(("probability", "clear"), [(0.25, True), (0.26, False), (0.89, False), (0.9, True)])
+def test_without_such_a_limit_honest_scores_reach_up_to_one_to_three(probability, clear):
+    assert is_clear(probability, replace(BOUND, honest=None)) is clear
+
+
+def test_nothing_is_clear_where_the_level_abstains_or_has_no_bound():
+    assert not is_clear(0.0, replace(BOUND, state="abstains"))
+    assert not is_clear(0.0, Bound(state="missing", why=""))
