@@ -19,6 +19,7 @@ from actors.refit import ReferenceSamples, refit
 from actors.state_vector import StateVector
 from actors.wire import decode_message, decode_tensors
 from defense.admission.checks import OpenRound, Reason, Refusal
+from defense.bounds import LOGIT, ReferenceValues, reference_bound
 from probe.artefact import LoraProbe, load_probe, probe_files
 from probe.config import ProbeConfig
 from probe.drift import Drift, watch
@@ -148,22 +149,27 @@ class Probe:
         for label, payload in zip(labels, payloads, strict=True):
             self._open().references.add(label, decode_message(payload, StepDelta))
 
-    def refresh(self, learning_rate: float) -> ProbeRefresh:
-        """Score the final deltas of what was observed this round, and refit where that ranks them better.
+    def refresh(self, learning_rate: float, rate: float) -> ProbeRefresh:
+        """Score the final deltas of what was observed this round, and refit where these scores do not tell the classes apart.
 
         The probe in force was not fitted to these reference clients, so their scores are what other clients like them get. It
-        stays where a refit could not, or does not, rank held-out references better. A refitted one judges once `adopt` is called.
+        stays where a bound follows from them, or where fits that hold out references rank these worse. A refitted one judges once
+        `adopt` is called.
 
         Args:
             learning_rate: The rate that the reference clients trained with.
+            rate: The share of honest clients that the bound may exclude.
         """
         started, index = time.perf_counter(), self._open().expected.round_index
         recipe = {**self._probe.meta.recipe, "learning_rate": learning_rate}
         try:
             samples = self._open().references.samples()
             scored = final_values(self._probe.score_features(samples.features), samples)
-            ranked = ranking(scored)
-            if ranked == 1:
+            ranked, values = (
+                ranking(scored),
+                ReferenceValues(benign=tuple(scored["benign"]), unsafe=tuple(scored["malicious"]), origin=f"round {index + 1}"),
+            )
+            if reference_bound(values, rate, side="above", scale=LOGIT).state == "in force":
                 return self._kept(index, scored, ranked, "", started)
             candidate = refit(self._probe.meta, samples, recipe, f"reference clients of round {index + 1}")
         except ValueError as error:

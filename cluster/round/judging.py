@@ -25,7 +25,7 @@ from cluster.round.relay import Relay
 from cluster.round.underway import Underway
 from cluster.state.run_state import RunState
 from cluster.workers.worker_group import WorkerGroup
-from defense.level_bounds import referenced, unmeasured
+from defense.level_bounds import rate, referenced, unmeasured
 from defense.levels import signals_of
 from defense.signals import Signal
 
@@ -51,7 +51,7 @@ class Judging:
     def __init__(self, config: RunConfig, sources: Sources, workers: WorkerGroup) -> None:
         self._config, self._sources, self._workers = config, sources, workers
 
-    def due(self, state: RunState, rate: float) -> Refresh | None:
+    def due(self, state: RunState, learning_rate: float) -> Refresh | None:
         """The refresh that goes on beside the clients whatever they send; None: there is none."""
         config, every = self._config, self._config.probe.refresh_every
         if not config.refreshes:
@@ -60,7 +60,7 @@ class Judging:
             is_due = bool(unmeasured(state.aggregator.defense, state.aggregator.references, config.probe.threshold))
         else:
             is_due = state.rounds_done % every == 0
-        return self._refresh(state.rounds_done, rate) if is_due else None
+        return self._refresh(state.rounds_done, learning_rate) if is_due else None
 
     def open(self, underway: Underway) -> dict[str, ObjectRef]:
         """Open the round on the actors that measure reference clients: name -> its answer, which `check_opened` reads."""
@@ -119,7 +119,7 @@ class Judging:
         wanted = signals_of(defense) & referenced(defense, self._config.probe.threshold)
         return {name: actor for name, actor in self._workers.server_data.items() if name in wanted}
 
-    def _refresh(self, index: int, rate: float) -> Refresh:
+    def _refresh(self, index: int, learning_rate: float) -> Refresh:
         workers, config, references = self._workers, self._config, self._sources.references
         if workers.probe is None or workers.probe_meta is None:
             raise RuntimeError("a run that refreshes its probe has none")
@@ -127,7 +127,7 @@ class Judging:
             references,
             index,
             feature=workers.probe_meta.feature,
-            rate=rate,
+            rate=learning_rate,
             seed=config.seed,
             freeze_a=config.aggregation.freezes_a,
         )
@@ -138,6 +138,7 @@ class Judging:
             references,
             tasks,
             num_steps=config.training.steps,
+            rate=rate(config.defense),
             timeout_s=config.probe.timeout_s,
             keep_all=config.clients.on_client_loss == "retry_round",
         )

@@ -62,6 +62,7 @@ class Refresh:
         tasks: Sequence[TrainTask],
         *,
         num_steps: int,
+        rate: float,
         timeout_s: float,
         keep_all: bool = False,
     ) -> None:
@@ -69,6 +70,7 @@ class Refresh:
 
         Args:
             measuring: The actors that measure every update.
+            rate: The share of honest clients that the bound of the probe's scores may exclude.
             timeout_s: How long readings may take, and the probe to refit, once the last reference client has delivered.
             keep_all: A reference client whose actor or node is lost ends the round with LostError.
         """
@@ -78,7 +80,7 @@ class Refresh:
         self._updates: dict[str, ObjectRef[AdmittedUpdate]] = {}
         self._asked: dict[str, list[ObjectRef[Reading]]] = {}
         self._readings: dict[str, tuple[Reading, ...]] = {}
-        self._timeout_s, self._keep_all = timeout_s, keep_all
+        self._rate, self._timeout_s, self._keep_all = rate, timeout_s, keep_all
         self._labels = {reference.label.client: reference.label for reference in references}
         self._num_deltas: Counter[str] = Counter()
         self._observed: list[ObjectRef] = []
@@ -147,7 +149,7 @@ class Refresh:
                 wait_for(self._read, self._timeout_s, "reading the reference clients' updates")
                 for client, asked in self._asked.items():
                     self._readings[client] = tuple(wait_for(asked, self._timeout_s, "measuring the reference clients"))
-                refitting = self._probe.refresh.remote(learning_rate)
+                refitting = self._probe.refresh.remote(learning_rate, self._rate)
                 return wait_for(refitting, self._timeout_s, "refitting the probe")
         except DeadlineError as error:
             self._failure = str(error)

@@ -136,7 +136,7 @@ def both_ways(probe: Probe) -> list[float]:
 def test_a_refresh_learns_from_the_reference_clients_and_counts_the_version_up(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
-    refreshed = probe.refresh(0.25)
+    refreshed = probe.refresh(0.25, 0.01)
     assert refreshed.outcome == "accepted"
     assert {name: len(values) for name, values in refreshed.scored["last_step_probability"].items()} == {
         "benign": 4,
@@ -154,12 +154,12 @@ def test_a_refresh_learns_from_the_reference_clients_and_counts_the_version_up(t
 def test_a_probe_that_ranks_the_references_as_well_as_a_refit_could_stays_and_their_scores_are_held_out(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
-    probe.refresh(0.25)
+    probe.refresh(0.25, 0.01)
     probe.adopt()
     probe.close_round()
     open_with_adapter(probe, 0.0)
     observe_references(probe)
-    again = probe.refresh(0.25)
+    again = probe.refresh(0.25, 0.01)
     assert (again.outcome, again.metrics, again.files) == ("kept", {"roc_auc": 1.0}, {})
     scored = again.scored["last_step_probability"]
     assert max(scored["benign"]) < min(scored["malicious"])
@@ -171,7 +171,7 @@ def test_a_probe_that_ranks_the_references_as_well_as_a_refit_could_stays_and_th
 def test_the_refreshed_artefact_scores_as_the_probe_does(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
-    for name, content in probe.refresh(0.25).files.items():
+    for name, content in probe.refresh(0.25, 0.01).files.items():
         (tmp_path / name).write_bytes(content)
     probe.adopt()
     loaded = Probe(str(tmp_path), LAYOUT)
@@ -183,7 +183,7 @@ def test_the_refreshed_artefact_scores_as_the_probe_does(tmp_path):
 def test_a_refitted_probe_that_is_not_adopted_never_judges(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
-    assert probe.refresh(0.25).outcome == "accepted"
+    assert probe.refresh(0.25, 0.01).outcome == "accepted"
     assert both_ways(probe) == [0.5, 0.5]
     probe.close_round()
     open_with_adapter(probe, 0.0)
@@ -201,14 +201,14 @@ def test_a_refresh_does_not_depend_on_the_order_of_arrival(tmp_path):
     observe_references(spy)
     for labels, payloads in reversed(recorded):
         probes[1].observe(labels, *payloads)
-    first, second = (probe.refresh(0.25).files for probe in probes)
+    first, second = (probe.refresh(0.25, 0.01).files for probe in probes)
     assert first == second
 
 
 def test_a_refresh_that_fails_its_own_figures_changes_nothing(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe, separable=False)
-    refreshed = probe.refresh(0.25)
+    refreshed = probe.refresh(0.25, 0.01)
     assert refreshed.outcome == "kept"
     assert "probe.refresh_min_auc=0.75" in refreshed.why
     assert refreshed.files == {}
@@ -223,7 +223,7 @@ def test_a_refresh_that_fails_its_own_figures_changes_nothing(tmp_path):
 def test_a_refresh_without_enough_references_changes_nothing(tmp_path, clients, why):
     probe = refreshable(tmp_path)
     observe_references(probe, clients=clients)
-    refreshed = probe.refresh(0.25)
+    refreshed = probe.refresh(0.25, 0.01)
     assert refreshed.outcome == "rejected"
     assert why in refreshed.why
     assert probe.meta().version == 1
@@ -233,7 +233,7 @@ def test_references_of_a_round_before_are_forgotten(tmp_path):
     probe = refreshable(tmp_path)
     observe_references(probe)
     open_with_adapter(probe, 0.0)
-    assert "no reference client delivered" in probe.refresh(0.25).why
+    assert "no reference client delivered" in probe.refresh(0.25, 0.01).why
 
 
 @pytest.mark.parametrize("bad", [{B0: torch.full((3, 2), float("nan"))}, {A0: torch.zeros(2, 3)}, {B0: torch.zeros(2, 3)}])

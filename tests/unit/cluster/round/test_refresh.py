@@ -46,7 +46,7 @@ class Refitting:
     def observe(self, labels, *payloads) -> None:
         self.observed += [(label.client, label.malicious, payload) for label, payload in zip(labels, payloads, strict=True)]
 
-    def refresh(self, learning_rate: float) -> ProbeRefresh:
+    def refresh(self, learning_rate: float, rate: float) -> ProbeRefresh:  # noqa: ARG002
         time.sleep(self.seconds)
         why = f"fitted at {learning_rate} on {len(self.observed)}"
         return ProbeRefresh(round=0, outcome="accepted", why=why, scored=SCORED)
@@ -66,7 +66,7 @@ def make(local_ray):
     def make(*seconds: float, keep_all: bool = False):
         probes.extend([server := Server.remote(), Refitting.remote(*seconds)])
         ray.get([probes[-1].seen.remote(), server.measure.remote(b"")])
-        settings = {"num_steps": 1, "timeout_s": 2.0, "keep_all": keep_all}
+        settings = {"num_steps": 1, "rate": 0.01, "timeout_s": 2.0, "keep_all": keep_all}
         return probes[-1], Refresh(probes[-1], server, [server], REFERENCES, TASKS, **settings)
 
     yield make
