@@ -42,7 +42,7 @@ def test_live_judges_clients_that_train_by_their_own_recipes_and_the_canary_is_n
 def test_where_the_aggregate_loses_refusals_the_canary_says_who_did_it_by_references_of_that_round(run_small):
     blind = "probe.threshold=0.999999999"  # live lets everybody pass
     settings = ("defense.level=live+canary", blind, "training.steps=8", "training.batch_size=16", "probe.refresh_clients=4")
-    result = run_small(*settings, "training.learning_rate=0.01")
+    result = run_small(*settings, "training.learning_rate=0.01", "clients.malicious=2")
     truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
     asked = [row for row in result.rounds.to_pylist() if row["canary_rise"] is not None]
     assert asked
@@ -63,16 +63,15 @@ def test_the_probe_is_refreshed_in_the_first_round_and_then_only_where_a_client_
     assert None in [row["refresh"] for row in probe]
 
 
-def test_a_client_in_doubt_is_judged_by_a_probe_that_references_of_the_round_were_added_to(run_small):
+def test_a_client_in_doubt_has_reference_clients_train_in_its_round(run_small):
     never = "probe.threshold=0.999999999"  # nobody is beyond it by three to one
     settings = ("defense.level=live", never, "training.steps=8", "training.batch_size=16", "probe.refresh_clients=4")
     result = run_small(*settings)
     truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
     (bad,) = (client_id for client_id, malicious in truth.items() if malicious)
     first, second = _rows(result.path / "probe.parquet")
-    assert first["refresh_why"].startswith("held-out")
+    assert "in doubt" not in first["refresh_why"]
     assert second["refresh_why"].startswith(f"{bad} in doubt; ")
-    assert second["version"] == first["version"] + 1
 
 
 def test_noise_as_long_as_an_honest_update_is_told_by_its_spectrum(run_small):

@@ -1,35 +1,59 @@
 """Level live on a real local Ray: the probe follows the global adapter, and a refresh that fails leaves it as it was."""
 
-import pyarrow.parquet as pq
+from dataclasses import replace
 
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from actors.world.store import world_folder
 from cluster import Federation, load_config
-from probe.artefact import load_probe
+from probe.artefact import load_probe, save_probe
+from probe.classifiers import CLASSIFIERS
 from tests.integration.conftest import MEASURED, SMALL
 
 LIVE = ("defense.level=live", "probe.refresh_clients=3")
-REFRESHED = (*LIVE, "probe.refresh_min_auc=0")
-"""Refreshed in both rounds, whatever the figures of so few reference clients."""
+EVERY = (*LIVE, "probe.refresh_every=1")
 
 
-def test_every_round_is_judged_by_a_probe_refreshed_in_it(finished_run):
-    result = finished_run(*REFRESHED)
+@pytest.fixture(scope="module")
+def refitted(finished_run, tmp_path_factory):
+    """Settings of a run whose probe knows nothing, so that each refresh refits it, whatever the figures of so few references."""
+    folder = tmp_path_factory.mktemp("probe")
+    ignorant = load_probe(world_folder(0) / "live_probe")
+    files = {
+        name: save({key: torch.zeros_like(tensor) for key, tensor in load(content).items()})
+        for name, content in ignorant.classifier.files().items()
+    }
+    save_probe(folder, replace(ignorant, classifier=CLASSIFIERS[ignorant.meta.classifier].load(files)))
+    return (*EVERY, "probe.refresh_min_auc=0", f"probe.path={folder}", "defense.false_positive_rate=0.4")
+
+
+def test_a_probe_that_tells_the_references_apart_stays_and_the_bounds_follow_each_round(finished_run):
+    result = finished_run(*EVERY)
     rows = pq.read_table(result.path / "probe.parquet").to_pylist()
-    assert [(row["round"], row["version"], row["refresh"]) for row in rows] == [(0, 2, "accepted"), (1, 3, "accepted")]
-    assert {(row["round"], row["probe_version"]) for row in result.rounds.to_pylist()} == {(0, 2), (1, 3)}
+    assert [(row["round"], row["version"], row["refresh"]) for row in rows] == [(0, 1, "kept"), (1, 1, "kept")]
     assert all(0 < row["refresh_wait_s"] < row["round_s"] for row in rows)
-    versions = {path.name: load_probe(path).meta for path in (result.path / "probes").iterdir()}
-    assert {name: meta.version for name, meta in versions.items()} == {"v1": 1, "v2": 2, "v3": 3}
-    assert versions["v3"].training["origin"] == "reference clients of round 2"
-    assert all(client.startswith("live_reference-") for client in versions["v3"].training["clients"])
-    assert versions["v2"].recipe["learning_rate"] > versions["v3"].recipe["learning_rate"]
-    assert result.summary["probe_refreshes"] == 2
+    assert {path.name for path in (result.path / "probes").iterdir()} == {"v1"}
+    assert (result.summary["probe_refreshes"], result.summary["probe_refits"]) == (2, 0)
     assert result.summary["updates_refused"] == 0
 
 
-def test_the_same_seed_gives_the_same_bits_with_refreshes_on_two_actors(finished_run, run_small):
-    one, two = finished_run(*REFRESHED), run_small(*REFRESHED, "cluster.client_actors=2")
+def test_a_probe_that_does_not_is_refitted_and_judges_the_round(finished_run, refitted):
+    result = finished_run(*refitted)
+    first = pq.read_table(result.path / "probe.parquet").to_pylist()[0]
+    assert (first["version"], first["refresh"]) == (2, "accepted")
+    assert {row["probe_version"] for row in result.rounds.to_pylist() if row["round"] == 0} == {2}
+    meta = load_probe(result.path / "probes/v2").meta
+    assert (meta.version, meta.training["origin"]) == (2, "reference clients of round 1")
+    assert all(client.startswith("live_reference-") for client in meta.training["clients"])
+
+
+def test_the_same_seed_gives_the_same_bits_with_refreshes_on_two_actors(finished_run, run_small, refitted):
+    one, two = finished_run(*refitted), run_small(*refitted, "cluster.client_actors=2")
     assert one.summary["adapter_sha256"] == two.summary["adapter_sha256"]
-    files = [(result.path / "probes/v3/probe.safetensors").read_bytes() for result in (one, two)]
+    files = [(result.path / "probes/v2/probe.safetensors").read_bytes() for result in (one, two)]
     assert files[0] == files[1]
 
 

@@ -46,7 +46,7 @@ class Refitting:
     def observe(self, labels, *payloads) -> None:
         self.observed += [(label.client, label.malicious, payload) for label, payload in zip(labels, payloads, strict=True)]
 
-    def refresh(self, learning_rate: float, rate: float) -> ProbeRefresh:  # noqa: ARG002
+    def refresh(self, learning_rate: float, rate: float) -> ProbeRefresh:
         time.sleep(self.seconds)
         why = f"fitted at {learning_rate} on {len(self.observed)}"
         return ProbeRefresh(round=0, outcome="accepted", why=why, scored=SCORED)
