@@ -27,7 +27,7 @@ def refitted(finished_run, tmp_path_factory):
         for name, content in ignorant.classifier.files().items()
     }
     save_probe(folder, replace(ignorant, classifier=CLASSIFIERS[ignorant.meta.classifier].load(files)))
-    return (*EVERY, "probe.refresh_min_auc=0", f"probe.path={folder}", "defense.false_positive_rate=0.4")
+    return (*EVERY, "probe.refresh_min_auc=0", f"probe.path={folder}")
 
 
 def test_a_probe_that_tells_the_references_apart_stays_and_the_bounds_follow_each_round(finished_run):
