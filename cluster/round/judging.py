@@ -157,7 +157,7 @@ class Judging:
             refreshed = refresh.finish(underway.index, underway.rate)
             measured = refresh.measured(refreshed)
         wait_s = time.perf_counter() - relay.last_delivery
-        if refresh is not None:
+        if refreshed is not None and (relay.holds_updates or refreshed.outcome == "accepted"):
             relay.score_updates()
         evidence, absent = relay.collect()
         return Judged(evidence=evidence, absent=absent, refreshed=refreshed, references=measured, wait_s=wait_s)

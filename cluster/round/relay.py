@@ -69,7 +69,7 @@ class Relay:
         """
         self._aggregator, self._probe, self._server_data = aggregator, probe, server_data
         self._settings, self._callback = settings, callback
-        self._scores_updates, self._holds_updates = scores_updates, holds_updates
+        self._scores_updates, self.holds_updates = scores_updates, holds_updates
         self._scores = Scores(probe)
         self._answers: dict[str, ObjectRef[Admission]] = {}
         self._updates: dict[str, ObjectRef[AdmittedUpdate]] = {}
@@ -102,13 +102,13 @@ class Relay:
             reading = actor.measure.remote(update)
             self._signal_of[reading] = signal
             self._scores.add(client_id, reading)
-        if not self._holds_updates:
+        if not self.holds_updates:
             self._score(client_id)
         self._take_answers(block=False)
 
     def score_updates(self) -> None:
         """Let the probe score every update, in order of client id; a score that it has given before no longer counts."""
-        self._holds_updates = False
+        self.holds_updates = False
         for client_id in sorted(self._updates):
             self._scores.keep(client_id, self._signal_of)
             self._score(client_id)
