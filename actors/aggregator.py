@@ -42,6 +42,7 @@ from defense.gate import Decision, apply_min_weight, decide
 from defense.influence import capped, divisor
 from defense.level_bounds import References, in_doubt, level_bounds, referenced
 from defense.levels.level import Exclusion, Trust, Verdict
+from defense.levels.spectrum import FLATNESS
 from defense.optimizers import make_optimizer
 from defense.rules.accumulator import Accumulator, make_accumulator
 from defense.rules.config import AggregationConfig
@@ -248,14 +249,15 @@ class Aggregator:
         return client_id, AdmittedUpdate(client_id=client_id, num_samples=message.num_samples, state=state)
 
     def in_doubt(self, evidence: Sequence[ClientEvidence]) -> list[str]:
-        """Admitted clients of which the probe leaves open what they are, by the references that are known; in order of id.
+        """Admitted clients of which the references of earlier rounds leave open what they are, in order of id.
 
         Args:
             evidence: As for `close_round`; a client that the probe gave no score is not among them: it counts for nothing.
         """
         scores = {score.client_id: score.probability for item in evidence for score in scores_of(item, "update")}
         known = {client_id: probability for client_id, probability in scores.items() if probability is not None}
-        return in_doubt(self._defense, self._now.references, known, self._config.threshold)
+        measured = {client_id: own["spectrum"][FLATNESS] for client_id, own in self._open().measured.items() if "spectrum" in own}
+        return in_doubt(self._defense, self._now.references, known, measured, self._config.threshold)
 
     def close_round(
         self,

@@ -135,9 +135,7 @@ def prediction_bound(values: Sequence[float], rate: float) -> float:
     number = len(values)
     if number < MIN_REFERENCES or not all(map(math.isfinite, values)):
         raise ValueError(f"a bound takes at least {MIN_REFERENCES} finite values, got {list(values)[:8]}")
-    mean = math.fsum(values) / number
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (number - 1))
-    spread = max(spread, _RESOLUTION * max(1.0, abs(mean)))
+    mean, spread = _spread(values)
     return mean - float(stdtrit(number - 1, rate)) * spread * math.sqrt(1 + 1 / number)
 
 
@@ -155,28 +153,58 @@ def reference_bound(
     half_way: bool = False,
     least: float | None = None,
 ) -> Bound:
-    """The bound that honest references give. It abstains where fewer than half of the unsafe ones lie at or beyond it.
+    """The bound that references give.
+
+    It is the prediction limit of the honest ones, and abstains where fewer than half of the unsafe ones lie at or beyond it. Or it
+    lies half way, on the scale, between the medians of both classes, so that it has margin on both sides: a few references do not
+    show how much clients may differ from them. Then it abstains where an honest one lies at or beyond it too.
 
     Args:
-        rate: With what probability a further honest client may lie beyond it.
-        half_way: Put the bound half way from there to the median of the unsafe ones, so that it has margin on both sides: few
-            references never show how much honest clients may differ from them.
-        least: Values that were fitted make no bound below this: they say little of how other honest clients spread.
+        rate: With what probability a further honest client may lie beyond the limit.
+        half_way: Half way between the classes, where there are unsafe ones.
+        least: Values that were fitted make no bound below this: they say little of how other clients spread.
     """
     if values.fault is not None:
         return Bound(state="missing", why=values.fault)
     sign = 1 if side == "above" else -1
-    edge = sign * prediction_bound([sign * scale.forward(value) for value in values.benign], rate)
-    number = f"{len(values.benign)} honest reference clients of {values.origin}"
-    why = f"which a client like the {number} lies beyond with probability {rate:.2g}"
-    bound = Bound(state="in force", why=why, edge=edge, side=side, scale=scale, honest=None if values.fitted else edge)
-    beyond = sum(map(bound.is_beyond, values.unsafe))
-    if 2 * beyond >= len(values.unsafe) > 0:
-        if half_way:
-            middle = (edge + median(map(scale.forward, values.unsafe))) / 2
-            bound = replace(bound, edge=middle, why=f"half way from {bound.limit:.3g}, the bound of the {number}, to the unsafe")
-        if least is not None and values.fitted and bound.edge < scale.forward(least):
-            return replace(bound, edge=scale.forward(least), why=f"the least; the {number} would give {bound.limit:.3g}")
+    honest, unsafe = ([sign * scale.forward(value) for value in own] for own in (values.benign, values.unsafe))
+    limit, number = prediction_bound(honest, rate), f"{len(honest)} honest reference clients of {values.origin}"
+    edge, clear, why = limit, limit, f"which a client like the {number} lies beyond with probability {rate:.2g}"
+    if half_way and unsafe:
+        edge = (median(honest) + median(unsafe)) / 2
+        clear, tail = min(limit, (median(honest) + edge) / 2), exceeding(honest, edge)
+        why = f"half way from the {number} to the unsafe; one like the honest lies beyond with probability {tail:.2g}"
+        if values.fitted and least is not None and edge < scale.forward(least):
+            edge, why = scale.forward(least), f"the least for a probe that was fitted to the {number}"
+    bound = Bound(
+        state="in force",
+        why=why,
+        edge=sign * edge,
+        side=side,
+        scale=scale,
+        honest=None if values.fitted else sign * clear,
+    )
+    beyond, wrong = (sum(map(bound.is_beyond, own)) for own in (values.unsafe, values.benign))
+    if 2 * beyond >= len(unsafe) > 0 and not (half_way and wrong):
         return bound
-    why = f"{beyond} of {len(values.unsafe)} unsafe references lie {side} {bound.limit:.3g}, the bound of the {number}"
-    return replace(bound, state="abstains", why=why)
+    why = f"{beyond} of {len(unsafe)} unsafe references lie {side} {bound.limit:.3g}, the bound of the {number}"
+    return replace(bound, state="abstains", why=why + (f", and {wrong} of these" if wrong else ""))
+
+
+def exceeding(values: Sequence[float], edge: float) -> float:
+    """The probability that one further value of the same normal distribution lies above `edge`: the rate of which `edge` is the
+    prediction bound (`prediction_bound`).
+
+    Example: of 1, 2, 3 above 6.968: 0.025.
+    """
+    from scipy.special import stdtr
+
+    mean, spread = _spread(values)
+    return float(stdtr(len(values) - 1, -(edge - mean) / (spread * math.sqrt(1 + 1 / len(values)))))
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation of a sample; the latter at least what rounding explains."""
+    mean = math.fsum(values) / len(values)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return mean, max(spread, _RESOLUTION * max(1.0, abs(mean)))

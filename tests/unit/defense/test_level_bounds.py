@@ -49,11 +49,11 @@ def test_references_that_give_no_bound_are_left_out_and_of_other_levels_too():
 
 def test_clients_are_in_doubt_around_the_bound_of_live_and_all_where_it_has_none():
     config, scores = DefenseConfig(level="live"), {"c": 0.02, "b": 0.5, "a": 0.97}
-    assert in_doubt(config, {}, scores, threshold=0.6) == ["b"]
-    assert in_doubt(config, {}, scores, threshold=0.98) == ["a", "b"]
-    assert in_doubt(config, {}, scores) == ["a", "b", "c"]
+    assert in_doubt(config, {}, scores, {}, threshold=0.6) == ["b"]
+    assert in_doubt(config, {}, scores, {}, threshold=0.98) == ["a", "b"]
+    assert in_doubt(config, {}, scores, {}) == ["a", "b", "c"]
     same = {"last_step_probability": (0.01, 0.02, 0.03)}
-    assert in_doubt(config, reference_values(config, same, same, "round 1"), scores) == ["a", "b", "c"]  # it abstains
+    assert in_doubt(config, reference_values(config, same, same, "round 1"), scores, {}) == ["a", "b", "c"]  # it abstains
 
 
 def test_columns_are_unmeasured_that_no_reference_and_no_key_has_but_always_those_of_the_probe():
