@@ -12,8 +12,6 @@ from tests.unit.actors.builders import SHAPES, admitted, deliver, make_aggregato
 
 FREE = {"canary": {}, "spectrum": {}, "consensus": {}, "false_positive_rate": 0.05}
 """No key sets a bound."""
-T = 2.919986
-"""Quantile 0.95 of Student's t with 2 degrees of freedom."""
 
 
 def canary(client_id: str, rise: float) -> Reading:
@@ -45,19 +43,19 @@ def close(made, rises: dict[str, float], references=None, round_index: int = 0):
 
 
 def test_a_bound_follows_from_the_references_of_the_round_and_the_row_says_why_a_client_is_excluded():
-    limit = (0.2 + T * 0.1 * math.sqrt(4 / 3) + 2.5) / 2  # half way from 0.537 to the unsafe median
+    limit = (0.2 + 2.5) / 2  # half way between the medians
     made = make_aggregator("canary", defense=FREE)
-    report = close(made, {"a": 1.5, "b": 1.55, "c": math.nan}, REFERENCES)
+    report = close(made, {"a": 1.3, "b": 1.4, "c": math.nan}, REFERENCES)
     assert report.bounds == {"canary": pytest.approx(limit, abs=1e-6)}
     found = rows(report)
     assert {name: row.weight for name, row in found.items()} == {"a": 1.0, "b": 0.0, "c": 0.0}
     told = [(row.excluded_by, row.excluded_value, row.excluded_bound, row.excluded_because) for row in found.values()]
     assert told[0] == (None,) * 4
     because = (
-        "canary_rise 1.55 is at or above 1.52, half way from 0.537, the bound of the 3 honest reference clients of round 1, "
-        "to the unsafe"
+        "canary_rise 1.4 is at or above 1.35, half way from the 3 honest reference clients of round 1 to the unsafe; one like "
+        "the honest lies beyond with probability 0.005"
     )
-    assert told[1] == ("canary", 1.55, pytest.approx(limit, abs=1e-6), because)
+    assert told[1] == ("canary", 1.4, pytest.approx(limit, abs=1e-6), because)
     assert told[2][:2] == ("canary", None)
     values = ReferenceValues(benign=(0.1, 0.2, 0.3), unsafe=(2.0, 3.0), origin="round 1")  # in order of client id
     assert made.state().references == {"canary_rise": values}
@@ -69,7 +67,7 @@ def test_a_round_without_a_refresh_and_a_restored_aggregator_judge_by_what_was_m
     again = make_aggregator("canary", defense=FREE)
     again.restore(made.state())
     for each in (made, again):
-        report = close(each, {"a": 1.5, "b": 1.55}, round_index=1)
+        report = close(each, {"a": 1.3, "b": 1.4}, round_index=1)
         assert report.bounds == first.bounds
         assert [row.weight for row in report.clients] == [1, 0]
         assert "of round 1" in report.clients[1].excluded_because
@@ -87,7 +85,8 @@ def test_a_level_that_does_not_separate_abstains_and_the_round_says_so():
     tame = MeasuredReferences(updates=(*REFERENCES.updates[1:4], reference("u0", 0.3, True)))
     report = close(make_aggregator("canary", defense=FREE), {"a": 99.0}, tame)
     assert (report.outcome, report.bounds, report.clients[0].weight) == ("aggregated", {"canary": None}, 1.0)
-    assert "; canary abstains: 0 of 1 unsafe references lie above 0.537" in report.why
+    why = "1 of 1 unsafe references lie above 0.25, the bound of the 3 honest reference clients of round 1, and 1 of these"
+    assert f"; canary abstains: {why}" in report.why
 
 
 def test_spectrum_consensus_and_live_take_their_values_from_deltas_and_the_refitted_probe():
@@ -177,9 +176,10 @@ def test_clients_are_in_doubt_by_the_references_that_were_measured_last():
     made.open_round(0, ["a", "b"], 0.5)
     found = [
         deliver(made, c, update(c, 1.0, round_index=0, base_version=0), scores=scores(c, p, branch="update"))
-        for c, p in (("a", 0.02), ("b", 0.5))
+        for c, p in (("a", 0.02), ("b", 0.4))
     ]
     assert made.in_doubt(found) == ["a", "b"]
     scored = {"last_step_probability": {"benign": (0.01, 0.02, 0.03), "malicious": (0.97, 0.98, 0.99)}}
     made.close_round(found, None, MeasuredReferences(updates=(), scored=scored))
+    made.open_round(1, ["a", "b"], 0.5)
     assert made.in_doubt(found) == ["b"]

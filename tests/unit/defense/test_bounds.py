@@ -13,6 +13,7 @@ from defense.bounds import (
     PLAIN,
     Bound,
     ReferenceValues,
+    exceeding,
     explicit_bound,
     prediction_bound,
     reference_bound,
@@ -98,20 +99,37 @@ def test_without_usable_references_nobody_passes_and_it_says_so(benign, why):
     assert why in bound.sentence("canary_rise", 0.1)
 
 
-def test_a_bound_may_lie_half_way_to_the_unsafe_and_not_below_a_least():
-    known = values([1.0, 2.0, 3.0], [9.0, 7.0, 8.0])  # the honest bound is 5.3717
+def test_a_bound_may_lie_half_way_between_the_medians_of_the_classes():
+    known = values([1.0, 2.0, 3.0], [9.0, 7.0, 8.0])
     bound = reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True)
-    assert bound.limit == pytest.approx((5.3717 + 8) / 2, abs=1e-4)
-    assert bound.why == "half way from 5.37, the bound of the 3 honest reference clients of round 3, to the unsafe"
-    assert bound.honest == pytest.approx(5.3717, abs=1e-4)
-    fitted = replace(known, fitted=True)
-    bound = reference_bound(fitted, 0.05, side="above", scale=PLAIN, half_way=True, least=7.0)
-    assert bound.honest is None
-    assert reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True, least=7.0).limit == pytest.approx(
-        6.6859, abs=1e-4
+    # s = 1, so 5 lies (5 - 2) / sqrt(4/3) = 2.598 above the mean; t of 2 degrees of freedom exceeds that with probability 0.0608.
+    why = (
+        "half way from the 3 honest reference clients of round 3 to the unsafe; one like the honest lies beyond with probability"
     )
-    assert (bound.limit, bound.why) == (7.0, "the least; the 3 honest reference clients of round 3 would give 6.69")
-    assert reference_bound(known, 0.05, side="above", scale=PLAIN, least=5.0).limit == pytest.approx(5.3717, abs=1e-4)
+    assert (bound.state, bound.limit, bound.why) == ("in force", 5.0, f"{why} 0.061")
+    assert bound.honest == 3.5  # half way from the honest median to the bound, since the limit 5.37 lies beyond
+    assert reference_bound(known, 0.2, side="above", scale=PLAIN, half_way=True).honest == pytest.approx(
+        2 + 1.0607 * 1.1547, abs=1e-3
+    )
+    assert reference_bound(values([1.0, 2.0, 3.0], []), 0.05, side="above", scale=PLAIN, half_way=True).state == "abstains"
+
+
+@pytest.mark.parametrize("unsafe", [[4.0, 4.0], [1.0, 2.0, 9.0]])
+def test_half_way_it_abstains_where_an_honest_reference_or_too_few_unsafe_ones_lie_beyond(unsafe):
+    assert reference_bound(values([1.0, 2.0, 3.0], unsafe), 0.05, side="above", scale=PLAIN, half_way=True).state == "abstains"
+
+
+def test_values_that_were_fitted_make_no_bound_below_a_least_and_say_nothing_of_honest_ones():
+    known = values([1.0, 2.0, 3.0], [9.0, 7.0, 8.0])
+    bound = reference_bound(replace(known, fitted=True), 0.05, side="above", scale=PLAIN, half_way=True, least=7.0)
+    why = "the least for a probe that was fitted to the 3 honest reference clients of round 3"
+    assert (bound.honest, bound.limit, bound.why) == (None, 7.0, why)
+    assert reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True, least=7.0).limit == 5.0
+
+
+def test_the_probability_beyond_an_edge_is_the_rate_whose_bound_it_is():
+    assert exceeding([3.0, 1.0, 2.0], prediction_bound([3.0, 1.0, 2.0], 0.025)) == pytest.approx(0.025)
+    assert exceeding([1.0, 2.0, 3.0], 2.0) == pytest.approx(0.5)
 
 
 def test_probes_that_are_certain_of_everything_exclude_nobody():

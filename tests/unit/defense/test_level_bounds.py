@@ -17,11 +17,22 @@ RISES = {"canary_rise": (0.1, 0.2, 0.3)}
 def test_the_rate_is_split_evenly_over_the_levels_that_have_a_bound():
     assert rate(DefenseConfig(level=LEVEL)) == 0.0025
     assert rate(DefenseConfig(level="live+zeno", false_positive_rate=0.04)) == 0.04
-    # Half way from 0.2 + t s sqrt(4/3), s = 0.1, to the unsafe 9. t of 2 degrees of freedom: 6.964557 at 0.99, 1.885618 at 0.9.
+    # From below: 0.2 - t s sqrt(4/3), s = 0.1, on Fisher's z. t of 2 degrees of freedom: 6.964557 at 0.99, 1.885618 at 0.9.
+    cosines = {"agreement": [math.tanh(z) for z in (0.1, 0.2, 0.3)]}
     for asked, t in ((0.01, 6.964557), (0.1, 1.885618)):
-        config = DefenseConfig(level="canary", false_positive_rate=asked)
-        known = reference_values(config, RISES, {"canary_rise": (9.0,)}, "round 1")
-        assert level_bounds(config, known)["canary"].limit == pytest.approx((0.2 + t * 0.1 * (4 / 3) ** 0.5 + 9) / 2)
+        config = DefenseConfig(level="consensus", false_positive_rate=asked)
+        known = reference_values(config, cosines, {}, "round 1")
+        limit = level_bounds(config, known)["consensus"].limit
+        assert limit == pytest.approx(math.tanh(0.2 - t * 0.1 * (4 / 3) ** 0.5))
+
+
+def test_a_client_that_older_references_call_noise_is_in_doubt():
+    config, honest = DefenseConfig(level="live+spectrum"), {"a": 0.1, "b": 0.1, "c": 0.99}
+    known = reference_values(config, {"flatness": (0.4, 0.5, 0.6)}, {}, "round 1")
+    flatness = {"a": 0.74, "b": 0.76, "c": 0.76}
+    assert in_doubt(config, known, honest, flatness, threshold=0.6) == ["b"]  # c is excluded anyway
+    by_hand = DefenseConfig(level="live+spectrum", spectrum={"max_flatness": 0.7})
+    assert in_doubt(by_hand, known, honest, flatness, threshold=0.6) == []
 
 
 def test_a_key_goes_before_the_references_and_where_neither_is_there_nobody_passes():
