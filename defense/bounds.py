@@ -156,8 +156,8 @@ def reference_bound(
     """The bound that references give.
 
     It is the prediction limit of the honest ones, and abstains where fewer than half of the unsafe ones lie at or beyond it. Or
-    it lies half way, on the scale, between the medians of both classes, so that it has margin on both sides: a few references do not
-    show how much clients may differ from them. Then it abstains where an honest one lies at or beyond it too.
+    it lies half way, on the scale, between the medians of both classes, so that it has margin on both sides: a few references
+    do not show how much clients may differ from them. Then it abstains where an honest one lies at or beyond it too.
 
     Args:
         rate: With what probability a further honest client may lie beyond the limit.
