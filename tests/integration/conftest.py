@@ -4,12 +4,18 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 from pytest import fixture
+from safetensors.torch import load, save
 
+from actors.world.store import world_folder
 from cluster import Federation, RunResult, load_config
+from probe.artefact import load_probe, save_probe
+from probe.classifiers import CLASSIFIERS
 
 SMALL = (
     "rounds=2",
@@ -53,6 +59,18 @@ def finished_run(local_ray, tmp_path_factory):
 def small_run(finished_run) -> RunResult:
     """A small run that is measured."""
     return finished_run(*MEASURED)
+
+
+@fixture(scope="session")
+def ignorant_probe(tmp_path_factory) -> Path:
+    """Folder of a probe whose score is the same for every update: the live one's with zeros for weights."""
+    folder, known = tmp_path_factory.mktemp("ignorant"), load_probe(world_folder(0) / "live_probe")
+    files = {}
+    for name, content in known.classifier.files().items():
+        tensors = load(content)
+        files[name] = save({key: torch.zeros_like(t) if t.is_floating_point() else t for key, t in tensors.items()})
+    save_probe(folder, replace(known, classifier=CLASSIFIERS[known.meta.classifier].load(files)))
+    return folder
 
 
 @fixture

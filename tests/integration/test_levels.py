@@ -39,20 +39,16 @@ def test_live_judges_clients_that_train_by_their_own_recipes_and_the_canary_is_n
     assert (state["trust"], state["references"]) == ({}, {})
 
 
-def test_where_the_aggregate_loses_refusals_the_canary_says_who_did_it_by_references_of_that_round(run_small):
-    blind = "probe.threshold=0.999999999"  # live lets everybody pass
-    settings = ("defense.level=live+canary", blind, "training.steps=8", "training.batch_size=16", "probe.refresh_clients=4")
-    result = run_small(*settings, "training.learning_rate=0.01", "clients.malicious=2")
+def test_where_the_aggregate_loses_refusals_the_canary_says_who_did_it(run_small, ignorant_probe):
+    blind = (f"probe.path={ignorant_probe}", "probe.refresh_every=0", "probe.threshold=0.99")  # live lets everybody pass
+    settings = ("defense.level=live+canary", "defense.canary.max_rise=0.3", "training.steps=8", "training.batch_size=16")
+    result = run_small(*settings, *blind, "training.learning_rate=0.01", "clients.malicious=2")
     truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
     asked = [row for row in result.rounds.to_pylist() if row["canary_rise"] is not None]
-    assert asked
+    assert len(asked) >= 4
     for row in asked:
         assert row["excluded_by"] == ("canary" if truth[row["client_id"]] else None), row
         assert truth[row["client_id"]] == (row["weight"] == 0.0)
-    refreshes = {row["round"]: row["refresh_why"] for row in _rows(result.path / "probe.parquet")}
-    for index in {row["round"] for row in asked}:
-        assert refreshes[index] is not None
-        assert f"of round {index + 1}" in next(row["excluded_because"] for row in asked if row["excluded_because"])
 
 
 def test_the_probe_is_refreshed_in_the_first_round_and_then_only_where_a_client_is_in_doubt(run_small):
@@ -67,11 +63,9 @@ def test_a_client_in_doubt_has_reference_clients_train_in_its_round(run_small):
     never = "probe.threshold=0.999999999"  # nobody is beyond it by three to one
     settings = ("defense.level=live", never, "training.steps=8", "training.batch_size=16", "probe.refresh_clients=4")
     result = run_small(*settings)
-    truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
-    (bad,) = (client_id for client_id, malicious in truth.items() if malicious)
     first, second = _rows(result.path / "probe.parquet")
     assert "in doubt" not in first["refresh_why"]
-    assert second["refresh_why"].startswith(f"{bad} in doubt; ")
+    assert " in doubt; " in second["refresh_why"]
 
 
 def test_noise_as_long_as_an_honest_update_is_told_by_its_spectrum(run_small):

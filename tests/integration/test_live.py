@@ -1,16 +1,10 @@
 """Level live on a real local Ray: the probe follows the global adapter, and a refresh that fails leaves it as it was."""
 
-from dataclasses import replace
-
 import pyarrow.parquet as pq
 import pytest
-import torch
-from safetensors.torch import load, save
 
-from actors.world.store import world_folder
 from cluster import Federation, load_config
-from probe.artefact import load_probe, save_probe
-from probe.classifiers import CLASSIFIERS
+from probe.artefact import load_probe
 from tests.integration.conftest import MEASURED, SMALL
 
 LIVE = ("defense.level=live", "probe.refresh_clients=3")
@@ -18,16 +12,9 @@ EVERY = (*LIVE, "probe.refresh_every=1")
 
 
 @pytest.fixture(scope="module")
-def refitted(finished_run, tmp_path_factory):
+def refitted(ignorant_probe):
     """Settings of a run whose probe knows nothing, so that each refresh refits it, whatever the figures of so few references."""
-    folder = tmp_path_factory.mktemp("probe")
-    ignorant = load_probe(world_folder(0) / "live_probe")
-    files = {
-        name: save({key: torch.zeros_like(tensor) for key, tensor in load(content).items()})
-        for name, content in ignorant.classifier.files().items()
-    }
-    save_probe(folder, replace(ignorant, classifier=CLASSIFIERS[ignorant.meta.classifier].load(files)))
-    return (*EVERY, "probe.refresh_min_auc=0", f"probe.path={folder}")
+    return (*EVERY, "probe.refresh_min_auc=0", f"probe.path={ignorant_probe}")
 
 
 def test_a_probe_that_tells_the_references_apart_stays_and_the_bounds_follow_each_round(finished_run):
