@@ -41,14 +41,16 @@ def test_live_judges_clients_that_train_by_their_own_recipes_and_the_canary_is_n
 
 def test_where_the_aggregate_loses_refusals_the_canary_says_who_did_it(run_small, ignorant_probe):
     blind = (f"probe.path={ignorant_probe}", "probe.refresh_every=0", "probe.threshold=0.99")  # live lets everybody pass
-    settings = ("defense.level=live+canary", "defense.canary.max_rise=0.3", "training.steps=8", "training.batch_size=16")
-    result = run_small(*settings, *blind, "training.learning_rate=0.01", "clients.malicious=2")
+    settings = ("defense.level=live+canary", "defense.canary.max_rise=0.3", "training.steps=12", "training.batch_size=16")
+    result = run_small(*settings, *blind, "training.learning_rate=0.02", "clients.malicious=3", "defense.skip_below=0")
     truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
     asked = [row for row in result.rounds.to_pylist() if row["canary_rise"] is not None]
     assert len(asked) >= 4
     for row in asked:
-        assert row["excluded_by"] == ("canary" if truth[row["client_id"]] else None), row
-        assert truth[row["client_id"]] == (row["weight"] == 0.0)
+        assert (row["excluded_by"] == "canary") == (row["canary_rise"] >= 0.3) == (row["weight"] == 0.0), row
+    honest, malicious = ([row["canary_rise"] for row in asked if truth[row["client_id"]] == is_bad] for is_bad in (False, True))
+    assert max(honest) < min(malicious)
+    assert min(malicious) >= 0.3
 
 
 def test_the_probe_is_refreshed_in_the_first_round_and_then_only_where_a_client_is_in_doubt(run_small):
