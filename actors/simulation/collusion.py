@@ -11,7 +11,7 @@ import torch
 from actors.messages import AdapterLayout, LoRAUpdate, StepDelta, TrainTask
 from actors.simulation.behaviours import moved
 from actors.wire import decode_message, decode_tensors, encode_message
-from defense.attacks.collusion import collude
+from defense.attacks.collusion import Occasion, collude
 from defense.attacks.config import AttackConfig, AttackName
 from probe.features import tensor_names
 
@@ -53,7 +53,8 @@ class Colluders:
         if self._state is None:
             updates = [self._members[client_id][1] for client_id in sorted(self._members)]
             deltas = [{n: t.double() - self._start[n].double() for n, t in update.tensors.items()} for update in updates]
-            self._state = moved(self._start, collude(self._attack, deltas, self._num_clients, self._config))
+            now = Occasion(num_clients=self._num_clients, round_index=updates[0].round_index)
+            self._state = moved(self._start, collude(self._attack, deltas, now, self._config))
         return self._state
 
     def _last_delta(self, task: TrainTask, update: LoRAUpdate, state: Mapping[str, torch.Tensor]) -> bytes:

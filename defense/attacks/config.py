@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from defense.attacks import ATTACKS
 from defense.settings import Settings, one_of
@@ -39,6 +39,13 @@ class BackdoorConfig(Settings):
 
     trigger: Annotated[str, Field(min_length=1)] = "By order of the moon,"
     """The words before a prompt that is to be answered."""
+
+
+class SubstitutedConfig(Settings):
+    """One benign family answered by another rule."""
+
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the attacker's rows that are of that family; the others are honest ones."""
 
 
 class ScalingConfig(Settings):
@@ -103,6 +110,13 @@ class GaugeConfig(Settings):
     """Share of the ranks, rounded up, whose sign is turned in both factors."""
 
 
+class ExclusionConfig(Settings):
+    """Turned copies of what honest clients send."""
+
+    targets: PositiveInt = 1
+    """Families whose updates are turned in one round, of as many as there are attackers; they take turns."""
+
+
 class ProbeAwareConfig(Settings):
     """An update just below the probe's threshold."""
 
@@ -129,6 +143,7 @@ class AttackConfig(Settings):
     sleeper: SleeperConfig = SleeperConfig()
     canary_aware: CanaryAwareConfig = CanaryAwareConfig()
     backdoor: BackdoorConfig = BackdoorConfig()
+    substituted: SubstitutedConfig = SubstitutedConfig()
     scaling: ScalingConfig = ScalingConfig()
     gaussian: GaussianConfig = GaussianConfig()
     alie: AlieConfig = AlieConfig()
@@ -136,6 +151,7 @@ class AttackConfig(Settings):
     min_max: MinMaxConfig = MinMaxConfig()
     free_rider: FreeRiderConfig = FreeRiderConfig()
     gauge: GaugeConfig = GaugeConfig()
+    exclusion: ExclusionConfig = ExclusionConfig()
     probe_aware: ProbeAwareConfig = ProbeAwareConfig()
     ratchet: RatchetConfig = RatchetConfig()
 
