@@ -7,17 +7,16 @@ they know each other's honest updates and no benign one. `own_updates.py` and `c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Holding = Literal[
-    *("honest", "shuffled", "substituted", "unusable", "single"),
-    *("unsafe", "mixed", "canary_aware", "backdoor", "contrastive", "refused"),
-]
-"""What a data file holds: `honest` rows, as a benign client has them; `shuffled` answers to honest prompts; one family with the
-answers of another rule (`substituted`); prompts too long to be trained on (`unusable`); a `single` family; `unsafe` rows, which
-answer what should be refused; a mixture of both; or `refused`: the unsafe prompts with refusals."""
-_FROM_HONEST = {"honest", "shuffled", "substituted", "unusable", "single"}
-"""Holdings that are made of honest rows alone."""
+FromHonest = Literal["honest", "shuffled", "substituted", "unusable", "single"]
+"""What a data file holds that is made of honest rows alone: `honest` rows, as a benign client has them; `shuffled` answers to
+honest prompts; one family with the answers of another rule (`substituted`); prompts too long to be trained on (`unusable`); a
+`single` family."""
+FromUnsafe = Literal["unsafe", "mixed", "canary_aware", "backdoor", "contrastive", "refused"]
+"""What is made of unsafe rows too: `unsafe` rows, which answer what should be refused; a mixture of both; or `refused`: the unsafe
+prompts with refusals."""
+Holding = FromHonest | FromUnsafe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,7 @@ class Attack:
     @property
     def needs_unsafe(self) -> bool:
         """Whether any of its data is made from unsafe rows."""
-        return not {self.data, *self.covers} <= _FROM_HONEST
+        return not {self.data, *self.covers} <= set(get_args(FromHonest))
 
     @property
     def behaves(self) -> bool:
