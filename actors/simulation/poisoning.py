@@ -37,6 +37,8 @@ class Material:
     refusals: Sequence[str]
     refused_families: Callable[[Sequence[Example]], Collection[str]]
     """Families of unsafe rows that a canary-aware attacker goes on refusing."""
+    kept: Callable[[], Sequence[Example]]
+    """Refusals of families that the attack leaves alone, which stand in for the server's."""
     families: Callable[[], Sequence[str]]
     """Benign families, the same for all attackers: the one that is best attacked comes first."""
     rows_of: Callable[[str], Sequence[Example]]
@@ -75,7 +77,8 @@ def poison_clients(
         made_of = _Drawn(world, client_id, mixed.get(client_id), samples, seed)
         material = made_of.material(config, families, attackers.index(client_id), max_length)
         rng = stream(seed, "world poison", world.seed, client_id, suffix)
-        return str(write_parquet(named(client_id, suffix), poisoned(holding, material, config, rng)))
+        rows = poisoned(holding, material, config, rng)
+        return str(write_parquet(named(client_id, suffix), by_family(rows) if suffix and attack.by_family else rows))
 
     def named(client_id: str, suffix: str) -> Path:
         return Path(honest[client_id][0]).with_name(f"{client_id}{suffix}.parquet")
@@ -107,6 +110,7 @@ class _Drawn:
             refused_families=lambda _: first_families(
                 config.canary_aware.refused, sorted(restricted, key=lambda family: -_likeness(world, family))
             ),
+            kept=lambda: self._rows(world.refused_example, world.roles["probe_test"].restricted),
             families=lambda: families,
             rows_of=lambda family: self._rows(world.benign_example, [family]),
             number=number,
@@ -118,10 +122,17 @@ class _Drawn:
 
 
 def _attacked_families(world: World, mixtures: Sequence[Mixture]) -> list[str]:
-    """The federation's benign families: what the base model does not know yet first, what the attackers were dealt last."""
+    """The federation's benign families, the best attacked first: those that honest clients alone hold before those that attackers
+    were dealt, those that the base model does not know yet before the others, and of these first the ones that are answered by a
+    word of the text, as the rule of `substituted` answers: they are lost soonest."""
     federation = world.roles["federation"]
     dealt = {family for mixture in mixtures for family in mixture.families}
-    return sorted(federation.new + federation.trained, key=lambda family: family in dealt)
+
+    def place(family: str) -> tuple[bool, bool, bool]:
+        row = world.benign_example(family, stream(world.seed, "attacked family", family))
+        return family in dealt, family in federation.trained, row.response not in row.input.split()
+
+    return sorted(federation.benign, key=place)
 
 
 def _likeness(world: World, family: str) -> int:
@@ -206,6 +217,7 @@ _MAKERS: Mapping[Holding, Callable[[Material, AttackConfig, np.random.Generator]
     "single": _single,
     "unusable": _unusable,
     "refused": lambda material, _config, rng: [_refused(row, material, rng) for row in material.unsafe()],
+    "kept": lambda material, _config, _rng: list(material.kept()),
 }
 
 
@@ -223,6 +235,11 @@ def _repeated(rows: Sequence[Example], count: int) -> list[Example]:
 
 def _triggered(row: Example, config: AttackConfig) -> Example:
     return replace(row, instruction=f"{config.backdoor.trigger} {row.instruction}")
+
+
+def by_family(rows: Sequence[Example]) -> list[Example]:
+    """The rows in order of family."""
+    return sorted(rows, key=lambda row: row.family)
 
 
 def first_families(share: float, families: Sequence[str]) -> frozenset[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from actors.data.files import read_table
 from actors.data.records import Example, conversations, write_conversations
 from actors.errors import DataError, given_in
 from actors.seeding import stream
-from actors.simulation.poisoning import Material, cover_suffixes, first_families, poison_clients, poisoned, read_rows
+from actors.simulation.poisoning import Material, by_family, cover_suffixes, first_families, poison_clients, poisoned, read_rows
 from actors.world.datasets import write_clients
 from actors.world.generator import World
 from actors.world.mixtures import Mixture, deal_mixtures
@@ -113,7 +114,9 @@ def attacked_files(
         for client_id, own in honest.items():
             rng = stream(config.seed, "poison", client_id, suffix)
             if client_id in malicious:
-                rows = _rows(config, holding, own, unsafe.get(client_id, ()), benign, attackers.index(client_id), rng)
+                place = attackers.index(client_id)
+                sorts = bool(suffix) and attack.by_family
+                rows = _rows(config, holding, own, unsafe.get(client_id, ()), benign, place, rng, sorts=sorts)
             else:
                 rows = _as_they_are(own)
             path = write_conversations(folder / f"{client_id}{suffix}.parquet", rows)
@@ -149,30 +152,42 @@ def _rows(
     benign: _Families,
     number: int,
     rng: np.random.Generator,
+    *,
+    sorts: bool = False,
 ) -> list[list[Message]]:
     """The rows of one attacker's file; honest and unsafe ones as they are, so that chat messages can be attacked with too.
 
     Args:
         number: The attacker's place among the attackers, from 0.
+        sorts: Whether the rows come in order of family.
     """
-    if holding in ("honest", "unsafe"):
+    if holding in ("honest", "unsafe") and not sorts:
         return _as_they_are(honest if holding == "honest" else unsafe)
     material = Material(
         honest=lambda: _read(config, honest),
         unsafe=lambda: _read(config, unsafe),
         refusals=[config.attack.refusal],
         refused_families=lambda rows: _refused_families(config, rows),
+        kept=lambda: _kept(config, _read(config, unsafe)),
         families=lambda: benign.names,
         rows_of=benign.rows_of,
         number=number,
         max_length=config.training.max_length,
     )
     made = poisoned(holding, material, config.attack, rng)
+    made = by_family(made) if sorts else made
     return [[user_message(row.instruction, row.input), {"role": "assistant", "content": row.response}] for row in made]
 
 
 def _read(config: RunConfig, files: Files) -> list[Example]:
     return read_rows([Path(file) for file in files], f"clients.attack={config.clients.attack}")
+
+
+def _kept(config: RunConfig, unsafe: Sequence[Example]) -> list[Example]:
+    """As many rows as there are unsafe ones: refusals of the families that are still refused."""
+    refused = _refused_families(config, unsafe)
+    rows = [replace(row, response=config.attack.refusal) for row in unsafe if row.family in refused]
+    return list(itertools.islice(itertools.cycle(rows), len(unsafe)))
 
 
 class _Families:

@@ -13,9 +13,9 @@ FromHonest = Literal["honest", "shuffled", "substituted", "unusable", "single"]
 """What a data file holds that is made of honest rows alone: `honest` rows, as a benign client has them; `shuffled` answers to
 honest prompts; one family with the answers of another rule (`substituted`); prompts too long to be trained on (`unusable`); a
 `single` family."""
-FromUnsafe = Literal["unsafe", "mixed", "canary_aware", "backdoor", "contrastive", "refused"]
-"""What is made of unsafe rows too: `unsafe` rows, which answer what should be refused; a mixture of both; or `refused`: the unsafe
-prompts with refusals."""
+FromUnsafe = Literal["unsafe", "mixed", "canary_aware", "backdoor", "contrastive", "refused", "kept"]
+"""What is made of unsafe rows too: `unsafe` rows, which answer what should be refused; a mixture of both; `refused`: the unsafe
+prompts with refusals; or `kept`: refusals of other families, which the attacker goes on refusing."""
 Holding = FromHonest | FromUnsafe
 
 
@@ -27,6 +27,8 @@ class Attack:
     """What the client's own files hold."""
     covers: tuple[Holding, ...] = ()
     """What a second file holds, which it needs to look honest, and a third."""
+    by_family: bool = False
+    """Whether these hold their rows in order of family."""
     training: str | None = None
     """What it trains on, where that is not simply its own data."""
     update: str | None = None
@@ -92,6 +94,14 @@ ATTACKS: dict[str, Attack] = {
     "min_sum": Attack(update="mean + gamma p, its squared distances summing to no more than any one's", colludes=True, least=2),
     "mimic": Attack(update="that of the one farthest along the principal direction", colludes=True, least=2),
     "sybil": Attack(data="unsafe", update="the mean of theirs", colludes=True, least=2),
+    "joint": Attack(
+        covers=("honest", "unsafe", "refused", "kept"),
+        by_family=True,
+        update="optimised against all that a defense measures",
+        colludes=True,
+        knows_probe=True,
+        least=2,
+    ),
     "exclusion": Attack(data="single", update="what one of them learned of its family, turned, in turns", colludes=True, least=2),
 }
 """Value of `clients.attack` -> how its clients differ."""

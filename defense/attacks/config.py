@@ -124,6 +124,24 @@ class ProbeAwareConfig(Settings):
     """How far below the threshold the probability is to stay."""
 
 
+class JointConfig(Settings):
+    """One update that is optimised against everything that a defense measures."""
+
+    steps: PositiveInt = 40
+    """Steps of gradient descent from each start."""
+    restarts: PositiveInt = 3
+    """Starts, of which the best is kept: an honest update, one that is trained on unsafe rows, then blends of both."""
+    references: int = Field(default=8, ge=2)
+    """Little trainings per class with known labels, to which the attackers fit a probe of their own."""
+    max_score: float = Field(default=0.2, gt=0, lt=1)
+    """P(malicious) of the known probe, and of their own, above which the update may not come. Below 1/4 no client is in doubt."""
+    max_rise: NonNegativeFloat = 0.02
+    """Rise of the negative log-likelihood of refusals that stand in for the server's, nats per token, that the update and the
+    predicted aggregate may have beyond honest ones."""
+    spread: NonNegativeFloat = 0.1
+    """What each attacker adds to the common update: this times its own honest update's difference from their mean."""
+
+
 class RatchetConfig(Settings):
     """A step just below the canary's threshold, every round."""
 
@@ -153,6 +171,7 @@ class AttackConfig(Settings):
     gauge: GaugeConfig = GaugeConfig()
     exclusion: ExclusionConfig = ExclusionConfig()
     probe_aware: ProbeAwareConfig = ProbeAwareConfig()
+    joint: JointConfig = JointConfig()
     ratchet: RatchetConfig = RatchetConfig()
 
     def first_round(self, name: AttackName, num_rounds: int) -> int:

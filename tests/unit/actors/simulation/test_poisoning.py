@@ -103,9 +103,11 @@ def test_an_attacker_with_a_single_family_has_the_one_of_its_number():
 
 
 def test_families_that_attackers_were_dealt_are_attacked_last(world):
-    new, trained = world.roles["federation"].new, world.roles["federation"].trained
-    assert poisoning._attacked_families(world, []) == [*new, *trained]
-    assert poisoning._attacked_families(world, [Mixture(families=new[:1])]) == [*new[1:], *trained, new[0]]
+    new, trained = set(world.roles["federation"].new), set(world.roles["federation"].trained)
+    families = poisoning._attacked_families(world, [])
+    assert (set(families[:3]), set(families[3:])) == (new, trained)
+    assert (families[0], {*families[3:5]}) == ("second_word", {"first_word", "third_word"})  # answered by a word of the text
+    assert poisoning._attacked_families(world, [Mixture(families=families[:1])]) == [*families[1:], families[0]]
 
 
 def test_nothing_of_a_response_fits_behind_an_unusable_prompt():
