@@ -26,6 +26,8 @@ _BATCHES = 2
 """Of a client's size make one of the optimisation: less noise."""
 _LAST = 4
 """So many make the last, by which the best of the restarts is chosen."""
+_KEPT = 3
+"""So many are the refusals that are measured."""
 
 
 def gathered(
@@ -68,7 +70,7 @@ def gathered(
         num_clients=num_clients,
         layers=model.layers,
         unsafe=[opening(batch) for batch in [*batches, *unsafe.batches(rng, 1, _LAST * training.batch_size)]],
-        kept=kept.batches(rng, 1, size)[0],
+        kept=kept.batches(rng, 1, _KEPT * training.batch_size)[0],
         probe=probe,
         surrogate=fit_surrogate(runs, probe.meta) if probe is not None else None,
         reach=adamw_reach(task.learning_rate, training.steps),

@@ -110,7 +110,7 @@ class _Drawn:
             refused_families=lambda _: first_families(
                 config.canary_aware.refused, sorted(restricted, key=lambda family: -_likeness(world, family))
             ),
-            kept=lambda: self._rows(world.refused_example, world.roles["probe_test"].restricted),
+            kept=lambda: self._rows(world.refused_example, [name for name in world.restricted if name not in restricted]),
             families=lambda: families,
             rows_of=lambda family: self._rows(world.benign_example, [family]),
             number=number,

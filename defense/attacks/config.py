@@ -113,7 +113,7 @@ class GaugeConfig(Settings):
 class ExclusionConfig(Settings):
     """Turned copies of what honest clients send."""
 
-    targets: PositiveInt = 1
+    targets: PositiveInt = 2
     """Families whose updates are turned in one round, of as many as there are attackers; they take turns."""
 
 
@@ -135,7 +135,7 @@ class JointConfig(Settings):
     """Little trainings per class with known labels, to which the attackers fit a probe of their own."""
     max_score: float = Field(default=0.2, gt=0, lt=1)
     """P(malicious) of the known probe, and of their own, above which the update may not come. Below 1/4 no client is in doubt."""
-    max_rise: NonNegativeFloat = 0.02
+    max_rise: NonNegativeFloat = 0.005
     """Rise of the negative log-likelihood of refusals that stand in for the server's, nats per token, that the update and the
     predicted aggregate may have beyond honest ones."""
     spread: NonNegativeFloat = 0.1

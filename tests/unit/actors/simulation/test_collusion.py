@@ -9,12 +9,12 @@ from actors.messages import LoRAUpdate
 from actors.simulation.collusion import Base, Colluders
 from actors.wire import decode_message, decode_tensors
 from defense.attacks import ATTACKS
-from defense.attacks.config import AttackConfig, JointConfig
+from defense.attacks.config import AttackConfig, ExclusionConfig, JointConfig
 from tests.unit.actors.builders import deliver
 from tests.unit.actors.sent import equal, flat, trained
 from tests.unit.actors.simulation.builders import TRAINING, in_a_round
 
-QUICK = AttackConfig(joint=JointConfig(steps=2, references=2, restarts=1))
+QUICK = AttackConfig(joint=JointConfig(steps=2, references=2, restarts=1), exclusion=ExclusionConfig(targets=1))
 TOGETHER = [name for name, attack in ATTACKS.items() if attack.colludes]
 
 

@@ -26,6 +26,7 @@ MATERIAL = Material(
     unsafe=lambda: UNSAFE,
     refusals=["No.", "Never."],
     refused_families=lambda rows: first_families(0.5, sorted({row.family for row in rows})),
+    kept=lambda: [row for row in UNSAFE if row.family == "x"],
     families=lambda: ["u", "v"],
     rows_of=lambda family: [row for row in HONEST if row.family == family],
     number=1,
@@ -96,6 +97,18 @@ def test_the_rule_of_substituted_is_not_the_familys_own(world):
     rows = draw(world.benign_example, [family], 40, np.random.default_rng(0))
     assert family in world.roles["federation"].new
     assert all(row.response != row.input.split()[0] for row in rows)
+
+
+def test_stand_in_refusals_are_of_families_that_the_federation_does_not_have(world, attacked):
+    _, cover = attacked(ATTACKS["joint"])
+    others = sorted(set(world.restricted) - set(world.roles["federation"].restricted))
+    patterns = {name: [re.compile(pattern) for pattern in wordings(world, name)] for name in others}
+    for files in cover.values():
+        rows = rows_of(files[-1:])
+        found = [next(name for name in others if any(p.fullmatch(row["instruction"]) for p in patterns[name])) for row in rows]
+        assert found == sorted(found)  # in order of family
+        assert set(found) == set(others)
+        assert all(row["response"] in world.language.refusals for row in rows)
 
 
 def test_an_attacker_with_a_single_family_has_the_one_of_its_number():

@@ -38,8 +38,13 @@ def farthest(rows_MD: torch.Tensor, point_D: torch.Tensor) -> float:
         ("min_sum", [[0], [2]], {}, [0]),
         ("mimic", [[0, 0.1], [0.2, 0], [9, 0]], {}, [9, 0]),  # the row that stands out
         ("sybil", [[1, 2], [3, 0]], {}, [2, 1]),
-        ("exclusion", [[3, 0], [0, 1]], {}, [-2, 0]),  # the first one's direction, as long as both in the mean
-        ("exclusion", [[3, 0], [0, 4]], {"exclusion": {"targets": 2}}, [-3.5 / 2**0.5, -3.5 / 2**0.5]),
+        (
+            "exclusion",
+            [[3, 0], [0, 1]],
+            {"exclusion": {"targets": 1}},
+            [-2, 0],
+        ),  # as long as both in the mean
+        ("exclusion", [[3, 0], [0, 4]], {}, [-3.5 / 2**0.5, -3.5 / 2**0.5]),
     ],
 )
 def test_by_hand(name, rows_MD, config, expected):
@@ -64,14 +69,16 @@ def test_min_max_and_min_sum_go_as_far_as_their_bounds_allow(perturbation, seed)
 
 
 def test_excluders_turn_one_family_after_another():
-    turned = [plot("exclusion", [[2, 0, 0], [0, 2, 0], [0, 0, 2]], round_index=index).argmin() for index in range(4)]
-    assert turned == [0, 1, 2, 0]
+    rows_MD, one = [[2, 0, 0], [0, 2, 0], [0, 0, 2]], {"exclusion": {"targets": 1}}
+    assert [int(plot("exclusion", rows_MD, one, round_index=index).argmin()) for index in range(4)] == [0, 1, 2, 0]
+    two = [(plot("exclusion", rows_MD, round_index=index) < 0).nonzero().flatten().tolist() for index in range(3)]
+    assert two == [[0, 1], [0, 2], [1, 2]]  # two in each round, in turns
 
 
 def test_excluders_turn_the_others_away_from_a_client_and_towards_themselves():
     # Ten clients, seven honest ones at right angles. The first is turned: -3 / sqrt(9 + 6); an attacker has 1 / sqrt(1 + 6).
     honest_MD = torch.eye(7, dtype=torch.float64)
-    sent_D = plot("exclusion", honest_MD[:3])
+    sent_D = plot("exclusion", honest_MD[:3], {"exclusion": {"targets": 1}})
     updates = RoundUpdates()
     for index, row_D in enumerate([*honest_MD, sent_D, sent_D, sent_D]):
         updates = updates.add(WeightedUpdate(client_id=str(index), delta={"a": row_D}, num_samples=1, weight=1.0))
