@@ -226,8 +226,8 @@ class _Plan:
 
     def _loss(self, offset_D: torch.Tensor, batch: Batch) -> Reading:
         """Loss of the batch's responses at the global adapter plus an offset, nats per token, and its gradient by the offset."""
-        model, like = self.known.model, self.known.honest[0]
-        offset = from_row(offset_D, like)
+        model, batch = self.known.model, batch.to(self.known.model.device)
+        offset = from_row(offset_D, self.known.honest[0])
         model.load_adapter({name: (value.double() + offset[name]).float() for name, value in self.known.start.items()})
         parameters = model.adapter_parameters
         for parameter in parameters.values():
