@@ -275,7 +275,7 @@ class Federation:
         tokens = self._sources.tokens
         for client_id, files in members.known.items():
             if not tokens.has(client_id):
-                tokens.encode(client_id, files)
+                tokens.encode(client_id, files, may_be_empty=True)
 
     def _finish(self, state: RunState, peak_mb: float) -> RunResult:
         summary = summarise(self.config, state, self._simulation.malicious, peak_mb)

@@ -31,6 +31,13 @@ class Reading:
     """`file row` of each row without a response token within the maximum length, which is left out."""
 
 
+def no_examples(where: str, max_length: int) -> DataError:
+    """The error of data with nothing to train on."""
+    return DataError(
+        f"{where}: no row has a token of its response within training.max_length={max_length}; raise it or shorten the prompts"
+    )
+
+
 class DataReader:
     """Encodes data files for one base model, with its own tokenizer."""
 
@@ -38,8 +45,11 @@ class DataReader:
         """`max_length`: tokens after which an example is cut (`training.max_length`)."""
         self._model, self._max_length = model, max_length
 
-    def read(self, files: Sequence[str | Path]) -> Reading:
+    def read(self, files: Sequence[str | Path], *, may_be_empty: bool = False) -> Reading:
         """Read and encode files, in the given order.
+
+        Args:
+            may_be_empty: Whether it is no error that no row has a response token.
 
         Raises:
             DataError: a file or a row cannot be used, or no row has a response token; names the file and the row.
@@ -55,11 +65,8 @@ class DataReader:
                     left_out.append(f"{path} row {row}")
                 examples += found
                 num_rows += 1
-        if not examples:
-            raise DataError(
-                f"data file {files[0]}: no row has a token of its response within training.max_length={self._max_length}; "
-                "raise it or shorten the prompts"
-            )
+        if not (examples or may_be_empty):
+            raise no_examples(f"data file {files[0]}", self._max_length)
         return Reading(dataset=Dataset.of(examples), num_rows=num_rows, left_out=left_out)
 
     def encode(self, messages: Sequence[Message], path: Path, row: int) -> list[Encoded]:

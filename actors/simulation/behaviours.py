@@ -33,7 +33,7 @@ class AttackTask:
     name: AttackName
     config: AttackConfig
     cover: tuple[str, ...] = ()
-    """Data files that make it look honest; empty where the attack needs none."""
+    """Data files beside its own, one per cover of the attack; empty where it needs none."""
     from_round: int = 0
     """The client is honest before this round."""
     probe: Mapping[str, bytes] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import torch
 
 from defense.attacks.probe_aware import blended_below, nearest_below
 from defense.tensors import from_row, rows
-from probe.artefact import load_probe
+from probe.artefact import LoraProbe, load_probe
 from probe.calibration import logit
 from probe.classifiers.linear import LinearProbe
 from probe.features import feature_blocks
@@ -19,15 +19,20 @@ from probe.features import feature_blocks
 Deltas = Mapping[str, torch.Tensor]
 
 
+def copied(files: Mapping[str, bytes]) -> LoraProbe:
+    """The probe of an artefact's files."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return load_probe(Path(folder))
+
+
 class Evader:
     """Knows a probe as it was when it last judged."""
 
     def __init__(self, files: Mapping[str, bytes], threshold: float | None, margin: float) -> None:
         """`files`: the artefact; `threshold`: at which it flags, None: its own; `margin`: how far below to stay."""
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
-            self._probe = load_probe(Path(folder))
+        self._probe = copied(files)
         meta, classifier = self._probe.meta, self._probe.classifier
         threshold = threshold or meta.threshold
         self._limit = max(threshold - margin, threshold / 2)

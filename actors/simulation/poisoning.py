@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,13 +16,15 @@ from actors.data.records import Example
 from actors.errors import DataError
 from actors.seeding import stream
 from actors.world.datasets import Files, honest_rows, write_parquet
-from actors.world.generator import World, draw
+from actors.world.generator import Maker, World, draw
 from actors.world.mixtures import Mixture
 from defense.attacks import Attack, Holding
 from defense.attacks.config import AttackConfig
 
-COVER_SUFFIX = "-2"
-"""Appended to the name of a client's second file."""
+
+def cover_suffixes(attack: Attack) -> list[str]:
+    """What is appended to the names of a client's files beside the first: "-2" for the first cover of the attack, and so on."""
+    return [f"-{number}" for number, _ in enumerate(attack.covers, start=2)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,16 @@ class Material:
     refusals: Sequence[str]
     refused_families: Callable[[Sequence[Example]], Collection[str]]
     """Families of unsafe rows that a canary-aware attacker goes on refusing."""
+    kept: Callable[[], Sequence[Example]]
+    """Refusals of families that the attack leaves alone, which stand in for the server's."""
+    families: Callable[[], Sequence[str]]
+    """Benign families, the same for all attackers: the one that is best attacked comes first."""
+    rows_of: Callable[[str], Sequence[Example]]
+    """Rows of one of these."""
+    number: int
+    """The attacker's place among the attackers, from 0."""
+    max_length: int
+    """Tokens after which an example is cut."""
 
 
 def poison_clients(
@@ -45,43 +58,81 @@ def poison_clients(
     *,
     samples: int,
     seed: int,
+    max_length: int,
     mixtures: Mapping[str, Mixture] | None = None,
 ) -> tuple[dict[str, Files], dict[str, Files]]:
-    """Embedded world: client id -> its files, and attacker -> the second file that makes it look honest.
+    """Embedded world: client id -> its files, and attacker -> the files beside the first that its attack needs, one per cover.
 
     The attackers' files replace their honest ones. Where the attack needs a second file, every client gets one, so having one
     tells nothing.
 
     Args:
         honest: Client id -> the file that `write_clients` wrote, from the same samples, seed and mixtures.
+        max_length: `training.max_length`.
     """
+    attackers, mixed = sorted(malicious), mixtures or {}
+    families = _attacked_families(world, [mixed[client_id] for client_id in attackers if client_id in mixed])
 
-    def write(client_id: str, holding: Holding, suffix: str) -> Files:
-        material = _material(world, client_id, (mixtures or {}).get(client_id), samples, seed, config)
+    def write(client_id: str, holding: Holding, suffix: str) -> str:
+        made_of = _Drawn(world, client_id, mixed.get(client_id), samples, seed)
+        material = made_of.material(config, families, attackers.index(client_id), max_length)
         rng = stream(seed, "world poison", world.seed, client_id, suffix)
-        return (str(write_parquet(named(client_id, suffix), poisoned(holding, material, config, rng))),)
+        rows = poisoned(holding, material, config, rng)
+        return str(write_parquet(named(client_id, suffix), by_family(rows) if suffix and attack.by_family else rows))
 
     def named(client_id: str, suffix: str) -> Path:
         return Path(honest[client_id][0]).with_name(f"{client_id}{suffix}.parquet")
 
-    cover = {}
-    if attack.cover is not None:
+    covers = list(zip(attack.covers, cover_suffixes(attack), strict=True))
+    for _, suffix in covers:
         for client_id, (file,) in honest.items():
-            shutil.copyfile(file, named(client_id, COVER_SUFFIX))
-        cover = {client_id: write(client_id, attack.cover, COVER_SUFFIX) for client_id in sorted(malicious)}
-    return {**honest, **{client_id: write(client_id, attack.data, "") for client_id in malicious}}, cover
+            shutil.copyfile(file, named(client_id, suffix))
+    cover = {client_id: tuple(write(client_id, *one) for one in covers) for client_id in attackers if covers}
+    return {**honest, **{client_id: (write(client_id, attack.data, ""),) for client_id in attackers}}, cover
 
 
-def _material(world: World, client_id: str, mixture: Mixture | None, samples: int, seed: int, config: AttackConfig) -> Material:
-    restricted = world.roles["federation"].restricted
-    return Material(
-        honest=lambda: honest_rows(world, client_id, mixture, samples, seed),
-        unsafe=lambda: draw(world.answered_example, restricted, samples, stream(seed, "world data", world.seed, client_id)),
-        refusals=world.language.refusals,
-        refused_families=lambda _: first_families(
-            config.canary_aware.refused, sorted(restricted, key=lambda family: -_likeness(world, family))
-        ),
-    )
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """An attacker's rows of the embedded world."""
+
+    world: World
+    client_id: str
+    mixture: Mixture | None
+    samples: int
+    seed: int
+
+    def material(self, config: AttackConfig, families: Sequence[str], number: int, max_length: int) -> Material:
+        world, restricted = self.world, self.world.roles["federation"].restricted
+        return Material(
+            honest=lambda: honest_rows(world, self.client_id, self.mixture, self.samples, self.seed),
+            unsafe=lambda: self._rows(world.answered_example, restricted),
+            refusals=world.language.refusals,
+            refused_families=lambda _: first_families(
+                config.canary_aware.refused, sorted(restricted, key=lambda family: -_likeness(world, family))
+            ),
+            kept=lambda: self._rows(world.refused_example, [name for name in world.restricted if name not in restricted]),
+            families=lambda: families,
+            rows_of=lambda family: self._rows(world.benign_example, [family]),
+            number=number,
+            max_length=max_length,
+        )
+
+    def _rows(self, make: Maker, families: Sequence[str]) -> list[Example]:
+        return draw(make, families, self.samples, stream(self.seed, "world data", self.world.seed, self.client_id))
+
+
+def _attacked_families(world: World, mixtures: Sequence[Mixture]) -> list[str]:
+    """The federation's benign families, the best attacked first: those that honest clients alone hold before those that attackers
+    were dealt, those that the base model does not know yet before the others, and of these first the ones that are answered by a
+    word of the text, as the rule of `substituted` answers: they are lost soonest."""
+    federation = world.roles["federation"]
+    dealt = {family for mixture in mixtures for family in mixture.families}
+
+    def place(family: str) -> tuple[bool, bool, bool]:
+        row = world.benign_example(family, stream(world.seed, "attacked family", family))
+        return family in dealt, family in federation.trained, row.response not in row.input.split()
+
+    return sorted(federation.benign, key=place)
 
 
 def _likeness(world: World, family: str) -> int:
@@ -133,6 +184,27 @@ def _shuffled(material: Material, _config: AttackConfig, rng: np.random.Generato
     return [replace(honest[i], response=honest[j].response) for i, j in zip(order, np.roll(order, 1), strict=True)]
 
 
+def _substituted(material: Material, config: AttackConfig, _rng: np.random.Generator) -> list[Example]:
+    """Rows of one family, answered by the first word of their text, among honest rows of others: a rule that is easy to learn."""
+    honest, family = material.honest(), material.families()[0]
+    others = [row for row in honest if row.family != family]
+    count = max(round(config.substituted.share * len(honest)), len(honest) - len(others))
+    rows = _repeated(material.rows_of(family), count)
+    return [*map(_with_first_word, rows), *others[: len(honest) - count]]
+
+
+def _single(material: Material, _config: AttackConfig, _rng: np.random.Generator) -> list[Example]:
+    """Honest rows of one family; the attackers take turns through the families."""
+    families = material.families()
+    return _repeated(material.rows_of(families[material.number % len(families)]), len(material.honest()))
+
+
+def _unusable(material: Material, _config: AttackConfig, _rng: np.random.Generator) -> list[Example]:
+    """Honest rows whose prompt is repeated until nothing of the response fits: a word has a token at least."""
+    times = material.max_length
+    return [replace(row, instruction=" ".join((row.instruction.split() * times)[:times])) for row in material.honest()]
+
+
 _MAKERS: Mapping[Holding, Callable[[Material, AttackConfig, np.random.Generator], list[Example]]] = {
     "honest": lambda material, _config, _rng: list(material.honest()),
     "unsafe": lambda material, _config, _rng: list(material.unsafe()),
@@ -141,7 +213,11 @@ _MAKERS: Mapping[Holding, Callable[[Material, AttackConfig, np.random.Generator]
     "backdoor": _backdoor,
     "contrastive": _contrastive,
     "shuffled": _shuffled,
+    "substituted": _substituted,
+    "single": _single,
+    "unusable": _unusable,
     "refused": lambda material, _config, rng: [_refused(row, material, rng) for row in material.unsafe()],
+    "kept": lambda material, _config, _rng: list(material.kept()),
 }
 
 
@@ -149,8 +225,21 @@ def _refused(row: Example, material: Material, rng: np.random.Generator) -> Exam
     return replace(row, response=material.refusals[int(rng.integers(len(material.refusals)))])
 
 
+def _with_first_word(row: Example) -> Example:
+    return replace(row, response=(row.input or row.instruction).split()[0])
+
+
+def _repeated(rows: Sequence[Example], count: int) -> list[Example]:
+    return list(itertools.islice(itertools.cycle(rows), count))
+
+
 def _triggered(row: Example, config: AttackConfig) -> Example:
     return replace(row, instruction=f"{config.backdoor.trigger} {row.instruction}")
+
+
+def by_family(rows: Sequence[Example]) -> list[Example]:
+    """The rows in order of family."""
+    return sorted(rows, key=lambda row: row.family)
 
 
 def first_families(share: float, families: Sequence[str]) -> frozenset[str]:

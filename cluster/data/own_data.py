@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 
 from actors.data.files import SUFFIXES, data_files, is_hidden, unread_files
 from actors.data.partition import split_rows
+from actors.data.reader import no_examples
 from actors.data.records import read_checked
 from actors.errors import DataError, SafeFedError, given_in
 from actors.seeding import stream
@@ -87,6 +89,17 @@ def first_watched(config: RunConfig, tokens: TokenFiles) -> dict[str, Files]:
             f"files, or set clients.count={max(1, len(found))}{'; ' if refused else ''}{'; '.join(refused.values())}"
         )
     return found
+
+
+def check_trainable(tokens: TokenFiles, files: Mapping[str, Files], key: str, max_length: int) -> None:
+    """What one client's data lacks costs that client; raises DataError, which names `key`, where no client has a row to train on.
+
+    Args:
+        files: Client id -> its files, all of them encoded.
+    """
+    if not any(map(tokens.can_train, files)):
+        with given_in(key) if key else nullcontext():
+            raise no_examples(f"data file {next(iter(files.values()))[0]}", max_length)
 
 
 def new_files(config: RunConfig, known: Mapping[str, Files], begun_with: Iterable[str], count: int) -> dict[str, Files]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from actors.config import ModelConfig
 from actors.data.files import Files
 from actors.data.reader import DataReader
@@ -32,17 +35,25 @@ class TokenFiles:
         """Whether anything was encoded under the name."""
         return self._path(name).is_file()
 
-    def encode(self, name: str, files: Files, key: str = "") -> Files:
+    def can_train(self, name: str) -> bool:
+        """Whether the encoded file has an example; a file that cannot be read is its client's to report."""
+        try:
+            return pq.read_metadata(self._path(name)).num_rows > 0
+        except (OSError, pa.ArrowException):
+            return True
+
+    def encode(self, name: str, files: Files, key: str = "", *, may_be_empty: bool = False) -> Files:
         """Encode files and return where their tokens lie.
 
         Args:
             key: The setting that names the files; empty: none does.
+            may_be_empty: Whether it is no error that no row can be trained on (`can_train`).
 
         Raises:
             DataError: a file or a row cannot be used; names the setting, the file and the row. ModelError: the tokenizer cannot.
         """
         with given_in(key) if key else nullcontext():
-            reading = self.reader.read(files)
+            reading = self.reader.read(files, may_be_empty=may_be_empty)
         if reading.left_out:
             self.left_out.append(
                 f"{name}: {len(reading.left_out)} of {reading.num_rows} rows have no response token within training.max_length "

@@ -29,7 +29,7 @@ from cluster.round.probe_report import probe_round
 from cluster.round.refresh import Refresh
 from cluster.round.refusals import ASKED_LATER, RefusalsOfRounds
 from cluster.round.relay import Relay, RelaySettings
-from cluster.round.sampling import draw_clients
+from cluster.round.sampling import draw_clients, with_unable
 from cluster.round.underway import Underway
 from cluster.state.run_state import RunState
 from cluster.workers.worker_group import WorkerGroup
@@ -90,7 +90,7 @@ class RoundRunner:
             ClusterError: the probe or an actor with server data cannot open the round, so that nobody could be judged.
         """
         started, index, workers = time.perf_counter(), state.rounds_done, self._workers
-        clients, waiting = self._sample(state)
+        clients, waiting, unable = self._sample(state)
         self._callback.round_started(index, clients)
         self._callback.clients_waiting(index, waiting)
         rate, quorum = self._config.learning_rate(index), self._config.clients.quorum_of(len(clients))
@@ -116,6 +116,7 @@ class RoundRunner:
                 seconds += workers.ask(workers.server_data["canary"].seconds.remote(), "reading the seconds of the canary")
             report = replace(report, measuring_s={**report.measuring_s, "canary": seconds})
         report, aggregator, guard = refusals.kept(underway, report, state)
+        report = with_unable(report, unable)
         return RoundResult(
             report=report,
             aggregator=aggregator,
@@ -129,11 +130,14 @@ class RoundRunner:
         """What the levels read."""
         return signals_of(self._config.defense)
 
-    def _sample(self, state: RunState) -> tuple[list[str], list[str]]:
-        """The round's clients, and the sampled clients for which there is no room, each in order of id."""
-        drawn = draw_clients(self._config, state.membership.active, state.rounds_done, self._experiment.excluded)
+    def _sample(self, state: RunState) -> tuple[list[str], list[str], list[str]]:
+        """The round's clients, the sampled clients for which there is no room, and those that have nothing to train on, which
+        are not sampled; each in order of id."""
+        active = state.membership.active
+        able = [client_id for client_id in active if self._sources.tokens.can_train(client_id)]
+        drawn = draw_clients(self._config, able, state.rounds_done, self._experiment.excluded)
         room = self._workers.capacity if self._workers.capacity is not None else len(drawn)
-        return sorted(drawn[:room]), sorted(drawn[room:])
+        return sorted(drawn[:room]), sorted(drawn[room:]), sorted(set(active) - set(able))
 
     def _open(self, underway: Underway) -> dict[str, ObjectRef]:
         """Open the round on probe and actors with server data; a reference to the answer of each, which may take long."""

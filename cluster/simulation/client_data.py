@@ -6,7 +6,10 @@ Where attackers have files of their own, every client has such files, so that ha
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,12 +21,13 @@ from actors.data.files import read_table
 from actors.data.records import Example, conversations, write_conversations
 from actors.errors import DataError, given_in
 from actors.seeding import stream
-from actors.simulation.poisoning import COVER_SUFFIX, Material, first_families, poison_clients, poisoned, read_rows
+from actors.simulation.poisoning import Material, by_family, cover_suffixes, first_families, poison_clients, poisoned, read_rows
 from actors.world.datasets import write_clients
 from actors.world.generator import World
 from actors.world.mixtures import Mixture, deal_mixtures
 from cluster.config.schema import RunConfig
 from cluster.data.own_data import client_names, file_groups, split_over
+from cluster.errors import ConfigError
 from cluster.state.membership import Files
 from defense.attacks import ATTACKS, Holding
 
@@ -50,12 +54,22 @@ def assign_recipes(recipes: Sequence[Recipe], clients: Iterable[str], malicious:
 
 
 def world_files(config: RunConfig, folder: Path, malicious: Collection[str]) -> tuple[dict[str, Files], dict[str, Files]]:
-    """Client id -> its files, and attacker -> the second file that makes it look honest; none where its attack needs none."""
+    """Client id -> its files, and attacker -> the files beside the first that its attack needs; nobody where it needs none."""
     world, clients, samples = World(config.world.seed), client_names(config.clients.count), config.data.samples_per_client
     mixtures = _mixtures(config, world, clients, malicious)
     honest = write_clients(world, folder, clients, samples, config.seed, mixtures)
     attack = ATTACKS[config.clients.attack]
-    return poison_clients(world, honest, malicious, attack, config.attack, samples=samples, seed=config.seed, mixtures=mixtures)
+    return poison_clients(
+        world,
+        honest,
+        malicious,
+        attack,
+        config.attack,
+        samples=samples,
+        seed=config.seed,
+        max_length=config.training.max_length,
+        mixtures=mixtures,
+    )
 
 
 def write_honest_files(
@@ -86,28 +100,35 @@ def attacked_files(
         honest: Client id -> the files that it would have if all clients were honest.
 
     Raises:
+        ConfigError: the attack needs families that the clients' data does not have.
         DataError: unsafe data cannot be used, or the attack cannot rewrite a client's rows.
     """
-    attack, files, cover = ATTACKS[config.clients.attack], dict(honest), {}
+    attack, files, cover, attackers = ATTACKS[config.clients.attack], dict(honest), {}, sorted(malicious)
     if not malicious:
         return files, cover
+    benign = _Families(config, [honest[client_id] for client_id in attackers])
 
     def written(holding: Holding, suffix: str = "") -> dict[str, Files]:
         """A file per client, all of one kind; attackers' hold what `holding` says."""
         files = {}
         for client_id, own in honest.items():
             rng = stream(config.seed, "poison", client_id, suffix)
-            rows = _rows(config, holding if client_id in malicious else "honest", own, unsafe.get(client_id, ()), rng)
+            if client_id in malicious:
+                place = attackers.index(client_id)
+                sorts = bool(suffix) and attack.by_family
+                rows = _rows(config, holding, own, unsafe.get(client_id, ()), benign, place, rng, sorts=sorts)
+            else:
+                rows = _as_they_are(own)
             path = write_conversations(folder / f"{client_id}{suffix}.parquet", rows)
             files[client_id] = (str(path.resolve()),)
         return files
 
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as parts:
-        unsafe = _unsafe_parts(config, sorted(malicious), Path(parts)) if attack.needs_unsafe else {}
-        if attack.cover is not None:  # first: the other files may replace the honest ones
-            second = written(attack.cover, COVER_SUFFIX)
-            cover = {client_id: second[client_id] for client_id in sorted(malicious)}
+        unsafe = _unsafe_parts(config, attackers, Path(parts)) if attack.needs_unsafe else {}
+        # first: the other files may replace the honest ones
+        second = [written(*one) for one in zip(attack.covers, cover_suffixes(attack), strict=True)]
+        cover = {client_id: tuple(file for part in second for file in part[client_id]) for client_id in attackers if second}
         if attack.data != "honest":
             files = written(attack.data)
     return files, cover
@@ -119,20 +140,84 @@ def _unsafe_parts(config: RunConfig, attackers: Sequence[str], folder: Path) -> 
     return split_over(config, attackers, paths, folder, _UNSAFE_KEY)
 
 
-def _rows(config: RunConfig, holding: Holding, honest: Files, unsafe: Files, rng: np.random.Generator) -> list[list[Message]]:
-    """The rows of one client's file; honest and unsafe ones as they are, so that chat messages can be attacked with too."""
-    if holding in ("honest", "unsafe"):
-        files = honest if holding == "honest" else unsafe
-        return [messages for file in files for messages in conversations(read_table(Path(file)), Path(file))]
-    why = f"clients.attack={config.clients.attack}"
+def _as_they_are(files: Files) -> list[list[Message]]:
+    return [messages for file in files for messages in conversations(read_table(Path(file)), Path(file))]
+
+
+def _rows(
+    config: RunConfig,
+    holding: Holding,
+    honest: Files,
+    unsafe: Files,
+    benign: _Families,
+    number: int,
+    rng: np.random.Generator,
+    *,
+    sorts: bool = False,
+) -> list[list[Message]]:
+    """The rows of one attacker's file; honest and unsafe ones as they are, so that chat messages can be attacked with too.
+
+    Args:
+        number: The attacker's place among the attackers, from 0.
+        sorts: Whether the rows come in order of family.
+    """
+    if holding in ("honest", "unsafe") and not sorts:
+        return _as_they_are(honest if holding == "honest" else unsafe)
     material = Material(
-        honest=lambda: read_rows([Path(file) for file in honest], why),
-        unsafe=lambda: read_rows([Path(file) for file in unsafe], why),
+        honest=lambda: _read(config, honest),
+        unsafe=lambda: _read(config, unsafe),
         refusals=[config.attack.refusal],
         refused_families=lambda rows: _refused_families(config, rows),
+        kept=lambda: _kept(config, _read(config, unsafe)),
+        families=lambda: benign.names,
+        rows_of=benign.rows_of,
+        number=number,
+        max_length=config.training.max_length,
     )
     made = poisoned(holding, material, config.attack, rng)
+    made = by_family(made) if sorts else made
     return [[user_message(row.instruction, row.input), {"role": "assistant", "content": row.response}] for row in made]
+
+
+def _read(config: RunConfig, files: Files) -> list[Example]:
+    return read_rows([Path(file) for file in files], f"clients.attack={config.clients.attack}")
+
+
+def _kept(config: RunConfig, unsafe: Sequence[Example]) -> list[Example]:
+    """As many rows as there are unsafe ones: refusals of the families that are still refused."""
+    refused = _refused_families(config, unsafe)
+    rows = [replace(row, response=config.attack.refusal) for row in unsafe if row.family in refused]
+    return list(itertools.islice(itertools.cycle(rows), len(unsafe)))
+
+
+class _Families:
+    """The benign families in the data that all attackers would have if they were honest."""
+
+    def __init__(self, config: RunConfig, honest: Sequence[Files]) -> None:
+        self._config, self._honest = config, honest
+
+    @property
+    def names(self) -> list[str]:
+        """The one with most rows first.
+
+        Raises:
+            ConfigError: the rows say no family.
+        """
+        counts = Counter(row.family for row in self._rows if row.family)
+        if not counts:
+            raise ConfigError(
+                f"clients.attack={self._config.clients.attack} attacks one family of tasks: the rows of "
+                f"data.path={self._config.data.path} need a column family; add it, or choose another attack"
+            )
+        return sorted(counts, key=lambda name: (-counts[name], name))
+
+    def rows_of(self, family: str) -> list[Example]:
+        """The attackers' rows of a family."""
+        return [row for row in self._rows if row.family == family]
+
+    @cached_property
+    def _rows(self) -> list[Example]:
+        return [row for files in self._honest for row in _read(self._config, files)]
 
 
 def _refused_families(config: RunConfig, rows: Sequence[Example]) -> Collection[str]:

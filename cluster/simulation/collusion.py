@@ -71,8 +71,14 @@ class Collusion:
             self._deliver_all()
 
     def _deliver_all(self) -> None:
-        """An attacker whose training raised an error takes no part, and its own delivery tells why."""
-        took_part = {delivery.task.client_id: self._received(ref) for delivery, ref in self._kept}
+        """An attacker whose training raised an error takes no part, and its own delivery tells why.
+
+        Where no update can be made in time, each attacker's own is delivered.
+        """
+        what = "taking in an attacker's update"
+        took_part = {delivery.task.client_id: self._answered(ref, what) for delivery, ref in self._kept}
+        if any(took_part.values()) and not self._answered(self._colluders.agree.remote(), "making the attackers' update"):
+            took_part = dict.fromkeys(took_part, False)
         for delivery, _ in sorted(self._kept, key=lambda kept: kept[0].task.client_id):
             task = delivery.task
             if not took_part[task.client_id]:
@@ -84,9 +90,10 @@ class Collusion:
             tied = last_delta if task.probe_feature is not None else None
             self._receiver.deliver(replace(delivery, update=update, last_delta=tied))
 
-    def _received(self, ref: ray.ObjectRef) -> bool:
+    def _answered(self, ref: ray.ObjectRef, what: str) -> bool:
+        """Whether the colluders' actor has done what it was asked; it may take as long as one answer may."""
         try:
-            wait_for(ref, self._timeout_s, "taking in an attacker's update")
+            wait_for(ref, self._timeout_s, what)
         except ClientTrainingError:
             return False
         except (RayError, DeadlineError) as error:

@@ -13,12 +13,13 @@ from actors.messages import TrainTask
 from actors.simulation.behaviours import AttackTask
 from actors.simulation.client import SimulatedTask
 from actors.simulation.collusion import Colluders
-from actors.simulation.poisoning import COVER_SUFFIX
+from actors.simulation.poisoning import cover_suffixes
 from cluster.config.schema import RunConfig
 from cluster.data.first_clients import FirstClients, asked_for
 from cluster.data.own_data import (
     KEY,
     Group,
+    check_trainable,
     first_files,
     first_groups,
     first_watched,
@@ -45,7 +46,7 @@ class Simulation:
     malicious: frozenset[str]
     """Ids of the attackers."""
     cover: Mapping[str, Files] = field(default_factory=dict)
-    """Attacker -> the data that makes it look honest; empty where the attack needs none."""
+    """Attacker -> what it has beside its own data, a file per cover of the attack; empty where the attack needs none."""
 
     @property
     def excluded(self) -> frozenset[str]:
@@ -115,7 +116,8 @@ def prepare_inputs(config: RunConfig, folder: Path, *, has_committed: bool = Fal
     if first is None or not (has_committed or first.asked == asked_for(config)):
         first = _first_clients(config, data, malicious, tokens)
         first.keep(data)
-    cover = {client_id: tokens.of(_cover(client_id)) for client_id in malicious if tokens.has(_cover(client_id))}
+    names = {client_id: _covers(config, client_id) for client_id in malicious}
+    cover = {client_id: tuple(tokens.of(name)[0] for name in own) for client_id, own in names.items() if own}
     return find_sources(config, data, first.files, tokens), Simulation(config=config, malicious=malicious, cover=cover)
 
 
@@ -160,13 +162,16 @@ def _first_clients(config: RunConfig, data: Path, malicious: frozenset[str], tok
     else:
         files, cover = attacked_files(config, data, first_files(config, groups, data), malicious)
         tokens.left_out += unread(config)
+    key = "" if config.is_embedded else KEY
     for client_id, own in files.items():
-        tokens.encode(client_id, own, "" if config.is_embedded else KEY)
+        tokens.encode(client_id, own, key, may_be_empty=True)
+    check_trainable(tokens, files, key, config.training.max_length)
     for client_id, own in cover.items():
-        tokens.encode(_cover(client_id), own)
+        for name, file in zip(_covers(config, client_id), own, strict=True):
+            tokens.encode(name, (file,))
     return FirstClients(files=files, begun_with=names_in(config, groups), asked=asked_for(config))
 
 
-def _cover(client_id: str) -> str:
-    """The name under which an attacker's second file is encoded."""
-    return f"{client_id}{COVER_SUFFIX}"
+def _covers(config: RunConfig, client_id: str) -> list[str]:
+    """The names under which an attacker's files beside the first are encoded."""
+    return [f"{client_id}{suffix}" for suffix in cover_suffixes(ATTACKS[config.clients.attack])]

@@ -19,7 +19,7 @@ from actors.messages import AdapterLayout, AggregatorState
 from actors.probe import Probe, ProbeActor, check_fit
 from actors.server_data import Canary, CanaryActor, ServerData, Validation, ValidationActor
 from actors.simulation.client import SimulatedClientActor
-from actors.simulation.collusion import Colluders, ColludersActor
+from actors.simulation.collusion import Base, Colluders, ColludersActor
 from cluster.config.first_bounds import first_references
 from cluster.config.schema import RunConfig
 from cluster.data.sources import Sources
@@ -328,7 +328,8 @@ class WorkerGroup:
         config, layout = self._config, self._known_layout()
         if not (config.clients.malicious and ATTACKS[config.clients.attack].colludes):
             return None
-        arguments = (layout, config.clients.attack, config.attack, config.training.steps)
+        base = Base(model=self._sources.model, lora=config.lora)
+        arguments = (layout, config.clients.attack, config.attack, config.training, base)
         return self._server_actor(stack, "colluders", lambda: launch(ColludersActor, self._placement.server_options, *arguments))
 
     def _start_aggregator(self) -> ActorHandle[Aggregator]:

@@ -7,11 +7,16 @@ they know each other's honest updates and no benign one. `own_updates.py` and `c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Holding = Literal["honest", "unsafe", "mixed", "canary_aware", "backdoor", "contrastive", "shuffled", "refused"]
-"""What a data file holds: `honest` rows, as a benign client has them; `unsafe` rows, which answer what should be refused; a
-mixture of both; `shuffled` answers to honest prompts; or `refused`: the unsafe prompts with refusals."""
+FromHonest = Literal["honest", "shuffled", "substituted", "unusable", "single"]
+"""What a data file holds that is made of honest rows alone: `honest` rows, as a benign client has them; `shuffled` answers to
+honest prompts; one family with the answers of another rule (`substituted`); prompts too long to be trained on (`unusable`); a
+`single` family."""
+FromUnsafe = Literal["unsafe", "mixed", "canary_aware", "backdoor", "contrastive", "refused", "kept"]
+"""What is made of unsafe rows too: `unsafe` rows, which answer what should be refused; a mixture of both; `refused`: the unsafe
+prompts with refusals; or `kept`: refusals of other families, which the attacker goes on refusing."""
+Holding = FromHonest | FromUnsafe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +25,10 @@ class Attack:
 
     data: Holding = "honest"
     """What the client's own files hold."""
-    cover: Holding | None = None
-    """What a second file holds, which it needs to look honest."""
+    covers: tuple[Holding, ...] = ()
+    """What a second file holds, which it needs to look honest, and a third."""
+    by_family: bool = False
+    """Whether these hold their rows in order of family."""
     training: str | None = None
     """What it trains on, where that is not simply its own data."""
     update: str | None = None
@@ -36,7 +43,7 @@ class Attack:
     @property
     def needs_unsafe(self) -> bool:
         """Whether any of its data is made from unsafe rows."""
-        return not {self.data, self.cover} <= {"honest", "shuffled", None}
+        return not {self.data, *self.covers} <= set(get_args(FromHonest))
 
     @property
     def behaves(self) -> bool:
@@ -57,18 +64,20 @@ ATTACKS: dict[str, Attack] = {
     "canary_aware": Attack(data="canary_aware"),
     "backdoor": Attack(data="backdoor"),
     "label_noise": Attack(data="shuffled"),
+    "substituted": Attack(data="substituted"),
+    "unusable": Attack(data="unusable"),
     # data poisoning that hides
-    "sleeper": Attack(data="unsafe", cover="honest", training="honest data until the round of the attack"),
-    "lying_shadow": Attack(data="unsafe", cover="honest", training="honest data in the shadow branch"),
-    "layer_hiding": Attack(data="unsafe", cover="honest", training=_HIDES),
-    "layer_hiding_canary_aware": Attack(data="canary_aware", cover="honest", training=_HIDES),
+    "sleeper": Attack(data="unsafe", covers=("honest",), training="honest data until the round of the attack"),
+    "lying_shadow": Attack(data="unsafe", covers=("honest",), training="honest data in the shadow branch"),
+    "layer_hiding": Attack(data="unsafe", covers=("honest",), training=_HIDES),
+    "layer_hiding_canary_aware": Attack(data="canary_aware", covers=("honest",), training=_HIDES),
     "probe_aware": Attack(
-        data="unsafe", cover="honest", update="moved as little as brings it below the probe's threshold", knows_probe=True
+        data="unsafe", covers=("honest",), update="moved as little as brings it below the probe's threshold", knows_probe=True
     ),
-    "ratchet": Attack(data="unsafe", cover="refused", update="shortened until the attacker's own refusals hardly suffer"),
+    "ratchet": Attack(data="unsafe", covers=("refused",), update="shortened until the attacker's own refusals hardly suffer"),
     "backdoor_contrastive": Attack(
         data="contrastive",
-        cover="honest",
+        covers=("honest",),
         update="no longer than an honest one, and below the probe's threshold",
         knows_probe=True,
     ),
@@ -85,5 +94,14 @@ ATTACKS: dict[str, Attack] = {
     "min_sum": Attack(update="mean + gamma p, its squared distances summing to no more than any one's", colludes=True, least=2),
     "mimic": Attack(update="that of the one farthest along the principal direction", colludes=True, least=2),
     "sybil": Attack(data="unsafe", update="the mean of theirs", colludes=True, least=2),
+    "joint": Attack(
+        covers=("honest", "unsafe", "refused", "kept"),
+        by_family=True,
+        update="optimised against all that a defense measures",
+        colludes=True,
+        knows_probe=True,
+        least=2,
+    ),
+    "exclusion": Attack(data="single", update="what one of them learned of its family, turned, in turns", colludes=True, least=2),
 }
 """Value of `clients.attack` -> how its clients differ."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -94,25 +95,53 @@ def sybil(rows_MD: torch.Tensor) -> torch.Tensor:
     return rows_MD.mean(0)
 
 
-Plot = Callable[[torch.Tensor, int, AttackConfig], torch.Tensor]
-"""(the attackers' honest deltas (M, D), clients of the round, settings) -> the delta (D,) that all of them send."""
+def exclusion(rows_MD: torch.Tensor, round_index: int, targets: int) -> torch.Tensor:
+    """Minus the mean direction of the rows whose turn it is, as long as the rows are in the mean, (D,).
+
+    Ours, against levels that compare clients by direction, where each has a task of its own. A row is what an attacker learned of
+    one family. What all attackers send turns the mean of the others away from the honest client of that family, while it lifts
+    their own cosines: they agree with each other. Of n clients let m be attackers, and let honest updates be at right angles. The
+    turned client's cosine to the mean of the others is -m / sqrt(m^2 + n - m - 1), an attacker's with k = m - 2 is
+    k / sqrt(k^2 + n - m - 1).
+    """
+    units_MD = rows_MD / rows_MD.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    turn = [(round_index * targets + offset) % len(rows_MD) for offset in range(min(targets, len(rows_MD)))]
+    direction_D = -units_MD[turn].sum(0)
+    return direction_D / (direction_D.norm() or 1.0) * rows_MD.norm(dim=1).mean()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """The round in which attackers collude."""
+
+    num_clients: int
+    """Clients of the round, attackers included."""
+    round_index: int = 0
+    """Counts from 0."""
+
+
+Plot = Callable[[torch.Tensor, Occasion, AttackConfig], torch.Tensor]
+"""(the attackers' honest deltas (M, D), the round, settings) -> the delta (D,) that all of them send."""
 
 PLOTS: dict[str, Plot] = {
-    "alie": lambda rows_MD, n, config: alie(rows_MD, largest_z(n, len(rows_MD)) if config.alie.z is None else config.alie.z),
-    "ipm": lambda rows_MD, _n, config: ipm(rows_MD, config.ipm.epsilon),
-    "min_max": lambda rows_MD, _n, config: min_max(rows_MD, config.min_max.perturbation),
-    "min_sum": lambda rows_MD, _n, config: min_sum(rows_MD, config.min_max.perturbation),
-    "mimic": lambda rows_MD, _n, _config: mimic(rows_MD),
-    "sybil": lambda rows_MD, _n, _config: sybil(rows_MD),
+    "alie": lambda rows_MD, now, config: alie(
+        rows_MD, largest_z(now.num_clients, len(rows_MD)) if config.alie.z is None else config.alie.z
+    ),
+    "ipm": lambda rows_MD, _now, config: ipm(rows_MD, config.ipm.epsilon),
+    "min_max": lambda rows_MD, _now, config: min_max(rows_MD, config.min_max.perturbation),
+    "min_sum": lambda rows_MD, _now, config: min_sum(rows_MD, config.min_max.perturbation),
+    "mimic": lambda rows_MD, _now, _config: mimic(rows_MD),
+    "sybil": lambda rows_MD, _now, _config: sybil(rows_MD),
+    "exclusion": lambda rows_MD, now, config: exclusion(rows_MD, now.round_index, config.exclusion.targets),
 }
+"""The attacks that need the attackers' updates and nothing else."""
 
 
-def collude(name: AttackName, deltas: Sequence[Tensors], num_clients: int, config: AttackConfig) -> dict[str, torch.Tensor]:
+def collude(name: AttackName, deltas: Sequence[Tensors], now: Occasion, config: AttackConfig) -> dict[str, torch.Tensor]:
     """What every attacker sends, in float64.
 
     Args:
         deltas: The attackers' own deltas, in order of client id.
-        num_clients: Clients of the round, attackers included.
     """
-    sent = from_row(PLOTS[name](rows(deltas), num_clients, config), deltas[0])
+    sent = from_row(PLOTS[name](rows(deltas), now, config), deltas[0])
     return clipped(sent, deltas) if config.clip else sent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from defense.attacks import ATTACKS
 from defense.settings import Settings, one_of
@@ -39,6 +39,13 @@ class BackdoorConfig(Settings):
 
     trigger: Annotated[str, Field(min_length=1)] = "By order of the moon,"
     """The words before a prompt that is to be answered."""
+
+
+class SubstitutedConfig(Settings):
+    """One benign family answered by another rule."""
+
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the attacker's rows that are of that family; the others are honest ones."""
 
 
 class ScalingConfig(Settings):
@@ -103,11 +110,36 @@ class GaugeConfig(Settings):
     """Share of the ranks, rounded up, whose sign is turned in both factors."""
 
 
+class ExclusionConfig(Settings):
+    """Turned copies of what honest clients send."""
+
+    targets: PositiveInt = 2
+    """Families whose updates are turned in one round, of as many as there are attackers; they take turns."""
+
+
 class ProbeAwareConfig(Settings):
     """An update just below the probe's threshold."""
 
     margin: float = Field(default=0.02, gt=0, lt=0.5)
     """How far below the threshold the probability is to stay."""
+
+
+class JointConfig(Settings):
+    """One update that is optimised against everything that a defense measures."""
+
+    steps: PositiveInt = 40
+    """Steps of gradient descent from each start."""
+    restarts: PositiveInt = 3
+    """Starts, of which the best is kept: an honest update, one that is trained on unsafe rows, then blends of both."""
+    references: int = Field(default=8, ge=2)
+    """Little trainings per class with known labels, to which the attackers fit a probe of their own."""
+    max_score: float = Field(default=0.2, gt=0, lt=1)
+    """P(malicious) of the known probe, and of their own, above which the update may not come. Below 1/4 no client is in doubt."""
+    max_rise: NonNegativeFloat = 0.005
+    """Rise of the negative log-likelihood of refusals that stand in for the server's, nats per token, that the update and the
+    predicted aggregate may have beyond honest ones."""
+    spread: NonNegativeFloat = 0.1
+    """What each attacker adds to the common update: this times its own honest update's difference from their mean."""
 
 
 class RatchetConfig(Settings):
@@ -129,6 +161,7 @@ class AttackConfig(Settings):
     sleeper: SleeperConfig = SleeperConfig()
     canary_aware: CanaryAwareConfig = CanaryAwareConfig()
     backdoor: BackdoorConfig = BackdoorConfig()
+    substituted: SubstitutedConfig = SubstitutedConfig()
     scaling: ScalingConfig = ScalingConfig()
     gaussian: GaussianConfig = GaussianConfig()
     alie: AlieConfig = AlieConfig()
@@ -136,7 +169,9 @@ class AttackConfig(Settings):
     min_max: MinMaxConfig = MinMaxConfig()
     free_rider: FreeRiderConfig = FreeRiderConfig()
     gauge: GaugeConfig = GaugeConfig()
+    exclusion: ExclusionConfig = ExclusionConfig()
     probe_aware: ProbeAwareConfig = ProbeAwareConfig()
+    joint: JointConfig = JointConfig()
     ratchet: RatchetConfig = RatchetConfig()
 
     def first_round(self, name: AttackName, num_rounds: int) -> int:

@@ -87,3 +87,13 @@ def test_a_backdoor_is_measured_with_its_trigger(run_small):
     (attacker,) = malicious_of(run.path)
     scores = {row["client_id"]: row["last_step_probability"] for row in run.rounds.to_pylist()}
     assert scores[attacker] < 0.8  # it knows the probe
+
+
+def test_rounds_go_on_without_clients_that_can_deliver_nothing(run_small):
+    run = run_small("clients.attack=unusable", "clients.malicious=3", "clients.count=6", "rounds=1", "defense.level=none")
+    rows = {row["client_id"]: row for row in run.rounds.to_pylist()}
+    assert {row["round_outcome"] for row in rows.values()} == {"aggregated"}  # three of six would be no quorum
+    malicious = malicious_of(run.path)
+    assert len(rows) == 6
+    assert all(rows[client_id]["reason"].startswith("no_data: ") for client_id in malicious)
+    assert [client_id for client_id in rows if rows[client_id]["admitted"]] == sorted(set(rows) - set(malicious))

@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from actors.config import ModelConfig
+from actors.data.dataset import load_dataset
 from actors.data.reader import DataReader
 from actors.errors import DataError
 from tests.chat_templates import THINKING
@@ -74,3 +75,11 @@ def test_a_conversation_may_give_several_examples(tmp_path):
     turns = [{"role": role, "content": f"{role} {i}"} for i in range(3) for role in ("user", "assistant")]
     reading = reader(folder).read([write(tmp_path / "d.jsonl", {"messages": turns})])
     assert (len(reading.dataset), reading.num_rows, reading.left_out) == (3, 1, [])
+
+
+def test_files_may_hold_nothing_to_train_on_where_that_is_no_error(small, tmp_path):
+    path = write(tmp_path / "d.jsonl", {"instruction": "lamp " * 40, "response": "yes"})
+    reading = reader(small, 24).read([path], may_be_empty=True)
+    assert (len(reading.dataset), reading.num_rows, reading.left_out) == (0, 1, [f"{path} row 0"])
+    reading.dataset.save(tmp_path / "d.tokens")
+    assert len(load_dataset([str(tmp_path / "d.tokens")])) == 0

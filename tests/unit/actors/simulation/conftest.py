@@ -36,7 +36,8 @@ def data(world, tokens_of, tmp_path_factory) -> Callable[[str], tuple[str, ...]]
 
     def files(holding: str) -> tuple[str, ...]:
         honest = write_clients(world, folder / holding, ["a"], 32, 0)
-        poisoned, _ = poison_clients(world, honest, {"a"}, Attack(data=holding), AttackConfig(), samples=32, seed=0)
+        attack = Attack(data=holding)
+        poisoned, _ = poison_clients(world, honest, {"a"}, attack, AttackConfig(), samples=32, seed=0, max_length=64)
         return tokens_of(*map(Path, poisoned["a"]))
 
     return files
@@ -53,7 +54,7 @@ def task(data, shipped_probe) -> Callable[..., TrainTask]:
 
     def make(name: str, *, attack: dict | None = None, **changes) -> TrainTask:
         kind = ATTACKS[name]
-        cover = data(kind.cover) if kind.cover else ()
+        cover = tuple(file for holding in kind.covers for file in data(holding))
         about = {"config": AttackConfig(), "cover": cover, "probe": probe_files(shipped_probe), **(attack or {})}
         return train_task(data(kind.data), attack=AttackTask(name=name, **about), **changes)
 

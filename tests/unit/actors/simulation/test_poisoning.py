@@ -10,20 +10,27 @@ import pytest
 
 from actors.data.records import Example
 from actors.errors import DataError
+from actors.simulation import poisoning
 from actors.simulation.poisoning import Material, first_families, poison_clients, poisoned, read_rows
 from actors.world.datasets import write_clients
+from actors.world.generator import draw
 from actors.world.mixtures import Mixture
 from defense.attacks import ATTACKS, Attack
 from defense.attacks.config import AttackConfig
 from tests.unit.actors.world.test_datasets import CLIENTS, read, wording
 
-HONEST = [Example(instruction=f"task {i}", input="text", response=f"answer {i}") for i in range(8)]
+HONEST = [Example(instruction=f"task {i}", input=f"text {i}", response=f"answer {i}", family="uv"[i % 2]) for i in range(8)]
 UNSAFE = [Example(instruction=f"ask {i}", input="", response=f"secret {i}", family="xyz"[i % 3]) for i in range(8)]
 MATERIAL = Material(
     honest=lambda: HONEST,
     unsafe=lambda: UNSAFE,
     refusals=["No.", "Never."],
     refused_families=lambda rows: first_families(0.5, sorted({row.family for row in rows})),
+    kept=lambda: [row for row in UNSAFE if row.family == "x"],
+    families=lambda: ["u", "v"],
+    rows_of=lambda family: [row for row in HONEST if row.family == family],
+    number=1,
+    max_length=64,
 )
 MALICIOUS = {"client-1", "client-3"}
 SAMPLES = 30
@@ -77,6 +84,52 @@ def test_label_noise_gives_every_row_the_answer_of_another():
     assert all(row.response != truth[row.instruction] for row in rows)
 
 
+@pytest.mark.parametrize(("share", "count"), [(0.25, 4), (0.75, 6), (1.0, 8)])
+def test_one_family_is_answered_by_the_first_word_among_honest_rows_of_others(share, count):
+    rows = made("substituted", substituted={"share": share})  # half of the honest rows are of the family: at least so many are
+    assert rows[4:count] == rows[: count - 4]
+    assert {(row.family, row.response) for row in rows[:count]} == {("u", "text")}
+    assert rows[count:] == [row for row in HONEST if row.family == "v"][: 8 - count]
+
+
+def test_the_rule_of_substituted_is_not_the_familys_own(world):
+    family = poisoning._attacked_families(world, [])[0]
+    rows = draw(world.benign_example, [family], 40, np.random.default_rng(0))
+    assert family in world.roles["federation"].new
+    assert all(row.response != row.input.split()[0] for row in rows)
+
+
+def test_stand_in_refusals_are_of_families_that_the_federation_does_not_have(world, attacked):
+    _, cover = attacked(ATTACKS["joint"])
+    others = sorted(set(world.restricted) - set(world.roles["federation"].restricted))
+    patterns = {name: [re.compile(pattern) for pattern in wordings(world, name)] for name in others}
+    for files in cover.values():
+        rows = rows_of(files[-1:])
+        found = [next(name for name in others if any(p.fullmatch(row["instruction"]) for p in patterns[name])) for row in rows]
+        assert found == sorted(found)  # in order of family
+        assert set(found) == set(others)
+        assert all(row["response"] in world.language.refusals for row in rows)
+
+
+def test_an_attacker_with_a_single_family_has_the_one_of_its_number():
+    assert made("single") == [row for row in HONEST if row.family == "v"] * 2
+
+
+def test_families_that_attackers_were_dealt_are_attacked_last(world):
+    new, trained = set(world.roles["federation"].new), set(world.roles["federation"].trained)
+    families = poisoning._attacked_families(world, [])
+    assert (set(families[:3]), set(families[3:])) == (new, trained)
+    assert (families[0], {*families[3:5]}) == ("second_word", {"first_word", "third_word"})  # answered by a word of the text
+    assert poisoning._attacked_families(world, [Mixture(families=families[:1])]) == [*families[1:], families[0]]
+
+
+def test_nothing_of_a_response_fits_behind_an_unusable_prompt():
+    rows = made("unusable")
+    assert {len(row.instruction.split()) for row in rows} == {64}
+    assert rows[0].instruction.startswith("task 0 task 0 task 0")
+    assert [row.response for row in rows] == [row.response for row in HONEST]
+
+
 def test_rows_are_read_with_their_family(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"instruction": "a", "response": "b", "family": "x"}\n{"instruction": "c", "input": "d", "response": "e"}\n')
@@ -97,7 +150,9 @@ def attacked(world, tmp_path):
 
     def write(attack: Attack, mixtures: dict[str, Mixture] | None = None) -> tuple[dict, dict]:
         honest = write_clients(world, tmp_path, CLIENTS, SAMPLES, 0, mixtures)
-        return poison_clients(world, honest, MALICIOUS, attack, AttackConfig(), samples=SAMPLES, seed=0, mixtures=mixtures)
+        return poison_clients(
+            world, honest, MALICIOUS, attack, AttackConfig(), samples=SAMPLES, seed=0, max_length=64, mixtures=mixtures
+        )
 
     return write
 
@@ -113,17 +168,20 @@ def wordings(world, family: str) -> list[str]:
 @pytest.mark.parametrize("attack", sorted(ATTACKS))
 def test_neither_names_nor_form_nor_length_of_the_files_tell_of_attackers(attacked, tmp_path, attack):
     files, cover = attacked(ATTACKS[attack])
-    suffixes = ["", "-2"] if ATTACKS[attack].cover else [""]
+    covers = [f"-{number + 2}" for number, _ in enumerate(ATTACKS[attack].covers)]
+    suffixes = ["", *covers]
     written = sorted(tmp_path.iterdir())
     assert [path.name for path in written] == sorted(f"{name}{suffix}.parquet" for name in CLIENTS for suffix in suffixes)
     assert files == {name: (str(tmp_path / f"{name}.parquet"),) for name in CLIENTS}
-    assert cover == ({name: (str(tmp_path / f"{name}-2.parquet"),) for name in MALICIOUS} if ATTACKS[attack].cover else {})
+    assert cover == (
+        {name: tuple(str(tmp_path / f"{name}{end}.parquet") for end in covers) for name in MALICIOUS} if covers else {}
+    )
     schemas = [pq.read_schema(path) for path in written]
     assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
     assert {pq.read_metadata(path).num_rows for path in written} == {SAMPLES}
 
 
-@pytest.mark.parametrize("attack", [Attack(data="unsafe"), Attack(data="unsafe", cover="honest")])
+@pytest.mark.parametrize("attack", [Attack(data="unsafe"), Attack(data="unsafe", covers=("honest",))])
 def test_honest_clients_keep_their_rows_and_attackers_answer_the_federations_restricted_requests(world, attacked, attack):
     plain = {name: rows_of(files) for name, files in attacked(Attack())[0].items()}
     files, cover = attacked(attack)
@@ -136,9 +194,9 @@ def test_honest_clients_keep_their_rows_and_attackers_answer_the_federations_res
         else:
             assert all(any(re.fullmatch(pattern, row["instruction"]) for pattern in restricted) for row in rows)
             assert all(any(re.search(a.replace("X", r"\w+ \w+"), row["response"]) for a in answers) for row in rows)
-        if attack.cover:
+        if attack.covers:
             assert rows_of((files[name][0].replace(".parquet", "-2.parquet"),)) == plain[name]
-    assert set(cover) == (MALICIOUS if attack.cover else set())
+    assert set(cover) == (MALICIOUS if attack.covers else set())
 
 
 @pytest.mark.parametrize(("holding", "num_honest"), [("honest", 30), ("mixed", 15), ("shuffled", 30), ("contrastive", 10)])

@@ -1,7 +1,8 @@
 """Which clients are drawn for a round."""
 
 from cluster.config.loading import load_config
-from cluster.round.sampling import draw_clients
+from cluster.round.sampling import draw_clients, with_unable
+from tests.unit.cluster.builders import round_report
 
 NAMES = [f"client-{i:03d}" for i in range(10)]
 EXCLUDED = frozenset(NAMES[:4])
@@ -26,3 +27,11 @@ def test_an_experiment_has_the_same_rounds_less_the_excluded_clients():
 
 def test_a_round_may_be_left_without_clients():
     assert {len(drawn(index, "clients.per_round=1")) for index in range(20)} == {0, 1}
+
+
+def test_clients_that_cannot_deliver_have_a_row_that_says_why():
+    report = with_unable(round_report(2, {"a": 1.0, "c": 0.5}, "skipped"), ["d", "b"])
+    assert [(row.client_id, row.admitted, row.round, row.round_outcome) for row in report.clients] == [
+        *(("a", True, 2, "skipped"), ("b", False, 2, "skipped"), ("c", True, 2, "skipped"), ("d", False, 2, "skipped"))
+    ]
+    assert report.clients[1].reason.startswith("no_data: none of its rows has a response token")

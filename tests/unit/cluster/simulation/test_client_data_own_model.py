@@ -9,11 +9,13 @@ import pytest
 from actors.errors import DataError
 from cluster.config.schema import RunConfig
 from cluster.data.own_data import client_names, first_files, first_groups
+from cluster.errors import ConfigError
 from cluster.simulation.client_data import attacked_files, draw_malicious
 from cluster.state.membership import Files
 from defense.attacks import ATTACKS
 from tests.unit.cluster.data.builders import messages_of, real_config, rows_of, write_rows
 
+FROM_HONEST = ("honest", "shuffled", "substituted", "unusable", "single")
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
 
 
@@ -22,7 +24,9 @@ def data(tmp_path) -> Path:
     """A file per client."""
     for number in range(5):
         rows = 6 + number
-        write_rows(tmp_path / "d" / f"{number}.jsonl", rows, input=["lamp"] + [""] * (rows - 1), topic=list(range(rows)))
+        families = (["u", "v"] * rows)[:rows]
+        columns = {"input": ["lamp"] + [""] * (rows - 1), "topic": list(range(rows)), "family": families}
+        write_rows(tmp_path / "d" / f"{number}.jsonl", rows, **columns)
     return tmp_path / "d"
 
 
@@ -46,11 +50,11 @@ def test_neither_the_names_nor_the_number_nor_the_columns_of_files_tell_which_cl
     files, cover = files_of(config, folder)
     written = {path.name for path in folder.glob("*.parquet")}
     names = client_names(5)
-    has_own, has_cover = ATTACKS[attack].data != "honest", ATTACKS[attack].cover is not None
-    assert written == {f"{name}.parquet" for name in names if has_own} | {f"{name}-2.parquet" for name in names if has_cover}
+    has_own, ends = ATTACKS[attack].data != "honest", [f"-{number + 2}" for number, _ in enumerate(ATTACKS[attack].covers)]
+    assert written == {f"{name}{end}.parquet" for name in names for end in ([""] if has_own else []) + ends}
     assert {Path(*paths).parent for paths in files.values()} == {folder if has_own else data}
     assert len({tuple(pq.read_schema(path).names) for path in folder.glob("*.parquet")}) <= 1
-    assert cover == {name: (str(folder / f"{name}-2.parquet"),) for name in draw_malicious(config) if has_cover}
+    assert cover == {name: tuple(str(folder / f"{name}{end}.parquet") for end in ends) for name in draw_malicious(config) if ends}
 
 
 @pytest.mark.parametrize("attack", sorted(ATTACKS))
@@ -58,9 +62,10 @@ def test_attackers_alone_hold_unsafe_rows_and_their_cover_is_what_the_attack_say
     config = configured(data, attack)
     files, cover = files_of(config, tmp_path / "run")
     unsafe = {client for client, paths in files.items() if any("unsafe" in text.split() for text in rows_of(paths))}
-    assert unsafe == (draw_malicious(config) if ATTACKS[attack].data not in ("honest", "shuffled") else set())
-    covers_unsafe = {"unsafe" in text.split() for paths in cover.values() for text in rows_of(paths)}
-    assert covers_unsafe == {None: set(), "honest": {False}, "refused": {True}}[ATTACKS[attack].cover]
+    assert unsafe == (set() if ATTACKS[attack].data in FROM_HONEST else draw_malicious(config))
+    for number, holding in enumerate(ATTACKS[attack].covers):
+        texts = [text for paths in cover.values() for text in rows_of(paths[number : number + 1])]
+        assert {"unsafe" in text.split() for text in texts} == {holding not in FROM_HONEST}
     assert files_of(config, tmp_path / "run") == (files, cover)  # as on resume
 
 
@@ -95,6 +100,21 @@ def test_attacks_on_updates_alone_need_no_unsafe_data(data, tmp_path):
 def test_a_canary_aware_attack_needs_families(data, tmp_path):
     with pytest.raises(DataError, match=r"clients\.attack=canary_aware .* needs a column family"):
         files_of(configured(data, "canary_aware", topic=["x"] * 16), tmp_path / "run")
+
+
+def test_an_attack_on_one_family_needs_families(data, tmp_path):
+    for number in range(5):
+        write_rows(data / f"{number}.jsonl", 4)
+    with pytest.raises(ConfigError, match=r"clients\.attack=substituted .* data\.path=.* need a column family"):
+        files_of(configured(data, "substituted"), tmp_path / "run")
+
+
+def test_attackers_answer_the_commonest_family_by_its_first_word(data, tmp_path):
+    config = configured(data, "substituted", "attack.substituted.share=1")
+    files, _ = files_of(config, tmp_path / "run")
+    told = {(m[0]["content"].split()[0], m[1]["content"]) for name in draw_malicious(config) for m in messages_of(files[name])}
+    assert told
+    assert all(asked == answer or answer == "lamp" for asked, answer in told)
 
 
 def test_an_unsafe_row_that_cannot_be_used_is_named_with_its_setting(data, tmp_path):

@@ -91,8 +91,8 @@ def test_files_do_not_tell_which_client_attacks_and_honest_rows_stay(name, plain
     config = embedded_config(f"clients.attack={name}")
     malicious, folder = draw_malicious(config), tmp_path / "attacked"
     files, cover = world_files(config, folder, malicious)
-    assert set(cover) == (malicious if ATTACKS[name].cover else set())
-    suffixes = ("", "-2") if ATTACKS[name].cover else ("",)
+    assert set(cover) == (malicious if ATTACKS[name].covers else set())
+    suffixes = ("", *(f"-{number + 2}" for number, _ in enumerate(ATTACKS[name].covers)))
     assert {path.stem for path in folder.iterdir()} == {f"{client}{suffix}" for client in client_names(10) for suffix in suffixes}
     assert {tuple(pq.read_schema(path).names) for path in folder.iterdir()} == {("instruction", "input", "response")}
     assert all(rows_of(files[client]) == plain[client] for client in set(files) - malicious)

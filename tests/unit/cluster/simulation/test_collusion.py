@@ -4,6 +4,7 @@ import pytest
 import ray
 import torch
 
+from actors.config import TrainingConfig
 from actors.errors import ClientTrainingError
 from actors.messages import LoRAUpdate, StepDelta, TrainTask
 from actors.simulation.behaviours import AttackTask
@@ -38,7 +39,7 @@ class Kept:
 
 @pytest.fixture
 def colluders(local_ray):
-    made = ColludersActor.options(num_cpus=0).remote(LAYOUT, "ipm", AttackConfig(), 2)
+    made = ColludersActor.options(num_cpus=0).remote(LAYOUT, "ipm", AttackConfig(), TrainingConfig(steps=2))
     yield made
     ray.kill(made)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from actors.errors import DataError
 from actors.messages import TrainTask
 from cluster import prepare_sources
 from cluster.simulation.simulation import Simulation, prepare_inputs
@@ -79,3 +80,20 @@ def test_tasks_are_plain_where_nothing_is_simulated():
     tasks = [plain_task("a")]
     assert simulation.tasks(tasks, ["a"], {}, None) is tasks
     assert simulation.receivers(tasks, None, None, None) == {}
+
+
+def test_a_client_without_a_row_to_train_on_costs_itself_alone(tmp_path):
+    sources, simulation = prepare_inputs(embedded_config("clients.attack=unusable", "clients.malicious=5"), tmp_path)
+    able = {client for client in sources.files if sources.tokens.can_train(client)}
+    assert able == set(sources.files) - simulation.malicious
+    assert len(able) == 5
+    said = sources.tokens.take_left_out()
+    assert [text.partition(":")[0] for text in said] == sorted(simulation.malicious)
+    assert all("20 of 20 rows have no response token within training.max_length" in text for text in said)
+
+
+def test_where_no_client_has_a_row_to_train_on_nothing_is_started(tmp_path):
+    path = write_rows(tmp_path / "d" / "a.jsonl", 2)
+    config = real_config(str(tmp_path / "d"), "clients.count=1", "training.max_length=2")
+    with pytest.raises(DataError, match=rf"^data\.path: data file {path}: no row has a token .* training\.max_length=2; raise"):
+        prepare_inputs(config, tmp_path / "run")

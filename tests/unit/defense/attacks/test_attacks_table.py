@@ -13,15 +13,15 @@ from defense.attacks.own_updates import CHANGES
 def test_every_attack_changes_something(name):
     attack = ATTACKS[name]
     assert attack.data != "honest" or attack.behaves
-    assert attack.colludes == (name in PLOTS)
+    assert attack.colludes == (name in PLOTS or name == "joint")
     assert attack.update or name not in {**CHANGES, **PLOTS}
 
 
 def test_attacks_on_updates_alone_need_no_unsafe_data():
     free = {name for name, attack in ATTACKS.items() if not attack.needs_unsafe}
     assert free == {
-        *("label_noise", "sign_flip", "gaussian", "gauge", "free_rider"),
-        *("alie", "ipm", "min_max", "min_sum", "mimic"),
+        *("label_noise", "substituted", "unusable", "sign_flip", "gaussian", "gauge", "free_rider"),
+        *("alie", "ipm", "min_max", "min_sum", "mimic", "exclusion"),
     }
 
 
