@@ -169,7 +169,7 @@ class Probe:
                 ranking(scored),
                 ReferenceValues(benign=tuple(scored["benign"]), unsafe=tuple(scored["malicious"]), origin=f"round {index + 1}"),
             )
-            if reference_bound(values, rate, side="above", scale=LOGIT, half_way=True).state == "in force":
+            if reference_bound(values, rate, side="above", scale=LOGIT, half_way="from median").state == "in force":
                 return self._kept(index, scored, ranked, "", started)
             candidate = refit(self._probe.meta, samples, recipe, f"reference clients of round {index + 1}")
         except ValueError as error:

@@ -21,6 +21,9 @@ _EDGE = 1e-12
 """Probabilities and cosines are kept so far from where their scale is infinite."""
 
 Side = Literal["above", "below"]
+HalfWay = Literal["from median", "from limit"]
+"""`from median`: of the honest references, where it is not known how far the unsafe ones spread either. `from limit`: of the
+honest ones, where what is to be excluded hardly spreads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,18 +153,18 @@ def reference_bound(
     *,
     side: Side,
     scale: Scale,
-    half_way: bool = False,
+    half_way: HalfWay | None = None,
     least: float | None = None,
 ) -> Bound:
     """The bound that references give.
 
     It is the prediction limit of the honest ones, and abstains where fewer than half of the unsafe ones lie at or beyond it. Or
-    it lies half way, on the scale, between the medians of both classes, so that it has margin on both sides: a few references
-    do not show how much clients may differ from them. Then it abstains where an honest one lies at or beyond it too.
+    it lies half way to the median of the unsafe ones, on the scale, so that it has margin on both sides: a few references do not
+    show how much clients may differ from them. Then it abstains where an honest one lies at or beyond it too.
 
     Args:
         rate: With what probability a further honest client may lie beyond the limit.
-        half_way: Half way between the classes, where there are unsafe ones.
+        half_way: From where; None, or without unsafe ones: the limit.
         least: Values that were fitted make no bound below this: they say little of how other clients spread.
     """
     if values.fault is not None:
@@ -171,7 +174,7 @@ def reference_bound(
     limit, number = prediction_bound(honest, rate), f"{len(honest)} honest reference clients of {values.origin}"
     edge, clear, why = limit, limit, f"which a client like the {number} lies beyond with probability {rate:.2g}"
     if half_way and unsafe:
-        edge = (median(honest) + median(unsafe)) / 2
+        edge = ((limit if half_way == "from limit" else median(honest)) + median(unsafe)) / 2
         clear, tail = min(limit, (median(honest) + edge) / 2), exceeding(honest, edge)
         why = f"half way from the {number} to the unsafe; one like the honest lies beyond with probability {tail:.2g}"
         if values.fitted and least is not None and edge < scale.forward(least):

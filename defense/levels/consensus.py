@@ -104,6 +104,6 @@ LEVEL = Level(
         side="below",
         scale=FISHER,
         unsafe=lambda benign: (-1.0,),  # noqa: ARG005 - turned, where all others agree; most turned updates are nearer
-        half_way=False,
+        half_way=None,
     ),
 )

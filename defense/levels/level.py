@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from defense.bounds import PLAIN, Bound, Scale, Side
+from defense.bounds import PLAIN, Bound, HalfWay, Scale, Side
 from defense.signals import ClientSignals, Measured, Observation, ProbeEvidence, Signal
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class Bounded:
     """Where honest values are taken to be normal."""
     unsafe: Callable[[Sequence[float]], Sequence[float]] | None = None
     """The values that should lie beyond the bound, from those of the honest references; None: those of the unsafe ones."""
-    half_way: bool = True
-    """Whether the bound lies half way to these (`defense.bounds.reference_bound`)."""
+    half_way: HalfWay | None = "from median"
+    """From where the bound lies half way to these (`defense.bounds.reference_bound`)."""
     least: float | None = None
     """The least that the references may make of the bound; None: anything."""
     curve: Callable[[DefenseConfig], Callable[[float, float], float] | None] | None = None

@@ -70,6 +70,7 @@ LEVEL = Level(
         key="defense.spectrum.max_flatness",
         by_hand=lambda config, threshold: config.spectrum.max_flatness,  # noqa: ARG005
         unsafe=lambda benign: (1.0,),  # noqa: ARG005 - noise, whatever honest updates look like
+        half_way="from limit",
     ),
     measure=lambda delta: {FLATNESS: flatness(delta)},
 )

@@ -24,6 +24,10 @@ def values(benign, unsafe=(1e6,)) -> ReferenceValues:
     return ReferenceValues(benign=tuple(benign), unsafe=tuple(unsafe), origin="round 3")
 
 
+def half_way(known: ReferenceValues, rate: float = 0.05, **how) -> Bound:
+    return reference_bound(known, rate, side="above", scale=PLAIN, half_way="from median", **how)
+
+
 def test_the_bound_by_hand():
     # Mean 2, s = 1, n = 3; Student's t of 2 degrees of freedom has 4.302653 at 0.975: 2 + 4.302653 sqrt(4/3).
     assert prediction_bound([3.0, 1.0, 2.0], 0.025) == pytest.approx(2 + 4.302653 * math.sqrt(4 / 3), abs=1e-5)
@@ -101,30 +105,31 @@ def test_without_usable_references_nobody_passes_and_it_says_so(benign, why):
 
 def test_a_bound_may_lie_half_way_between_the_medians_of_the_classes():
     known = values([1.0, 2.0, 3.0], [9.0, 7.0, 8.0])
-    bound = reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True)
+    bound = half_way(known)
     # s = 1, so 5 lies (5 - 2) / sqrt(4/3) = 2.598 above the mean; t of 2 degrees of freedom exceeds that with probability 0.0608.
     why = (
         "half way from the 3 honest reference clients of round 3 to the unsafe; one like the honest lies beyond with probability"
     )
     assert (bound.state, bound.limit, bound.why) == ("in force", 5.0, f"{why} 0.061")
     assert bound.honest == 3.5  # half way from the honest median to the bound, since the limit 5.37 lies beyond
-    assert reference_bound(known, 0.2, side="above", scale=PLAIN, half_way=True).honest == pytest.approx(
-        2 + 1.0607 * 1.1547, abs=1e-3
-    )
-    assert reference_bound(values([1.0, 2.0, 3.0], []), 0.05, side="above", scale=PLAIN, half_way=True).state == "abstains"
+    assert half_way(known, 0.2).honest == pytest.approx(2 + 1.0607 * 1.1547, abs=1e-3)
+    assert half_way(values([1.0, 2.0, 3.0], [])).state == "abstains"
 
 
 @pytest.mark.parametrize("unsafe", [[4.0, 4.0], [1.0, 2.0, 9.0]])
 def test_half_way_it_abstains_where_an_honest_reference_or_too_few_unsafe_ones_lie_beyond(unsafe):
-    assert reference_bound(values([1.0, 2.0, 3.0], unsafe), 0.05, side="above", scale=PLAIN, half_way=True).state == "abstains"
+    assert (
+        reference_bound(values([1.0, 2.0, 3.0], unsafe), 0.05, side="above", scale=PLAIN, half_way="from median").state
+        == "abstains"
+    )
 
 
 def test_values_that_were_fitted_make_no_bound_below_a_least_and_say_nothing_of_honest_ones():
     known = values([1.0, 2.0, 3.0], [9.0, 7.0, 8.0])
-    bound = reference_bound(replace(known, fitted=True), 0.05, side="above", scale=PLAIN, half_way=True, least=7.0)
+    bound = half_way(replace(known, fitted=True), least=7.0)
     why = "the least for a probe that was fitted to the 3 honest reference clients of round 3"
     assert (bound.honest, bound.limit, bound.why) == (None, 7.0, why)
-    assert reference_bound(known, 0.05, side="above", scale=PLAIN, half_way=True, least=7.0).limit == 5.0
+    assert half_way(known, least=7.0).limit == 5.0
 
 
 def test_the_probability_beyond_an_edge_is_the_rate_whose_bound_it_is():

@@ -27,9 +27,9 @@ def test_the_rate_is_split_evenly_over_the_levels_that_have_a_bound():
 
 
 def test_a_client_that_older_references_call_noise_is_in_doubt():
-    config, honest = DefenseConfig(level="live+spectrum"), {"a": 0.1, "b": 0.1, "c": 0.99}
+    config, honest = DefenseConfig(level="live+spectrum", false_positive_rate=0.1), {"a": 0.1, "b": 0.1, "c": 0.99}
     known = reference_values(config, {"flatness": (0.4, 0.5, 0.6)}, {}, "round 1")
-    flatness = {"a": 0.74, "b": 0.76, "c": 0.76}
+    flatness = {"a": 0.91, "b": 0.93, "c": 0.93}  # half way to noise from 0.837: 0.919
     assert in_doubt(config, known, honest, flatness, threshold=0.6) == ["b"]  # c is excluded anyway
     by_hand = DefenseConfig(level="live+spectrum", spectrum={"max_flatness": 0.7})
     assert in_doubt(by_hand, known, honest, flatness, threshold=0.6) == []

@@ -22,13 +22,16 @@ def test_an_update_as_flat_as_the_bound_weighs_nothing(value, weight):
 
 @pytest.mark.parametrize(("benign", "state"), [((0.4, 0.5, 0.6), "in force"), ((0.7, 0.8, 0.9), "abstains")])
 def test_it_separates_where_its_bound_is_below_the_flatness_of_noise(benign, state):
+    # s = 0.1, and t_2 at 0.95 is 2.92: 0.337 above the mean.
     config = DefenseConfig(level="spectrum", false_positive_rate=0.05)
     known = reference_values(config, {"flatness": benign}, {"flatness": (0.1, 0.1)}, "round 3")
     assert known["flatness"].unsafe == (1.0,)
     bound = level_bounds(config, known)["spectrum"]
     assert bound.state == state
     if state == "in force":
-        assert bound.limit == pytest.approx(0.75)  # half way to noise
+        assert bound.limit == pytest.approx(
+            (0.5 + 2.92 * 0.1 * (4 / 3) ** 0.5 + 1) / 2, abs=1e-4
+        )  # half way from the limit to noise
 
 
 def of(*matrices) -> float:
