@@ -63,7 +63,7 @@ class Bounded:
     half_way: HalfWay | None = "from median"
     """From where the bound lies half way to these (`defense.bounds.reference_bound`)."""
     least: float | None = None
-    """The least that the references may make of the bound; None: anything."""
+    """The least bound of values that were fitted to the references; None: any."""
     curve: Callable[[DefenseConfig], Callable[[float, float], float] | None] | None = None
     """A weight from value and bound where settings ask for one in place of 0 or 1."""
 
