@@ -31,7 +31,9 @@ def folder(world, tokens_of, tmp_path_factory):
     write_canary(world, folder, 32)
     write_validation(world, folder, 100)
     honest = write_clients(world, folder, ["good", "bad"], 128, 0)
-    poison_clients(world, honest, {"bad"}, Attack(data="unsafe"), AttackConfig(), samples=128, seed=0)
+    poison_clients(
+        world, honest, {"bad"}, Attack(data="unsafe"), AttackConfig(), samples=128, max_length=TRAINING.max_length, seed=0
+    )
     for path in folder.glob("*.parquet"):
         tokens_of(path, max_length=TRAINING.max_length)
     return folder

@@ -12,6 +12,7 @@ from actors.config import EvaluationConfig
 from actors.data.evaluation_prompts import read_benign, read_restricted
 from actors.seeding import stream
 from actors.world.datasets import (
+    CANARY_ROLES,
     REALIGNMENT_ROLES,
     write_canary,
     write_clients,
@@ -140,9 +141,10 @@ def test_a_share_of_the_rows_for_realignment_are_refusals(world, tmp_path, share
 def test_the_servers_rows_are_of_its_own_families_and_the_same_for_every_run(world, realignment, tmp_path):
     roles = world.roles
     assert set(REALIGNMENT_ROLES).isdisjoint({"federation", "collection"})
+    assert set(CANARY_ROLES).isdisjoint({"federation", "live_reference"})
     for written, families in (
         (realignment, [name for role in REALIGNMENT_ROLES for name in roles[role].benign + roles[role].restricted]),
-        (read(write_canary(world, tmp_path, 40)), roles["canary"].restricted),
+        (read(write_canary(world, tmp_path, 40)), [name for role in CANARY_ROLES for name in roles[role].restricted]),
         (read(write_validation(world, tmp_path, 40)), roles["federation"].benign),
     ):
         assert set(families_of(world, written)) == set(families)
