@@ -61,9 +61,9 @@ class ProbeConfig(ProbeTraining, frozen=True):
     timeout_s: PositiveFloat = 60
     """How long a round waits for scores after its last update arrived, and for the fit of a refreshed probe."""
     refresh_every: NonNegativeInt | None = None
-    """Refit the probe on reference clients trained from the current global adapter every so many rounds; 0: never.
-    None: at level live in rounds where a client is in doubt (docs/method.md, "Refresh"), never at the others. Possible where the
-    probe reads the real update."""
+    """Train reference clients from the current global adapter every so many rounds, for bounds and, where needed, a refit; 0:
+    never. None: at level live in the first round and where a client is in doubt (docs/method.md, "Refresh"), never at others.
+    Possible where the probe reads the real update."""
     refresh_clients: int = Field(default=8, ge=3)
     """Reference clients per class of a refresh; the fewer they are, the wider are the bounds that follow from them. 8 + 8 come
     from a study on the embedded world."""

@@ -1,8 +1,9 @@
 """From what the clients delivered to what the aggregator closes the round with: scores that leave no doubt.
 
-The probe judges every update. Where it leaves open what a client is, reference clients train from this round's adapter, the probe
-is refitted, and it judges all updates again. With `probe.refresh_every` set, or while nothing is known of reference clients,
-these train beside the clients instead. The canary is asked about each client once the round's aggregate has lost refusals.
+The probe judges every update. Where it leaves open what a client is, reference clients train from this round's adapter, and new
+bounds follow from them; a probe that does not tell them apart is refitted and judges all updates again. With
+`probe.refresh_every` set, or while nothing is known of reference clients, these train beside the clients instead. The canary is
+asked about each client once the round's aggregate has lost refusals.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Judging:
         return self._config.refreshes and self._config.probe.refresh_every is None
 
     def _judged_again(self, underway: Underway, relay: Relay, why: str) -> Judged:
-        """The evidence once more, by a probe that is refitted on reference clients of this round."""
+        """The evidence once more, with reference clients of this round."""
         judged = self._judged(underway, relay, self._trained(underway))
         if judged.refreshed is None:
             return judged

@@ -1,7 +1,8 @@
-"""Refreshing the probe: reference clients train from the round's global adapter beside the clients, then the probe refits.
+"""A refresh: reference clients train from the round's global adapter, beside or after the clients, and the probe scores them.
 
-Their updates are measured as those of the clients are, and the aggregator derives the round's bounds from them. The refitted
-probe judges only once the driver says so: one whose answer missed the deadline never does.
+Their updates are measured as those of the clients are, and the aggregator derives the round's bounds from them. A probe that does
+not tell them apart is refitted. The refitted one judges only once the driver says so: one whose answer missed the deadline never
+does.
 
 The server owns the reference clients' data and knows their labels. They take the pool's actors once no client of the
 round waits for one, so that they fill what would idle.
