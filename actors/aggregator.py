@@ -38,9 +38,10 @@ from defense.admission.settings import AdmissionConfig
 from defense.averaging.pairs import frozen_names, lora_pairs
 from defense.bounds import Bound
 from defense.config import DefenseConfig
+from defense.doubt import in_doubt, now_settled
 from defense.gate import Decision, apply_min_weight, decide
 from defense.influence import capped, divisor
-from defense.level_bounds import References, in_doubt, level_bounds, referenced
+from defense.level_bounds import References, level_bounds, referenced
 from defense.levels.level import Exclusion, Trust, Verdict
 from defense.levels.spectrum import FLATNESS
 from defense.optimizers import make_optimizer
@@ -254,10 +255,10 @@ class Aggregator:
         Args:
             evidence: As for `close_round`; a client that the probe gave no score is not among them: it counts for nothing.
         """
-        scores = {score.client_id: score.probability for item in evidence for score in scores_of(item, "update")}
-        known = {client_id: probability for client_id, probability in scores.items() if probability is not None}
-        measured = {client_id: own["spectrum"][FLATNESS] for client_id, own in self._open().measured.items() if "spectrum" in own}
-        return in_doubt(self._defense, self._now.references, known, measured, self._config.threshold)
+        now, rounds_done = self._now, self._open().expected.round_index
+        return in_doubt(
+            self._defense, now.references, now.settled, rounds_done, *self._said(evidence), threshold=self._config.threshold
+        )
 
     def close_round(
         self,
@@ -280,7 +281,11 @@ class Aggregator:
         """
         current = self._open()
         if references is not None:
-            self._now = replace(self._now, references={**self._now.references, **self._measured(current, references)})
+            self._now = replace(
+                self._now,
+                references={**self._now.references, **self._measured(current, references)},
+                settled=now_settled(self._now.settled, current.expected.round_index + 1, *self._said(evidence)),
+            )
         before, closing = self._now, replace(current, rows=dict(current.rows), unasked=frozenset(unasked))
         report = self._close(closing, evidence, absent or {})
         self._round = None
@@ -358,6 +363,12 @@ class Aggregator:
             loss=message.loss,
             train_s=message.train_s,
         )
+
+    def _said(self, evidence: Sequence[ClientEvidence]) -> tuple[dict[str, float], dict[str, float]]:
+        """Client id -> the probe's P(malicious) of the update, and client id -> flatness, of admitted clients."""
+        scores = {score.client_id: score.probability for item in evidence for score in scores_of(item, "update")}
+        known = {client_id: probability for client_id, probability in scores.items() if probability is not None}
+        return known, {name: own["spectrum"][FLATNESS] for name, own in self._open().measured.items() if "spectrum" in own}
 
     def _measured(self, current: _Round, references: MeasuredReferences) -> References:
         """What the levels that have a bound read of reference clients, by column."""

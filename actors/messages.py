@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from defense.bounds import ReferenceValues
 from defense.config import DefenseConfig
+from defense.doubt import Settled
 from defense.gate import Outcome
 from defense.signals import Signal
 
@@ -355,6 +356,8 @@ class AggregatorState:
     """The server optimizer's state, likewise."""
     references: Mapping[str, ReferenceValues] = field(default_factory=dict)
     """Column -> what was measured of reference clients last, from which the bounds of the levels follow."""
+    settled: Mapping[str, Settled] = field(default_factory=dict)
+    """Client id -> what reference clients of its rounds have decided."""
     control_variates: bytes = b""
     """SCAFFOLD's c_i of every client that has been counted, likewise."""
 

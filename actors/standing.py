@@ -11,6 +11,7 @@ from actors.messages import AggregatorState
 from actors.scaffold import ControlVariates
 from actors.wire import decode_tensors, encode_tensors
 from defense.config import DefenseConfig
+from defense.doubt import Settled
 from defense.level_bounds import References
 from defense.levels.level import Trust
 from defense.tensors import Tensors
@@ -30,6 +31,8 @@ class Standing:
     """What the aggregation rule remembers across rounds."""
     optimizer_memory: Tensors = field(default_factory=dict)
     references: References = field(default_factory=dict)
+    settled: Mapping[str, Settled] = field(default_factory=dict)
+    """Client id -> what reference clients of its rounds have decided."""
 
     def moved(
         self,
@@ -62,6 +65,7 @@ class Standing:
             optimizer_memory=_encoded(self.optimizer_memory),
             control_variates=self.controls.encode(),
             references=self.references,
+            settled=self.settled,
         )
 
 
@@ -76,6 +80,7 @@ def decoded(state: AggregatorState, controls: ControlVariates) -> Standing:
         rule_memory=_decoded(state.rule_memory),
         optimizer_memory=_decoded(state.optimizer_memory),
         references=state.references,
+        settled=state.settled,
     )
 
 

@@ -8,7 +8,6 @@ from defense.bounds import Bound, ReferenceValues, explicit_bound, reference_bou
 from defense.config import DefenseConfig
 from defense.levels import LEVELS, chosen
 from defense.levels.level import Bounded
-from defense.levels.live import is_clear
 
 References = Mapping[str, ReferenceValues]
 """Column -> what was measured of reference clients."""
@@ -59,36 +58,6 @@ def level_bounds(config: DefenseConfig, references: References, threshold: float
                 values, rate(config), side=own.side, scale=own.scale, half_way=own.half_way, least=own.least
             )
     return found
-
-
-def in_doubt(
-    config: DefenseConfig,
-    references: References,
-    probabilities: Mapping[str, float],
-    flatness: Mapping[str, float],
-    threshold: float | None = None,
-) -> list[str]:
-    """Clients of which references of earlier rounds leave open what they are, sorted: the probe does
-    (`defense.levels.live.is_clear`), or it takes them for honest and their spectrum would exclude them.
-
-    Args:
-        config: With `live` among its levels. Where that has no bound, or abstains, all clients are in doubt.
-        references: As in `level_bounds`; likewise `threshold`.
-        probabilities: Client id -> P(malicious).
-        flatness: Client id -> flatness, where `spectrum` is among the levels.
-    """
-    bounds = level_bounds(config, references, threshold)
-    bound, spectrum = bounds["live"], bounds.get("spectrum")
-    noisy = {
-        client_id
-        for client_id, value in flatness.items()
-        if spectrum is not None and config.spectrum.max_flatness is None and spectrum.excludes(value)
-    }
-    return [
-        client_id
-        for client_id, value in sorted(probabilities.items())
-        if not is_clear(value, bound) or (client_id in noisy and not bound.excludes(value))
-    ]
 
 
 def rate(config: DefenseConfig) -> float:

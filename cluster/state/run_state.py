@@ -14,6 +14,7 @@ from cluster.config.schema import RunConfig
 from cluster.errors import CheckpointError
 from cluster.state.membership import Membership
 from defense.bounds import ReferenceValues
+from defense.doubt import Settled
 from defense.guard import GuardState
 
 _ADAPTER, _STATE = "adapter.safetensors", "state.json"
@@ -24,6 +25,7 @@ _CERTIFIED = "certified.safetensors"
 _ROUNDS = TypeAdapter(tuple[RoundReport, ...])
 _PROBE_ROUNDS = TypeAdapter(tuple[ProbeRound, ...])
 _REFERENCES = TypeAdapter(dict[str, ReferenceValues])
+_SETTLED = TypeAdapter(dict[str, Settled])
 _EVALUATIONS = TypeAdapter(tuple[EvaluationReport, ...])
 
 
@@ -116,6 +118,7 @@ def encode_state(state: RunState) -> dict[str, bytes]:
         "adapter_version": aggregator.version,
         "trust": aggregator.trust,
         "references": {column: asdict(values) for column, values in aggregator.references.items()},
+        "settled": {client_id: asdict(own) for client_id, own in aggregator.settled.items()},
         "config": state.config_in_force.model_dump(mode="json"),
         "model_fingerprint": state.model_fingerprint,
         "guard": {name: value for name, value in asdict(guard).items() if name != "certified"} if guard else None,
@@ -168,6 +171,7 @@ def _decoded(files: Mapping[str, bytes]) -> RunState:
             version=plain["adapter_version"],
             trust=plain["trust"],
             references=_REFERENCES.validate_python(plain["references"]),
+            settled=_SETTLED.validate_python(plain.get("settled", {})),
             defense=config.defense,
             rule_memory=files.get(_RULE, b""),
             optimizer_memory=files.get(_OPTIMIZER, b""),

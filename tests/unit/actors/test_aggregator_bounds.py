@@ -8,6 +8,7 @@ import torch
 
 from actors.messages import MeasuredReferences, Reading, ReferenceUpdate
 from defense.bounds import ReferenceValues
+from defense.doubt import Settled
 from tests.unit.actors.builders import SHAPES, admitted, deliver, make_aggregator, rows, scores, update
 
 FREE = {"canary": {}, "spectrum": {}, "consensus": {}, "false_positive_rate": 0.05}
@@ -182,4 +183,9 @@ def test_clients_are_in_doubt_by_the_references_that_were_measured_last():
     scored = {"last_step_probability": {"benign": (0.01, 0.02, 0.03), "malicious": (0.97, 0.98, 0.99)}}
     made.close_round(found, None, MeasuredReferences(updates=(), scored=scored))
     made.open_round(1, ["a", "b"], 0.5)
+    assert made.in_doubt(found) == []
+    assert made.state().settled["b"] == Settled(probability=0.4, flatness=0.0, rounds_done=1)
+    higher = [replace(item, scores=tuple(replace(score, probability=0.45) for score in item.scores)) for item in found[1:]]
+    assert made.in_doubt(higher) == ["b"]
+    made.open_round(2, ["a", "b"], 0.5)
     assert made.in_doubt(found) == ["b"]

@@ -6,7 +6,7 @@ import pytest
 
 from defense import levels
 from defense.config import DefenseConfig
-from defense.level_bounds import in_doubt, level_bounds, rate, reference_values, referenced, unbounded_by_hand, unmeasured
+from defense.level_bounds import level_bounds, rate, reference_values, referenced, unbounded_by_hand, unmeasured
 from tests.unit.defense.levels.builders import measured, saw, signalled
 
 EVERYTHING = signalled(update=saw(last=0.1), canary=measured(canary_rise=0.0), spectrum=measured(flatness=0.1))
@@ -24,15 +24,6 @@ def test_the_rate_is_split_evenly_over_the_levels_that_have_a_bound():
         known = reference_values(config, cosines, {}, "round 1")
         limit = level_bounds(config, known)["consensus"].limit
         assert limit == pytest.approx(math.tanh(0.2 - t * 0.1 * (4 / 3) ** 0.5))
-
-
-def test_a_client_that_older_references_call_noise_is_in_doubt():
-    config, honest = DefenseConfig(level="live+spectrum", false_positive_rate=0.1), {"a": 0.1, "b": 0.1, "c": 0.99}
-    known = reference_values(config, {"flatness": (0.4, 0.5, 0.6)}, {}, "round 1")
-    flatness = {"a": 0.91, "b": 0.93, "c": 0.93}  # half way to noise from 0.837: 0.919
-    assert in_doubt(config, known, honest, flatness, threshold=0.6) == ["b"]  # c is excluded anyway
-    by_hand = DefenseConfig(level="live+spectrum", spectrum={"max_flatness": 0.7})
-    assert in_doubt(by_hand, known, honest, flatness, threshold=0.6) == []
 
 
 def test_a_key_goes_before_the_references_and_where_neither_is_there_nobody_passes():
@@ -56,15 +47,6 @@ def test_references_that_give_no_bound_are_left_out_and_of_other_levels_too():
     config = DefenseConfig(level="canary+spectrum+consensus")
     assert set(reference_values(config, benign, {"canary_rise": (9.0,)}, "round 1")) == {"agreement"}
     assert reference_values(DefenseConfig(level="live"), benign, {}, "round 1") == {}
-
-
-def test_clients_are_in_doubt_around_the_bound_of_live_and_all_where_it_has_none():
-    config, scores = DefenseConfig(level="live"), {"c": 0.02, "b": 0.5, "a": 0.97}
-    assert in_doubt(config, {}, scores, {}, threshold=0.6) == ["b"]
-    assert in_doubt(config, {}, scores, {}, threshold=0.98) == ["a", "b"]
-    assert in_doubt(config, {}, scores, {}) == ["a", "b", "c"]
-    same = {"last_step_probability": (0.01, 0.02, 0.03)}
-    assert in_doubt(config, reference_values(config, same, same, "round 1"), scores, {}) == ["a", "b", "c"]  # it abstains
 
 
 def test_columns_are_unmeasured_that_no_reference_and_no_key_has_but_always_those_of_the_probe():

@@ -75,7 +75,7 @@ def test_the_file_of_a_state_keeps_its_keys():
     assert (
         list(plain)
         == (
-            "rounds_done adapter_version trust references config model_fingerprint guard clients active changes elapsed_s "
+            "rounds_done adapter_version trust references settled config model_fingerprint guard clients active changes elapsed_s "
             "realigned_s pending rounds probe_rounds evaluations"
         ).split()
     )
