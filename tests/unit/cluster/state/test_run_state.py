@@ -75,8 +75,8 @@ def test_the_file_of_a_state_keeps_its_keys():
     assert (
         list(plain)
         == (
-            "rounds_done adapter_version trust references settled config model_fingerprint guard clients active changes elapsed_s "
-            "realigned_s pending rounds probe_rounds evaluations"
+            "rounds_done adapter_version trust references settled config model_fingerprint guard clients active changes "
+            "elapsed_s realigned_s pending rounds probe_rounds evaluations"
         ).split()
     )
     assert (plain["clients"], plain["active"], plain["trust"]) == ({"a": ["1"]}, ["a"], {})
