@@ -170,8 +170,10 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     max_restricted: NonNegativeInt = 1600
     """Prompts to measure; 0: none. Without prompts of either kind no evaluation actor starts."""
     max_benign: NonNegativeInt = 1600
-    max_canary: int = Field(default=64, ge=4)
-    """Canary prompts that the embedded world generates: half to measure by, half to mend by, at least two of each."""
+    max_canary: int = Field(default=512, ge=4)
+    """Canary prompts that the embedded world generates."""
+    canary_per_round: int = Field(default=64, ge=4)
+    """Canary prompts that a round draws, all where there are no more: half to measure by, half to mend by."""
     max_validation: PositiveInt = 100
     """Validation rows that the embedded world generates; FLTrust's authors use 100."""
     max_new_tokens: PositiveInt = 32

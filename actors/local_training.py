@@ -147,9 +147,22 @@ def num_supervised(batch: Batch) -> int:
     return int((batch.labels[:, 1:] != IGNORED).sum())
 
 
+@torch.no_grad()
+def response_losses(model: AdaptedModel, batch: Batch) -> list[float]:
+    """Summed negative log-likelihood of each row's supervised tokens under the loaded adapter, nats."""
+    losses, supervised = _token_losses(model, batch)
+    return losses.new_zeros(supervised.shape).masked_scatter(supervised, losses).sum(dim=1).tolist()
+
+
 def response_loss_sum(model: AdaptedModel, batch: Batch) -> torch.Tensor:
     """Summed negative log-likelihood of the supervised tokens, in nats; a 0-d float32 tensor."""
+    return _token_losses(model, batch)[0].sum()
+
+
+def _token_losses(model: AdaptedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood of each supervised token, (n,), row after row, and where these are, (rows, time - 1) bool."""
     supervised = batch.labels[:, 1:] != IGNORED
     predicting = torch.nn.functional.pad(supervised, (0, 1))  # each token is predicted at the one before it
     logits = logits_at(model.peft, predicting, input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[:, 1:][supervised], reduction="sum")
+    losses = torch.nn.functional.cross_entropy(logits.float(), batch.labels[:, 1:][supervised], reduction="none")
+    return losses, supervised

@@ -1,10 +1,12 @@
 """The server's refusals, and what keeps them: one half measures, the gradient of the other mends (`defense/preservation.py`).
 
-Were an adapter measured on the rows that mend it, the measurement would show what it has memorised.
+Were an adapter measured on the rows that mend it, the measurement would show what it has memorised. For the same reason every
+round draws anew from both halves.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +15,12 @@ import torch
 
 from actors.data.encoding import Batch, Encoded, collate
 from actors.errors import DataError
-from actors.local_training import mean_response_loss, num_supervised, response_loss_sum
+from actors.local_training import num_supervised, response_loss_sum, response_losses
 from actors.model.adapted import AdaptedModel
+from actors.seeding import stream
 from actors.wire import decode_tensors
 from defense.admission.checks import delta_norm
-from defense.preservation import LEAST_ROWS, standard_error, step
+from defense.preservation import LEAST_RISE, LEAST_ROWS, standard_error, step
 
 _MEASURED_AT_ONCE, _MENDED_AT_ONCE = 64, 8
 """Rows in a forward pass, and in a forward and backward pass, which keeps its activations."""
@@ -31,51 +34,125 @@ class Mended:
 
     state: Tensors
     loss: float
-    """Of the measured half after the last step, nats per token."""
+    """Of the measured rows after the last step, nats per token."""
     num_steps: int
     """0: the adapter is the given one."""
 
 
-class Refusals:
-    """The rows in two halves, and their losses under the adapter that the model holds."""
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Refusals, with what each costs under the adapter that every run begins with."""
 
-    def __init__(self, model: AdaptedModel, rows: Sequence[Encoded]) -> None:
+    rows: Sequence[Encoded]
+    losses: Sequence[float]
+    """Summed negative log-likelihood of each response, nats."""
+
+    @property
+    def tokens(self) -> list[int]:
+        return [row.num_supervised for row in self.rows]
+
+    @property
+    def mean(self) -> float:
+        """Nats per token."""
+        return math.fsum(self.losses) / sum(self.tokens)
+
+    @property
+    def error(self) -> float:
+        """Standard error of `mean`."""
+        return standard_error(self.losses, self.tokens)
+
+    def chosen(self, indices: Sequence[int]) -> _Rows:
+        return _Rows([self.rows[i] for i in indices], [self.losses[i] for i in indices])
+
+
+class Refusals:
+    """All rows that the server owns, in two halves."""
+
+    def __init__(self, model: AdaptedModel, rows: Sequence[Encoded], per_round: int, seed: int) -> None:
         """Deal the rows in turns, so that both halves have of every kind where the file has them one after the other.
+
+        Args:
+            per_round: Rows that a round draws, half of them from each half; all where there are no more.
+            seed: The run's, from which the draws follow.
 
         Raises:
             DataError: fewer than `LEAST_ROWS`.
         """
         if len(rows) < LEAST_ROWS:
             raise DataError(f"{len(rows)} refusals are too few to measure and to mend by; give {LEAST_ROWS} or more")
-        self._model = model
-        self._measured, self._mending = rows[0::2], _batches(rows[1::2], _MENDED_AT_ONCE)
-        self._batches = [batch.to(model.device) for batch in _batches(self._measured, _MEASURED_AT_ONCE)]
-
-    def loss(self, state: Tensors) -> float:
-        """Negative log-likelihood of the measured half under an adapter, nats per token."""
-        self._model.load_adapter(state)
-        return mean_response_loss(self._model, self._batches)
+        self._model, self._half, self._seed = model, max(2, per_round // 2), seed
+        self._parts = rows[0::2], rows[1::2]
 
     @property
     def reference(self) -> float:
-        """Loss of the measured half under the adapter that every run begins with, nats per token."""
-        return self._references[0]
+        """Loss of all measuring rows under the adapter that every run begins with, nats per token."""
+        return self._initial[0].mean
 
     @property
     def error(self) -> float:
-        """Standard error of that loss, nats per token."""
-        return self._references[1]
+        """Standard error of that loss over the rows of a draw."""
+        measuring = self._initial[0]
+        return measuring.error * math.sqrt(len(measuring.rows) / min(self._half, len(measuring.rows)))
+
+    def drawn(self, round_index: int) -> RoundRefusals:
+        """The rows of one round."""
+        rng = stream(self._seed, "refusals", round_index)
+        drawn = [
+            rows.chosen(sorted(rng.choice(len(rows.rows), min(self._half, len(rows.rows)), replace=False).tolist()))
+            for rows in self._initial
+        ]
+        return RoundRefusals(self._model, *drawn)
+
+    @cached_property
+    def _initial(self) -> tuple[_Rows, _Rows]:
+        """Both halves under the initial adapter."""
+        self._model.load_adapter(decode_tensors(self._model.initial_adapter()))
+        measuring, mending = (_Rows(rows, self._losses(rows)) for rows in self._parts)
+        return measuring, mending
+
+    def _losses(self, rows: Sequence[Encoded]) -> list[float]:
+        order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+        found = [loss for batch in _batches(rows, _MEASURED_AT_ONCE) for loss in response_losses(self._model, self._moved(batch))]
+        by_row = dict(zip(order, found, strict=True))
+        return [by_row[i] for i in range(len(rows))]
+
+    def _moved(self, batch: Batch) -> Batch:
+        return batch.to(self._model.device)
+
+
+class RoundRefusals:
+    """The rows that a round has drawn, and what they cost under adapters."""
+
+    def __init__(self, model: AdaptedModel, measuring: _Rows, mending: _Rows) -> None:
+        self._model, self._measuring, self._mending = model, measuring, mending
+        self._measured = [batch.to(model.device) for batch in _batches(measuring.rows, _MEASURED_AT_ONCE)]
+
+    @property
+    def reference(self) -> float:
+        """Loss of the measuring rows under the adapter that every run begins with, nats per token."""
+        return self._measuring.mean
+
+    @property
+    def error(self) -> float:
+        """Standard error of that loss."""
+        return self._measuring.error
 
     @property
     def tokens(self) -> float:
-        """Mean tokens of a refusal of the measured half."""
-        return sum(map(num_supervised, self._batches)) / len(self._measured)
+        """Mean tokens of a measuring row's response."""
+        return sum(self._measuring.tokens) / len(self._measuring.rows)
+
+    def loss(self, state: Tensors) -> float:
+        """Negative log-likelihood of the measuring rows under an adapter, nats per token."""
+        self._model.load_adapter(state)
+        losses = [loss for batch in self._measured for loss in response_losses(self._model, batch)]
+        return math.fsum(losses) / sum(self._measuring.tokens)
 
     def mended(self, state: Tensors, before: Tensors, loss: float, *, max_steps: int, frozen: Collection[str] = ()) -> Mended:
         """Bring the loss back to the reference, as far as `max_steps` go.
 
         The first step follows any rise, which it is in proportion to; the others follow one beyond the standard error. A step
-        that does not lower the loss of the measured half is not taken.
+        that does not lower the loss of the measuring rows is not taken.
 
         Args:
             state: The adapter that a round aggregated.
@@ -84,7 +161,7 @@ class Refusals:
             frozen: Parameters that keep their value.
         """
         most, num_steps = delta_norm({name: state[name] - before[name] for name in state}), 0
-        while num_steps < max_steps and (rise := loss - self.reference) > (self.error if num_steps else 0):
+        while num_steps < max_steps and (rise := loss - self.reference) > (self.error if num_steps else LEAST_RISE):
             other_rise, gradient = self._gradient(state, frozen)
             change = step(gradient, max(rise, other_rise), most)
             moved = {name: (state[name].double() + change[name]).float() if name in change else state[name] for name in state}
@@ -94,36 +171,27 @@ class Refusals:
             state, loss, num_steps = moved, new_loss, num_steps + 1
         return Mended(state=state, loss=loss, num_steps=num_steps)
 
-    @cached_property
-    def _references(self) -> tuple[float, float, float]:
-        """Under the initial adapter: the measured half's loss and its standard error, and the other half's loss."""
-        initial = decode_tensors(self._model.initial_adapter())
-        loss = self.loss(initial)
-        with torch.no_grad():
-            rows = [collate([row]).to(self._model.device) for row in self._measured]
-            error = standard_error([response_loss_sum(self._model, row).item() for row in rows], list(map(num_supervised, rows)))
-        return loss, error, mean_response_loss(self._model, (batch.to(self._model.device) for batch in self._mending))
-
     def _gradient(self, state: Tensors, frozen: Collection[str]) -> tuple[float, dict[str, torch.Tensor]]:
-        """Rise of the other half's loss over the reference, and the gradient of that loss on the CPU."""
-        reference, model = self._references[2], self._model
+        """Rise of the mending rows' loss over the reference, and the gradient of that loss on the CPU."""
+        model = self._model
         model.load_adapter(state)
         free = {name: parameter for name, parameter in model.adapter_parameters.items() if name not in frozen}
         for name, parameter in model.adapter_parameters.items():
             parameter.grad = None
             parameter.requires_grad_(name in free)
-        total, loss = sum(map(num_supervised, self._mending)), 0.0
-        for batch in self._mending:
+        batches = _batches(self._mending.rows, _MENDED_AT_ONCE)
+        total, loss = sum(map(num_supervised, batches)), 0.0
+        for batch in batches:
             part = response_loss_sum(model, batch.to(model.device)) / total
             part.backward()
             loss += part.item()
         gradient = {name: parameter.grad.detach().cpu() for name, parameter in free.items() if parameter.grad is not None}
         for parameter in free.values():
             parameter.grad = None
-        return loss - reference, gradient
+        return loss - self._mending.mean, gradient
 
 
 def _batches(rows: Sequence[Encoded], size: int) -> list[Batch]:
-    """Rows of similar length together."""
+    """Rows of similar length together, in order of length and index."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     return [collate(ordered[start : start + size]) for start in range(0, len(ordered), size)]

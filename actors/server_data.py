@@ -28,7 +28,7 @@ from actors.data.encoding import Batch, collate
 from actors.local_training import mean_response_loss, train_adapter
 from actors.messages import AdmittedUpdate, Preserved, Reading, RefusalLoss, RefusalsLost
 from actors.model.adapted import AdaptedModel, choose_device
-from actors.preservation import Refusals
+from actors.preservation import Refusals, RoundRefusals
 from actors.seeding import stream, torch_seed
 from actors.state_vector import StateVector
 from actors.wire import decode_tensors, encode_tensors
@@ -69,8 +69,8 @@ class ServerData(ABC):
         started = time.perf_counter()
         self._global = None  # in a round that cannot be opened no update is measured against an older adapter
         state = decode_tensors(adapter)
-        self._global_loss = self._loss(state)
         self._prepare(expected, state)
+        self._global_loss = self._loss(state)
         self._global = state
         self._seconds = time.perf_counter() - started
         return self._global_loss
@@ -94,8 +94,9 @@ class ServerData(ABC):
         """Spent on the round so far: on the global adapter and on every update that was measured."""
         return self._seconds
 
-    def _prepare(self, expected: OpenRound, adapter: Tensors) -> None:  # noqa: B027 - not every subclass has to
-        """Compute what a subclass needs of the global adapter before the first update."""
+    @abstractmethod
+    def _prepare(self, expected: OpenRound, adapter: Tensors) -> None:
+        """Compute what a subclass needs of the round and the global adapter before the first loss."""
 
     @abstractmethod
     def _values(self, state: Tensors, adapter: Tensors) -> dict[str, float]:
@@ -121,12 +122,15 @@ class ServerData(ABC):
 
 
 class Canary(ServerData):
-    """Its rows are restricted prompts with refusals. Updates and aggregates are measured on a half of them."""
+    """Its rows are restricted prompts with refusals. A round's updates and its aggregate are measured on those that it draws."""
 
     signal = "canary"
 
-    def __init__(self, model: ModelConfig, lora: LoraConfig, path: str) -> None:
+    def __init__(self, model: ModelConfig, lora: LoraConfig, path: str, per_round: int, seed: int) -> None:
+        """`per_round` and `seed`: as in `Refusals`."""
         super().__init__(model, lora, path)
+        self._per_round, self._seed = per_round, seed
+        self._round: tuple[int, RoundRefusals] | None = None
         self._last: dict[bytes, float] = {}
 
     def num_rows(self) -> int:
@@ -138,48 +142,59 @@ class Canary(ServerData):
         """What refusals cost under the adapter that every run begins with."""
         return RefusalLoss(loss=self._refusals.reference, error=self._refusals.error)
 
-    def lost(self, aggregate: bytes, before: bytes) -> RefusalsLost:
+    def lost(self, round_index: int, aggregate: bytes, before: bytes) -> RefusalsLost:
         """What a round has lost of the refusals; the arguments are those of `preserve`."""
-        started, refusals = time.perf_counter(), self._refusals
-        self._last = {before: self._measured(before)}
-        rise = self._measured(aggregate) - min(refusals.reference, self._last[before])
+        started, refusals = time.perf_counter(), self._drawn(round_index)
+        rise = self._measured(refusals, aggregate) - min(refusals.reference, self._measured(refusals, before))
         serious = is_serious(rise, refusals.error, refusals.tokens)
         return RefusalsLost(rise=rise, is_serious=serious, seconds=time.perf_counter() - started)
 
-    def preserve(self, aggregate: bytes, before: bytes, max_steps: int, *, freezes_a: bool = False) -> Preserved:
+    def preserve(
+        self, round_index: int, aggregate: bytes, before: bytes, max_steps: int, *, freezes_a: bool = False
+    ) -> Preserved:
         """Mend what a round has lost of the refusals, in at most so many steps; 0 measures only.
 
         Args:
+            round_index: The round, from 0.
             aggregate: The adapter that the round made, as safetensors; likewise `before`: the one that it began with.
             freezes_a: Whether nobody trains A.
         """
-        started = time.perf_counter()
+        started, refusals = time.perf_counter(), self._drawn(round_index)
         state = decode_tensors(aggregate)
         frozen = frozen_names(state) if freezes_a else ()
-        loss, reference = self._measured(aggregate), self._refusals.reference
-        mended = self._refusals.mended(state, decode_tensors(before), loss, max_steps=max_steps, frozen=frozen)
-        adapter = encode_tensors(mended.state) if mended.num_steps else aggregate
-        self._last = {adapter: mended.loss}
+        loss, reference = self._measured(refusals, aggregate), refusals.reference
+        mended = refusals.mended(state, decode_tensors(before), loss, max_steps=max_steps, frozen=frozen)
         return Preserved(
-            adapter=adapter,
+            adapter=encode_tensors(mended.state) if mended.num_steps else aggregate,
             rise=loss - reference,
             rise_after=mended.loss - reference,
             num_steps=mended.num_steps,
             seconds=time.perf_counter() - started,
         )
 
-    def _measured(self, adapter: bytes) -> float:
-        """Its loss; what a round ends with the next one begins with, so the last ones are kept."""
+    def _prepare(self, expected: OpenRound, adapter: Tensors) -> None:  # noqa: ARG002
+        _ = self._drawn(expected.round_index)
+
+    def _drawn(self, round_index: int) -> RoundRefusals:
+        """The rows of a round."""
+        if self._round is None or self._round[0] != round_index:
+            self._round, self._last = (round_index, self._refusals.drawn(round_index)), {}
+        return self._round[1]
+
+    def _measured(self, refusals: RoundRefusals, adapter: bytes) -> float:
+        """Its loss; a round asks for that of its adapter and of its aggregate more than once."""
         if adapter not in self._last:
-            self._last[adapter] = self._refusals.loss(decode_tensors(adapter))
+            self._last[adapter] = refusals.loss(decode_tensors(adapter))
         return self._last[adapter]
 
     @cached_property
     def _refusals(self) -> Refusals:
-        return Refusals(self._model, self._data.examples)
+        return Refusals(self._model, self._data.examples, self._per_round, self._seed)
 
     def _loss(self, adapter: Tensors) -> float:
-        return self._refusals.loss(adapter)
+        if self._round is None:
+            raise RuntimeError("no round is open; call open_round first")
+        return self._round[1].loss(adapter)
 
     def _values(self, state: Tensors, adapter: Tensors) -> dict[str, float]:  # noqa: ARG002 - its loss is known
         return {RISE: self._loss(state) - self._global_loss}

@@ -33,6 +33,10 @@ LEAST_ROWS = 4
 """Refusals without which nothing is preserved: two to measure on, or their accuracy would be unknown, and two to mend by."""
 
 
+LEAST_RISE = 1e-5
+"""Nats per token: a smaller rise is rounding. Losses are float32 sums, and what a row costs depends a little on its batch."""
+
+
 class PreservationConfig(Settings):
     """Whether the server preserves refusals, and how much work that may be."""
 
@@ -40,8 +44,8 @@ class PreservationConfig(Settings):
     """None: at every level that has `canary` in it, whose rows are the server's refusals."""
     max_steps: PositiveInt = 4
     """Steps in a round at most. A round that has lost nothing takes none; one that has takes one, and more only while the loss is
-    beyond its standard error. Each takes a forward and a backward pass over half of the refusals, and a forward pass over the
-    others."""
+    beyond its standard error. Each takes a forward and a backward pass over half of the round's refusals, and a forward
+    pass over the others."""
 
 
 def is_serious(rise: float, error: float, tokens: float) -> bool:

@@ -37,7 +37,7 @@ class RefusalsOfRounds:
         workers = self._workers
         if "canary" not in signals_of(self._config.defense) or report.outcome != "aggregated":
             return None
-        asking = workers.server_data["canary"].lost.remote(workers.aggregator.adapter.remote(), underway.adapter)
+        asking = workers.server_data["canary"].lost.remote(underway.index, workers.aggregator.adapter.remote(), underway.adapter)
         return workers.ask(asking, f"measuring what round {report.round + 1} has lost of the refusals")
 
     def kept(
@@ -58,7 +58,9 @@ class RefusalsOfRounds:
             return report, aggregator, guard
         max_steps = defense.preservation.max_steps if defense.preserves else 0
         freezes_a = self._config.aggregation.freezes_a
-        mending = workers.server_data["canary"].preserve.remote(made.adapter, underway.adapter, max_steps, freezes_a=freezes_a)
+        mending = workers.server_data["canary"].preserve.remote(
+            underway.index, made.adapter, underway.adapter, max_steps, freezes_a=freezes_a
+        )
         found = workers.ask(mending, f"measuring the aggregate of round {number}")
         report, aggregator = preserved(report, aggregator, found)
         report = replace(report, measuring_s={**report.measuring_s, "preservation": found.seconds})

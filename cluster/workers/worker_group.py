@@ -299,7 +299,7 @@ class WorkerGroup:
 
     def _start_canary(self) -> ActorHandle[Canary]:
         config, sources = self._config, self._sources
-        arguments = (sources.model, config.lora, sources.canary_path)
+        arguments = (sources.model, config.lora, sources.canary_path, config.evaluation.canary_per_round, config.seed)
         return launch(CanaryActor, self._placement.server_data_options, *arguments)
 
     def _start_validation(self) -> ActorHandle[Validation]:

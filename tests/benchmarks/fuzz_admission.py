@@ -197,7 +197,7 @@ class Server:
         self._probe = ProbeActor.remote(sources.probe_path, self._layout)
         data = sources.model, config.lora
         self._server_data = {
-            "canary": CanaryActor.remote(*data, sources.canary_path),
+            "canary": CanaryActor.remote(*data, sources.canary_path, config.evaluation.canary_per_round, config.seed),
             "validation": ValidationActor.remote(*data, sources.validation_path, config.training, seed=0, trains=True),
         }
 

@@ -435,7 +435,9 @@ class _MeanValue:
         return float(torch.cat([tensor.reshape(-1) for tensor in adapter.values()]).mean())
 
 
-class _Canary(_MeanValue, Canary): ...
+class _Canary(_MeanValue, Canary):
+    def _prepare(self, expected, adapter) -> None:
+        """It has no rows to draw."""
 
 
 class _Validation(_MeanValue, Validation): ...
@@ -465,7 +467,7 @@ def _counting(function, calls: Counter, key):
 def test_an_update_is_decoded_and_checked_once_in_a_whole_round(tmp_path, monkeypatch):
     made = make_aggregator("live+canary+zeno+spectrum+consensus", admission=AdmissionConfig())
     probe, settings = Probe(write_probe(tmp_path, 1.0), LAYOUT), (ModelConfig(), LoraConfig(), "no file")
-    data = [_Canary(*settings), _Validation(*settings, TRAINING, seed=0, trains=False)]
+    data = [_Canary(*settings, 64, 0), _Validation(*settings, TRAINING, seed=0, trains=False)]
     payloads = {client_id: update(client_id, value) for client_id, value in (("a", -0.3), ("b", -0.4), ("c", -0.5))}
     expected = made.open_round(0, [*payloads, "d"], 0.5)
     for actor in (probe, *data):

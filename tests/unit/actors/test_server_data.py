@@ -70,7 +70,7 @@ def bad(train) -> AdmittedUpdate:
 
 @pytest.fixture(scope="module")
 def canary(base_config, lora, folder) -> Canary:
-    return Canary(base_config, lora, str(folder / "canary.tokens"))
+    return Canary(base_config, lora, str(folder / "canary.tokens"), per_round=64, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -96,20 +96,20 @@ def test_the_global_adapter_itself_rises_by_nothing(canary, initial):
 
 def test_what_a_round_lost_of_the_refusals_is_mended_and_what_it_did_not_lose_is_left_alone(canary, initial, bad):
     lost = encode_tensors(StateVector.of(decode_tensors(initial)).read(bad.state))
-    mended = canary.preserve(lost, initial, 2)
+    mended = canary.preserve(0, lost, initial, 2)
     assert mended.rise > 0.5 > mended.rise_after
     assert mended.num_steps >= 1
-    assert canary.preserve(mended.adapter, initial, 0).rise == mended.rise_after  # the adapter is the one that was measured
-    assert replace(canary.preserve(lost, initial, 2), seconds=0) == replace(mended, seconds=0)  # to the bit
-    left = canary.preserve(initial, initial, 2)
+    assert canary.preserve(0, mended.adapter, initial, 0).rise == mended.rise_after  # the adapter is the one that was measured
+    assert replace(canary.preserve(0, lost, initial, 2), seconds=0) == replace(mended, seconds=0)  # to the bit
+    left = canary.preserve(0, initial, initial, 2)
     assert (left.adapter, left.rise, left.rise_after, left.num_steps) == (initial, 0.0, 0.0, 0)
-    measured = canary.preserve(lost, initial, 0)
+    measured = canary.preserve(0, lost, initial, 0)
     assert (measured.adapter, measured.rise_after) == (lost, mended.rise)
 
 
 def test_where_nobody_trains_a_mending_does_not_either(canary, initial, bad):
     lost = StateVector.of(decode_tensors(initial)).read(bad.state)
-    mended = decode_tensors(canary.preserve(encode_tensors(lost), initial, 1, freezes_a=True).adapter)
+    mended = decode_tensors(canary.preserve(0, encode_tensors(lost), initial, 1, freezes_a=True).adapter)
     moved = {name for name in lost if not torch.equal(lost[name], mended[name])}
     assert moved
     assert all(".lora_B." in name for name in moved)
@@ -118,7 +118,7 @@ def test_where_nobody_trains_a_mending_does_not_either(canary, initial, bad):
 def test_too_few_refusals_are_refused(base_config, lora, world, tokens_of, tmp_path):
     tokens = tokens_of(write_canary(world, tmp_path, 3))
     with pytest.raises(DataError, match="3 refusals are too few to measure and to mend by; give 4 or more"):
-        Canary(base_config, lora, tokens[0]).num_rows()
+        Canary(base_config, lora, tokens[0], 64, 0).num_rows()
 
 
 def test_an_honest_update_agrees_with_the_servers_own_and_lowers_the_loss(validation, initial, good, bad):
@@ -186,12 +186,12 @@ def test_of_a_refused_update_there_is_no_reading_and_its_seconds_are_those_of_th
 
 def test_what_a_round_lost_is_measured_against_the_better_of_its_own_and_the_initial_adapter(canary, initial, bad):
     aggregate = encode_tensors(StateVector.of(decode_tensors(initial)).read(bad.state))
-    lost = canary.lost(aggregate, initial)
-    assert lost.rise == canary.preserve(aggregate, initial, 0).rise
+    lost = canary.lost(0, aggregate, initial)
+    assert lost.rise == canary.preserve(0, aggregate, initial, 0).rise
     assert lost.is_serious
-    assert canary.lost(aggregate, aggregate).rise == lost.rise  # no round makes a fallen adapter the measure
-    better = canary.preserve(aggregate, initial, 4).adapter
-    kept = canary.lost(better, aggregate)
+    assert canary.lost(0, aggregate, aggregate).rise == lost.rise  # no round makes a fallen adapter the measure
+    better = canary.preserve(0, aggregate, initial, 4).adapter
+    kept = canary.lost(0, better, aggregate)
     assert kept.rise < lost.rise
-    assert canary.lost(initial, better).rise == max(0.0, -canary.preserve(better, initial, 0).rise)
+    assert canary.lost(0, initial, better).rise == max(0.0, -canary.preserve(0, better, initial, 0).rise)
     assert not kept.is_serious
