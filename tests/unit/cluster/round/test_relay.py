@@ -257,6 +257,9 @@ def test_updates_are_not_scored_where_no_level_reads_it(server):
 
 def test_a_round_whose_aggregator_or_probe_is_gone_is_lost(server, probe):
     ray.kill(probe)
+    with pytest.raises(ray.exceptions.RayActorError):  # the end of an actor takes time to be known
+        while True:
+            ray.get(probe.asked.remote())
     whole = {"the aggregator": relay(probe, probe=server), "the probe or an actor with server data": relay(server, probe=probe)}
     for lost, made in whole.items():
         with pytest.raises(LostError, match=rf"^{lost} is gone: "):
