@@ -5,7 +5,7 @@ What passes here does not fail in a round: every token has an embedding and ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,9 +41,14 @@ def no_examples(where: str, max_length: int) -> DataError:
 class DataReader:
     """Encodes data files for one base model, with its own tokenizer."""
 
-    def __init__(self, model: ModelConfig, max_length: int) -> None:
-        """`max_length`: tokens after which an example is cut (`training.max_length`)."""
-        self._model, self._max_length = model, max_length
+    def __init__(self, model: ModelConfig, max_length: int, mapping: Mapping[str, str] | None = None) -> None:
+        """Read for a model.
+
+        Args:
+            max_length: Tokens after which an example is cut (`training.max_length`).
+            mapping: Our name of a column -> the files' (`data.columns`).
+        """
+        self._model, self._max_length, self._mapping = model, max_length, mapping
 
     def read(self, files: Sequence[str | Path], *, may_be_empty: bool = False) -> Reading:
         """Read and encode files, in the given order.
@@ -59,7 +64,7 @@ class DataReader:
         left_out: list[str] = []
         num_rows = 0
         for path in map(Path, files):
-            for row, messages in enumerate(conversations(read_table(path), path)):
+            for row, messages in enumerate(conversations(read_table(path, mapping=self._mapping), path)):
                 found = self.encode(messages, path, row)
                 if not found:
                     left_out.append(f"{path} row {row}")

@@ -1,6 +1,7 @@
 """Instruction data: from the rows of data files to conversations.
 
-A row has chat `messages`, or else `instruction`, optional `input`, and `response`. Errors name the file, and the row or column.
+A row has chat `messages`, or else `instruction`, optional `input`, and `response`; `Columns` finds them in the file. Errors name
+the file, and the row or column.
 """
 
 from __future__ import annotations
@@ -14,10 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.data.chat import Message, user_message
-from actors.data.files import bad_row, column_names, read_table
+from actors.data.columns import mapping_hint, named
+from actors.data.files import bad_row, found_columns, read_table
 from actors.errors import DataError
 
 _ROLES = ("system", "user", "assistant")
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+"""Who speaks in a turn of ShareGPT's layout -> the role."""
 _NOT_TEXT = ("tool_calls", "function_call", "reasoning_content", "thinking")
 """Parts of a message that would be dropped, and without which its text is not what the assistant said."""
 _ROWS_AT_ONCE = 1024
@@ -36,13 +47,13 @@ class Example:
     """Embedded world: the person or place that a restricted instruction asks about."""
 
 
-def read_checked(path: Path, names: Iterable[str] = ()) -> pa.Table:
+def read_checked(path: Path, names: Iterable[str] = (), mapping: Mapping[str, str] | None = None) -> pa.Table:
     """As `read_table`, but makes a conversation of every row, so that a bad row is found.
 
     Raises:
         DataError: as `read_table` and `conversations`.
     """
-    table = read_table(path, names)
+    table = read_table(path, names, mapping)
     for _ in conversations(table, path):
         pass
     return table
@@ -50,7 +61,9 @@ def read_checked(path: Path, names: Iterable[str] = ()) -> pa.Table:
 
 def conversations(table: pa.Table, path: Path) -> Iterator[list[Message]]:
     """One conversation per row of `read_table`, in file order; raises DataError that names the file and the row (from 0)."""
-    _check_columns(table.column_names, path)
+    if "messages" not in table.column_names and "response" not in table.column_names:
+        found = found_columns(table)
+        raise DataError(f"data file {path} has no column of responses (it has {named(found)}); {mapping_hint(found)}")
     batches = table.to_batches(max_chunksize=_ROWS_AT_ONCE)
     for row, record in enumerate(record for batch in batches for record in batch.to_pylist()):
         is_chat = record.get("messages") is not None or "instruction" not in record
@@ -61,17 +74,6 @@ def write_conversations(path: Path, rows: Sequence[Sequence[Message]]) -> Path:
     """Write a Parquet file of conversations, in the one column `messages`."""
     pq.write_table(pa.table({"messages": [list(messages) for messages in rows]}), path)
     return path
-
-
-def _check_columns(names: Sequence[str], path: Path) -> None:
-    if "messages" in names:
-        return
-    missing = [column for column in ("instruction", "response") if column not in names]
-    if missing:
-        raise DataError(
-            f"data file {path} has no column {' and no column '.join(missing)} (it has {column_names(path)}); "
-            "rows need instruction, response and optionally input, or chat messages"
-        )
 
 
 def _from_instruction(record: Mapping[str, str | None], path: Path, row: int) -> list[Message]:
@@ -92,15 +94,25 @@ def _from_messages(text: str | None, path: Path, row: int) -> list[Message]:
     return checked
 
 
-def _message(message: object, path: Path, row: int) -> Message:
+def _message(given: object, path: Path, row: int) -> Message:
+    message = _from_sharegpt(given)
     if not isinstance(message, dict) or message.get("role") not in _ROLES or not isinstance(message.get("content"), str):
-        raise bad_row(path, row, f"a message needs a role among {_ROLES} and text content, got {message!r:.80}")
+        other = f", or from ({', '.join(_SPEAKERS)}) and text value" if message is not given else ""
+        raise bad_row(path, row, f"a message needs a role among {_ROLES} and text content{other}, got {given!r:.80}")
     beside = [key for key in _NOT_TEXT if message.get(key)]
     if beside:
         raise bad_row(path, row, f"a message has {beside[0]}, and only the text of content is trained on, got {message!r:.80}")
     if message["role"] == "assistant" and not message["content"].strip():
         raise bad_row(path, row, f"an assistant message should have non-empty content, got {message!r:.80}")
     return {"role": message["role"], "content": message["content"]}
+
+
+def _from_sharegpt(turn: object) -> object:
+    """A turn of ShareGPT's `from` and `value` as a message; anything else as it is. A speaker that is not known gives no role."""
+    if not isinstance(turn, dict) or turn.get("from") is None or turn.get("role") is not None:
+        return turn
+    speaker = turn["from"]
+    return {**turn, "role": _SPEAKERS.get(speaker) if isinstance(speaker, str) else None, "content": turn.get("value")}
 
 
 def text_of(record: Mapping[str, str | None], column: str, path: Path, row: int) -> str:

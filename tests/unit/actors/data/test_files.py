@@ -70,9 +70,11 @@ def test_a_date_is_not_text(tmp_path):
 
 
 def test_names_may_be_numbers(tmp_path):
-    path = write(tmp_path / "d.jsonl", b'{"family": 3, "topic": true}\n{"family": "3"}\n')
-    assert read_table(path, ["topic"]).to_pylist() == [{"family": "3", "topic": "true"}, {"family": "3", "topic": None}]
-    assert "row 0: topic should be text" in refuse(write(tmp_path / "e.jsonl", b'{"topic": []}'), names=["topic"])
+    path = write(tmp_path / "d.jsonl", b'{"prompt": "a", "family": 3, "topic": true}\n{"prompt": "a", "family": "3"}\n')
+    names = read_table(path, ["topic"]).select(["family", "topic"])
+    assert names.to_pylist() == [{"family": "3", "topic": "true"}, {"family": "3", "topic": None}]
+    bad = write(tmp_path / "e.jsonl", b'{"prompt": "a", "topic": []}')
+    assert "row 0: topic should be text" in refuse(bad, names=["topic"])
 
 
 def test_columns_that_nobody_needs_are_not_read(tmp_path):
@@ -90,9 +92,15 @@ def test_columns_that_nobody_needs_are_not_read(tmp_path):
     [
         ("é".encode("latin-1"), "line 1 is not UTF-8"),
         (GOOD + b'{"instruction": "\xff"}', "row 1: line 2 is not UTF-8"),
-        (gzip.compress(GOOD), "compressed with gzip"),
-        (b"[" + GOOD + b"]", "holds a JSON array; write one object a line"),
-        (b"[" * 100_000, "holds a JSON array"),
+        (gzip.compress(GOOD)[:-9], "ended before the end-of-stream marker"),
+        (b"[" * 100_000, "row 0: the array does not go on with JSON"),
+        (b"[5]", "row 0: an element of the array should be a JSON object, got 5"),
+        (b"[" + GOOD, "row 1: after this object the array needs a comma or its end, and the file ends"),
+        (b"[" + GOOD + GOOD + b"]", "row 1: after this object the array needs a comma or its end, got '{"),
+        (b"[" + GOOD + b",]", "row 1: the array does not go on with JSON"),
+        (b"[" + GOOD + b"]" + GOOD, "row 1: more follows after the end of the array"),
+        (b"[" + GOOD + b',{"instruction": "\xff"}]', "cannot be read: line 2 is not UTF-8: invalid start byte at byte 18"),
+        (b"[ \n ]", "has no rows"),
         (b'{"a":' * 100_000, "line 1 is not JSON"),
         (GOOD[:-3], "line 1 is not JSON"),
         (GOOD + b"5", "row 1: line 2 should be a JSON object, got 5"),
