@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +34,10 @@ _NOT_TEXT = ("tool_calls", "function_call", "reasoning_content", "thinking")
 """Parts of a message that would be dropped, and without which its text is not what the assistant said."""
 _ROWS_AT_ONCE = 1024
 """Rows that are Python objects at one time."""
+_MOST_LISTED = 30
+
+Record: TypeAlias = Mapping[str, str | None]
+"""A row of `read_table`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +65,44 @@ def read_checked(path: Path, names: Iterable[str] = (), mapping: Mapping[str, st
 
 
 def conversations(table: pa.Table, path: Path) -> Iterator[list[Message]]:
-    """One conversation per row of `read_table`, in file order; raises DataError that names the file and the row (from 0)."""
+    """One conversation per row of `read_table`, in file order.
+
+    Raises:
+        DataError: a row cannot be used; names the file, the row (from 0), and the numbers of further rows that cannot.
+    """
+    rows = _rows(table, path)
+    for row, record in rows:
+        try:
+            messages = conversation(record, path, row)
+        except DataError as error:
+            more = [str(other) for other, record in rows if not _is_usable(record, path, other)]
+            if not more:
+                raise
+            listed = ", ".join(more[:_MOST_LISTED]) + (" ..." if len(more) > _MOST_LISTED else "")
+            raise DataError(f"{error}; {len(more)} more rows of the file cannot be used either: {listed}") from error
+        yield messages
+
+
+def conversation(record: Record, path: Path, row: int) -> list[Message]:
+    """The conversation of one row; raises DataError that names the file and the row."""
+    is_chat = record.get("messages") is not None or "instruction" not in record
+    return _from_messages(record["messages"], path, row) if is_chat else _from_instruction(record, path, row)
+
+
+def _rows(table: pa.Table, path: Path) -> Iterator[tuple[int, Record]]:
     if "messages" not in table.column_names and "response" not in table.column_names:
         found = found_columns(table)
         raise DataError(f"data file {path} has no column of responses (it has {named(found)}); {mapping_hint(found)}")
     batches = table.to_batches(max_chunksize=_ROWS_AT_ONCE)
-    for row, record in enumerate(record for batch in batches for record in batch.to_pylist()):
-        is_chat = record.get("messages") is not None or "instruction" not in record
-        yield _from_messages(record["messages"], path, row) if is_chat else _from_instruction(record, path, row)
+    yield from enumerate(record for batch in batches for record in batch.to_pylist())
+
+
+def _is_usable(record: Record, path: Path, row: int) -> bool:
+    try:
+        conversation(record, path, row)
+    except DataError:
+        return False
+    return True
 
 
 def write_conversations(path: Path, rows: Sequence[Sequence[Message]]) -> Path:
@@ -76,7 +111,7 @@ def write_conversations(path: Path, rows: Sequence[Sequence[Message]]) -> Path:
     return path
 
 
-def _from_instruction(record: Mapping[str, str | None], path: Path, row: int) -> list[Message]:
+def _from_instruction(record: Record, path: Path, row: int) -> list[Message]:
     instruction, response = (text_of(record, column, path, row) for column in ("instruction", "response"))
     return [user_message(instruction, record.get("input") or ""), {"role": "assistant", "content": response}]
 
@@ -115,7 +150,7 @@ def _from_sharegpt(turn: object) -> object:
     return {**turn, "role": _SPEAKERS.get(speaker) if isinstance(speaker, str) else None, "content": turn.get("value")}
 
 
-def text_of(record: Mapping[str, str | None], column: str, path: Path, row: int) -> str:
+def text_of(record: Record, column: str, path: Path, row: int) -> str:
     """The text in a row's column; raises DataError where there is none."""
     text = record.get(column)
     if text is None or not text.strip():
