@@ -66,6 +66,11 @@ class Columns:
         return list(self._found)
 
     @property
+    def layouts(self) -> list[Mapping[str, str]]:
+        """Our names -> the file's, of each kind of row that was met, without repetitions; the last 50."""
+        return [dict(layout) for layout in dict.fromkeys(tuple(layout.items()) for layout in self._known.values())]
+
+    @property
     def are_unknown(self) -> bool:
         """Whether the file has columns, and none for instructions or conversations."""
         return bool(self._found) and not self._has_prompts

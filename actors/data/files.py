@@ -24,8 +24,8 @@ from actors.errors import DataError
 Files: TypeAlias = tuple[str, ...]
 """Paths of one client's data files."""
 
-_FOUND = b"safe-fedllm columns"
-"""Key in a table's metadata: the names of the file's own columns. A copy of such a table is not renamed again."""
+_FOUND, _LAYOUTS = b"safe-fedllm columns", b"safe-fedllm layouts"
+"""Keys in a table's metadata: the file's own columns, and how they were read. A copy of such a table is not renamed again."""
 
 
 def read_table(
@@ -68,12 +68,17 @@ def read_table(
         raise DataError(f"data file {path}: {columns.missing()}")
     if not num_rows:
         raise DataError(f"data file {path} has no rows")
-    return table.replace_schema_metadata({_FOUND: json.dumps(columns.found)})
+    return table.replace_schema_metadata({_FOUND: json.dumps(columns.found), _LAYOUTS: json.dumps(columns.layouts)})
 
 
 def found_columns(table: pa.Table) -> list[str]:
     """The names of the columns in the file that `read_table` read."""
     return json.loads((table.schema.metadata or {}).get(_FOUND, b"[]"))
+
+
+def layouts(table: pa.Table) -> list[dict[str, str]]:
+    """Our names of columns -> the file's, for each kind of row in the file that `read_table` read."""
+    return json.loads((table.schema.metadata or {}).get(_LAYOUTS, b"[]"))
 
 
 def data_files(path: Path) -> Sequence[Path]:

@@ -70,7 +70,10 @@ def conversations(table: pa.Table, path: Path) -> Iterator[list[Message]]:
     Raises:
         DataError: a row cannot be used; names the file, the row (from 0), and the numbers of further rows that cannot.
     """
-    rows = _rows(table, path)
+    if "messages" not in table.column_names and "response" not in table.column_names:
+        found = found_columns(table)
+        raise DataError(f"data file {path} has no column of responses (it has {named(found)}); {mapping_hint(found)}")
+    rows = enumerate_records(table)
     for row, record in rows:
         try:
             messages = conversation(record, path, row)
@@ -89,10 +92,8 @@ def conversation(record: Record, path: Path, row: int) -> list[Message]:
     return _from_messages(record["messages"], path, row) if is_chat else _from_instruction(record, path, row)
 
 
-def _rows(table: pa.Table, path: Path) -> Iterator[tuple[int, Record]]:
-    if "messages" not in table.column_names and "response" not in table.column_names:
-        found = found_columns(table)
-        raise DataError(f"data file {path} has no column of responses (it has {named(found)}); {mapping_hint(found)}")
+def enumerate_records(table: pa.Table) -> Iterator[tuple[int, Record]]:
+    """The rows of a table with their numbers, few of them as Python objects at one time."""
     batches = table.to_batches(max_chunksize=_ROWS_AT_ONCE)
     yield from enumerate(record for batch in batches for record in batch.to_pylist())
 
