@@ -432,6 +432,21 @@ def check(
     raise typer.Exit(ENDED_OTHERWISE if any(finding.errors for finding in findings) else 0)
 
 
+@data_app.command("starter")
+def starter(folder: Annotated[Path, _store("A folder for the files; none of them may be there already.")]) -> None:
+    """Write starter data for the server, to edit, and print the settings that read it.
+
+    Requests that a chat model should refuse with refusals and with openers of answers, harmless instructions with answers, and
+    requests that only sound unsafe. The files are in the public domain.
+    """
+    from cluster.data.starter import starter_configuration, write_starter
+
+    with _writing("DIR", folder):
+        write_starter(folder)
+    typer.echo("Settings that read these files; paste them into your configuration:\n")
+    _print_line(starter_configuration(folder).rstrip())
+
+
 def _load_for_data(path: str, arguments: list[str]) -> RunConfig:
     """The configuration, of which only the model and how data is read count."""
     file, overrides = split_arguments(arguments)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main
+from cluster.config.loading import load_config
 from cluster.exits import log_folder
 
 ROOT = Path(__file__).parents[3]
@@ -208,3 +209,14 @@ def test_data_check_says_what_was_understood_and_fails_where_something_cannot_be
         assert code == 0 and "  learn > assistant: Sure" in output
     code, _, errors = command("data", "check", "{tmp}/other.csv", "--columns", "instr=q")
     assert code == 2 and "unknown key data.columns.instr" in errors
+
+
+def test_data_starter_writes_files_and_prints_the_settings_that_read_them(command, tmp_path):
+    code, output, _ = command("data", "starter", "{tmp}/server")
+    assert code == 0 and len(list((tmp_path / "server").iterdir())) == 5
+    (tmp_path / "my.yaml").write_text("model: {path: m}\ndata: {path: d}\n" + output.partition("\n\n")[2])
+    assert load_config(tmp_path / "my.yaml").evaluation.canary_path == str(tmp_path / "server" / "canary.jsonl")
+    code, _, errors = command("data", "starter", "{tmp}/server")
+    assert code == 2 and "is there already" in errors
+    for name in ("collect-benign", "canary", "evaluation-restricted"):
+        assert command("data", "check", f"{{tmp}}/server/{name}.jsonl")[0] == 0
