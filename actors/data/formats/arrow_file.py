@@ -9,12 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from actors.data.columns import Columns
-from actors.data.formats.records import Record, batch_records
+from actors.data.formats.arrow_sizes import unpacked_bytes
+from actors.data.formats.records import Record, TooLarge, batch_records
 
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
-_FILE = b"ARROW1"
-"""First bytes of the format with an index at its end; the stream format has none."""
+_FILE = b"ARROW1\0\0"
+"""First bytes of the file format: a stream between these and an index, which is not needed to read all rows."""
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -32,19 +33,26 @@ def saved_splits(path: Path) -> list[str]:
 def arrow_records(path: Path, columns: Columns, most_bytes: int) -> Iterator[Record]:
     """A record per row of a file."""
     with pa.memory_map(str(path)) as source:
-        is_file = source.read(len(_FILE)) == _FILE
-        source.seek(0)
-        opened = pa.ipc.open_file if is_file else pa.ipc.open_stream
-        with opened(source) as reader:
+        start = len(_FILE) if source.read(len(_FILE)) == _FILE else 0
+        source.seek(start)
+        _check_sizes(source, most_bytes)
+        source.seek(start)
+        with pa.ipc.open_stream(source) as reader:
             schema = reader.schema
         chosen = columns.of(schema.names)
         if not chosen:
             return
-        source.seek(0)
+        source.seek(start)
         options = pa.ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in chosen.values()])
-        with opened(source, options=options) as reader:
-            batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
+        with pa.ipc.open_stream(source, options=options) as batches:
             yield from batch_records(batches, chosen, most_bytes)
+
+
+def _check_sizes(source: pa.MemoryMappedFile, most_bytes: int) -> None:
+    """Few bytes on disk can stand for very many, and a batch is unpacked at once."""
+    for message in pa.ipc.MessageReader.open_stream(source):
+        if unpacked_bytes(message) > most_bytes:
+            raise TooLarge(most_bytes)
 
 
 def saved_records(path: Path, columns: Columns, most_bytes: int) -> Iterator[Record]:
