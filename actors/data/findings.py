@@ -96,7 +96,7 @@ class _Rows:
             if self._has_responses:
                 self._add(row, conversation(record, self._path, row), is_shown)
             else:
-                self._show_plainly(row, [self._prompt(row, record)], is_shown)
+                self._add_prompt(row, record, is_shown)
         except DataError as error:
             self.errors.append(str(error))
 
@@ -111,15 +111,22 @@ class _Rows:
         if not kept:
             self.left_out.append(row)
         elif is_shown:
-            pieces = self._reader.text(kept[-1])
-            tokens, learned = len(whole[-1].ids), kept[-1].num_supervised
-            self.shown.append(Shown(path=self._path, row=row, pieces=pieces, tokens=tokens, learned=learned))
+            self._show(row, self._reader.text(kept[-1]), len(whole[-1].ids), kept[-1].num_supervised)
 
-    def _prompt(self, row: int, record: Record) -> Message:
-        return user_message(text_of(record, "instruction", self._path, row), record.get("input") or "")
+    def _add_prompt(self, row: int, record: Record, is_shown: bool) -> None:
+        messages = [user_message(text_of(record, "instruction", self._path, row), record.get("input") or "")]
+        if self._reader is None:
+            self._show_plainly(row, messages, is_shown)
+            return
+        prompt = self._reader.prompt(messages, self._path, row)
+        self.lengths.append(len(prompt.ids))
+        if is_shown:
+            self._show(row, self._reader.text(prompt), len(prompt.ids), 0)
 
     def _show_plainly(self, row: int, messages: Sequence[Message], is_shown: bool) -> None:
         self.lengths.append(sum(len(message["content"]) for message in messages))
         if is_shown:
-            pieces = [(f"{m['role']}: {m['content']}", m["role"] == "assistant") for m in messages]
-            self.shown.append(Shown(path=self._path, row=row, pieces=pieces, tokens=None, learned=None))
+            self._show(row, [(f"{m['role']}: {m['content']}", m["role"] == "assistant") for m in messages], None, None)
+
+    def _show(self, row: int, pieces: Sequence[Segment], tokens: int | None, learned: int | None) -> None:
+        self.shown.append(Shown(path=self._path, row=row, pieces=pieces, tokens=tokens, learned=learned))

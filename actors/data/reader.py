@@ -93,6 +93,13 @@ class DataReader:
                 self._check(example.ids, "lower training.max_length")
         return [example for example in short if example.num_supervised]
 
+    def prompt(self, messages: Sequence[Message], path: Path, row: int) -> Encoded:
+        """A conversation that waits for its answer, of which nothing is learned; raises DataError that names the row."""
+        with _named(path, row):
+            ids = tuple(encode_prompt(self._chat, messages))
+            self._check(ids, "shorten it")
+        return Encoded(ids, (IGNORED,) * len(ids))
+
     def text(self, example: Encoded) -> list[Segment]:
         """An example as the model reads it: pieces of text, and whether each is learned."""
         runs = itertools.groupby(zip(example.ids, example.labels, strict=True), lambda pair: pair[1] != IGNORED)

@@ -46,6 +46,7 @@ def _load(path: str) -> Any:
         import datasets
     except ImportError as error:
         raise ValueError("names of the hub need the library datasets: pip install 'safe-fedllm[datasets]'") from error
+    datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(name, config, revision=revision)
     except ConnectionError as error:

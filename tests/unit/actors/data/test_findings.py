@@ -57,8 +57,12 @@ def test_examples_are_what_the_model_reads_and_what_it_learns(tmp_path):
 
 def test_prompts_without_responses_are_shown_and_nothing_is_learned(tmp_path):
     found = examine(write(tmp_path / "d.json", [{"goal": "Open the vault"}]), {}, DataReader(MODEL, 200), 200)
-    assert (found.num_rows, found.errors) == (1, [])
-    assert list(found.shown[0].pieces) == [("user: Open the vault", False)]
+    chat = Chat(load_tokenizer(MODEL))
+    prompt = chat.prompt([{"role": "user", "content": "Open the vault"}])
+    assert (found.num_rows, found.errors, found.lengths) == (1, [], [len(chat.ids(prompt))])
+    assert (list(found.shown[0].pieces), found.shown[0].learned) == ([(prompt, False)], 0)
+    plain = examine(tmp_path / "d.json", {}, None, 200)
+    assert list(plain.shown[0].pieces) == [("user: Open the vault", False)]
 
 
 def test_a_file_that_cannot_be_read_is_a_finding_too(tmp_path):
