@@ -140,6 +140,13 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     assert "has two columns instruction" in refuse(tmp_path / "d.parquet")
 
 
+def arrow_bytes(table: pa.Table, compression: str | None) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_any_bytes_give_a_table_or_one_error(tmp_path, seed):
     """Bytes of a good file changed, cut, doubled or made up."""
@@ -148,10 +155,19 @@ def test_any_bytes_give_a_table_or_one_error(tmp_path, seed):
     pq.write_table(
         pa.table({"instruction": ["a", "b"], "messages": [[{"role": "user", "content": "c"}], None], "x": [1, 2]}), good
     )
-    whole = {".parquet": good.read_bytes(), ".jsonl": GOOD * 2 + b'{"messages": [{"role": "user", "content": "c"}]}\n'}
+    chat = b'{"messages": [{"role": "user", "content": "c"}]}'
+    whole = {
+        ".parquet": good.read_bytes(),
+        ".jsonl": GOOD * 2 + chat,
+        ".json": b"[" + GOOD + b"," + chat + b"]",
+        ".csv": b'instruction,response\na,"b"\n"c, d",e\n',
+        ".jsonl.gz": gzip.compress(GOOD * 20),
+        ".arrow": arrow_bytes(pq.read_table(good), None),
+        ".feather": arrow_bytes(pq.read_table(good), "zstd"),
+    }
     outcomes = set()
-    for trial in range(150):
-        suffix = (".parquet", ".jsonl")[trial % 2]
+    for trial in range(350):
+        suffix = list(whole)[trial % len(whole)]
         content = bytearray(whole[suffix])
         for _ in range(rng.randint(1, 6)):
             place = rng.randrange(len(content))
