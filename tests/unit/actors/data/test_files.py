@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.data.files import data_files, read_table, unread_files
+from actors.data.files import read_table
 from actors.errors import DataError
 
 GOOD = b'{"instruction": "a", "response": "b"}\n'
@@ -187,18 +187,6 @@ def test_any_bytes_give_a_table_or_one_error(tmp_path, seed):
             assert str(path) in str(error)
             outcomes.add(False)
     assert outcomes == {True, False}
-
-
-def test_a_folders_files_are_its_data_files_and_hidden_ones_are_some_programs_own(tmp_path):
-    for name in ("b.jsonl", "a.parquet", "notes.txt", ".hidden.jsonl"):
-        write(tmp_path / name, GOOD)
-    (tmp_path / ".git").mkdir()
-    write(tmp_path / ".git" / "x.txt", b"x")
-    assert [path.name for path in data_files(tmp_path)] == ["a.parquet", "b.jsonl"]
-    assert [path.name for path in unread_files(tmp_path)] == ["notes.txt"]
-    (tmp_path / "more").mkdir()
-    with pytest.raises(DataError, match=r"holds the folder more, whose files would not be read; move them up"):
-        data_files(tmp_path)
 
 
 def test_a_link_is_read_by_its_own_name(tmp_path):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.data.files import absolute, data_files, read_table
+from actors.data.files import read_table
+from actors.data.folders import absolute, data_files
 from actors.data.formats.hub import named
 from actors.errors import DataError
 
