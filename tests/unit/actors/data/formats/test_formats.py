@@ -5,6 +5,7 @@ import gzip
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -14,8 +15,6 @@ from actors.data.files import read_table
 from actors.data.folders import data_files, is_folder_of_files, unread_files
 from actors.data.records import conversations
 from actors.errors import DataError
-
-datasets = pytest.importorskip("datasets")
 
 ODD = 'null, "2024-01-01"\r\n\u2028 é 🙂\x00\t'
 ROWS = [
