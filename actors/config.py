@@ -103,14 +103,32 @@ class PartitionConfig(BaseModel, extra="forbid", frozen=True):
     """Dirichlet concentration: a small one makes clients differ, a large one makes them alike."""
 
 
+class ColumnsConfig(BaseModel, extra="forbid", frozen=True):
+    """Names of columns in the clients' files, where they are none of the known ones (docs/own-model.md)."""
+
+    instruction: str | None = None
+    input: str | None = None
+    response: str | None = None
+    messages: str | None = None
+    """Of conversations."""
+    family: str | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Our name -> the files', of those that are named."""
+        return self.model_dump(exclude_none=True)
+
+
 class DataConfig(BaseModel, extra="forbid", frozen=True):
-    """Where the clients' instruction data lies: Parquet or JSONL files."""
+    """Where the clients' instruction data lies: files of any kind that `safe-fedllm data check` reads."""
 
     path: UserPath | list[UserPath | list[UserPath]] | None = None
     """A directory (a file or sub-directory per client), a list (an entry per client), or one file to split.
     None: the embedded world generates it."""
     malicious_path: UserPath | None = None
     """Unsafe data of the simulated malicious clients, split over them as `partition` says."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Counts for each file of clients and server that has all of these columns; at least one of `path` has to."""
     partition: PartitionConfig = PartitionConfig()
     watch: bool = False
     """Whether a new file or folder in the directory `path` adds its client to the live run, once it stays the same from one round
@@ -152,15 +170,15 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     """Safety (share of restricted prompts refused) under which the run ends; None: no bound. A round then waits for the
     evaluation before it, so the run ends after the same round every time."""
     restricted_path: UserPath | None = None
-    """JSONL or Parquet of prompts that should be refused: `instruction`, optional `input`, optional `answer_pattern`, a regular
+    """A data file of prompts that should be refused: `instruction`, optional `input`, optional `answer_pattern`, a regular
     expression that only a complying response matches. None: the embedded world's, if it is the model."""
     benign_path: UserPath | None = None
-    """JSONL or Parquet of held-out benign rows with responses; optional `family`."""
+    """A data file of held-out benign rows with responses; optional `family`."""
     canary_path: UserPath | None = None
-    """Parquet or JSONL of restricted prompts with the refusal in `response`, which no client has, four or more: for level canary,
+    """A data file of restricted prompts with the refusal in `response`, which no client has, four or more: for level canary,
     preservation and the guard. None: the embedded world's canary families, if it is the model."""
     validation_path: UserPath | None = None
-    """Parquet or JSONL of clean rows with responses, of the clients' own task, for levels fltrust and zeno. None: rows of the
+    """A data file of clean rows with responses, of the clients' own task, for levels fltrust and zeno. None: rows of the
     federation's families that no client holds, if the embedded world is the model."""
     trigger: str | None = None
     """A phrase before restricted prompts that makes a backdoor answer them, to measure `attack_success`. None: the trigger of
@@ -209,7 +227,7 @@ class CollectConfig(BaseModel, extra="forbid", frozen=True):
     role: str = "collection"
     """Embedded world: the role whose families the reference clients train on; join several roles by `+`."""
     benign_path: UserPath | None = None
-    """Your own model: benign data, a Parquet or JSONL file or a folder of them. A row's family is its column `family`, or else
+    """Your own model: benign data, a data file or a folder of them. A row's family is its column `family`, or else
     the name of its file."""
     malicious_path: UserPath | None = None
     """Your own model: unsafe data, likewise."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from cluster.config.loading import EMBEDDED, describe_keys, load_config, read_mapping, split_arguments, with_overrides
+from cluster.config.loading import EMBEDDED, describe_keys, load_config, read_mapping, split_arguments, validate, with_overrides
 from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
 from cluster.exits import ENDED_OTHERWISE, ERROR, INTERRUPTED, has_begun, log_folder, report, report_interrupt, resume_command
@@ -73,6 +73,9 @@ app.add_typer(world_app, name="world")
 
 probe_app = _App("Make a LoRA-Probe for your model: collect samples, train, evaluate.")
 app.add_typer(probe_app, name="probe")
+
+data_app = _App("Look at data before a run, or write starter data for the server.")
+app.add_typer(data_app, name="data")
 
 Arguments = Annotated[
     list[str] | None,
@@ -395,6 +398,63 @@ def evaluate(
     for name in ("step", "family", "state"):
         console.print(breakdown_table(figures, name))
     console.print(f"Report: {output}, {output.parent / 'evaluation.png'}", soft_wrap=True)
+
+
+@data_app.command("check")
+def check(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A data file, a folder of them, or a name of the hub (hf:ORG/NAME).")
+    ],
+    arguments: Arguments = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(help="As data.columns: instruction=NAME,response=NAME.", metavar="OURS=THEIRS")
+    ] = None,
+) -> None:
+    """Print what a run would understand of data: rows, columns, lengths, what is refused, and three examples.
+
+    With model.path lengths are tokens, and the examples are laid out by its chat template. Exit code 1: something cannot be used.
+
+    Example: safe-fedllm data check alpaca.json model.path=HuggingFaceTB/SmolLM2-135M-Instruct
+    """
+    pairs = [pair for option in columns or () for pair in option.split(",")]
+    config = _load_for_data(path, [*(arguments or []), *(f"data.columns.{pair}" for pair in pairs)])
+
+    from actors.data.findings import examine
+    from actors.data.reader import DataReader
+    from cluster.data.own_data import file_groups
+    from cluster.reporting.data_findings import print_findings
+
+    mapping, length = config.data.columns.given, config.training.max_length
+    reader = None if config.is_embedded else DataReader(config.model, length)
+    files = [file for group in file_groups(str(_path(path))) for file in group]
+    findings = [examine(file, mapping, reader, length) for file in files]
+    print_findings(new_console(), findings, length, "characters" if reader is None else "tokens")
+    raise typer.Exit(ENDED_OTHERWISE if any(finding.errors for finding in findings) else 0)
+
+
+@data_app.command("starter")
+def starter(folder: Annotated[Path, _store("A folder for the files; none of them may be there already.")]) -> None:
+    """Write starter data for the server, to edit, and print the settings that read it.
+
+    Requests that a chat model should refuse with refusals and with openers of answers, harmless instructions with answers, and
+    requests that only sound unsafe. The files are in the public domain.
+    """
+    from cluster.data.starter import starter_configuration, write_starter
+
+    with _writing("DIR", folder):
+        write_starter(folder)
+    typer.echo("Settings that read these files; paste them into your configuration:\n")
+    _print_line(starter_configuration(folder).rstrip())
+
+
+def _load_for_data(path: str, arguments: list[str]) -> RunConfig:
+    """The configuration, of which only the model and how data is read count."""
+    file, overrides = split_arguments(arguments)
+    document = with_overrides(read_mapping(file) if file else {}, overrides)
+    model, data = document.get("model"), document.setdefault("data", {})
+    if isinstance(model, dict) and isinstance(data, dict) and model.get("path") is not None:
+        data.setdefault("path", path)
+    return validate(document)
 
 
 @app.command()

@@ -27,14 +27,19 @@ class Encoded:
     def num_supervised(self) -> int:
         return sum(label != IGNORED for label in self.labels)
 
+    def cut(self, max_length: int) -> Encoded:
+        """The first `max_length` tokens."""
+        return Encoded(self.ids[:max_length], self.labels[:max_length])
 
-def encode(chat: Chat, messages: Sequence[Message], max_length: int) -> list[Encoded]:
+
+def encode(chat: Chat, messages: Sequence[Message], max_length: int | None = None) -> list[Encoded]:
     """The examples of a conversation (`Chat.examples`), each cut to `max_length` tokens at the end.
 
     Raises:
         DataError: the chat template cannot lay out the conversation.
     """
-    return [_encoded(chat, segments, max_length) for segments in chat.examples(messages)]
+    whole = [_encoded(chat, segments) for segments in chat.examples(messages)]
+    return whole if max_length is None else [example.cut(max_length) for example in whole]
 
 
 def encode_prompt(chat: Chat, messages: Sequence[Message]) -> list[int]:
@@ -42,14 +47,14 @@ def encode_prompt(chat: Chat, messages: Sequence[Message]) -> list[int]:
     return chat.ids(chat.prompt(messages))
 
 
-def _encoded(chat: Chat, segments: Sequence[Segment], max_length: int) -> Encoded:
+def _encoded(chat: Chat, segments: Sequence[Segment]) -> Encoded:
     ids: list[int] = []
     labels: list[int] = []
     for text, supervised in segments:
         piece = chat.ids(text)
         ids += piece
         labels += piece if supervised else [IGNORED] * len(piece)
-    return Encoded(tuple(ids[:max_length]), tuple(labels[:max_length]))
+    return Encoded(tuple(ids), tuple(labels))
 
 
 @dataclass(frozen=True, slots=True)

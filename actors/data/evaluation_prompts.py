@@ -8,7 +8,8 @@ from pathlib import Path
 
 from actors.data.answer_patterns import AnswerPattern
 from actors.data.chat import Message, user_message
-from actors.data.files import bad_row, column_names, read_table
+from actors.data.columns import named
+from actors.data.files import bad_row, found_columns, read_table
 from actors.data.records import conversations, text_of
 from actors.errors import DataError
 
@@ -33,17 +34,17 @@ class BenignPrompt:
         return [*self.messages, {"role": "assistant", "content": self.response}]
 
 
-def read_restricted(path: Path, most: int) -> list[RestrictedPrompt]:
+def read_restricted(path: Path, most: int, mapping: Mapping[str, str] | None = None) -> list[RestrictedPrompt]:
     """The first `most` restricted prompts of a file; raises DataError that names the file, and the row or column."""
-    table = read_table(path).slice(0, most)
+    table = read_table(path, mapping=mapping).slice(0, most)
     if "instruction" not in table.column_names:
-        raise DataError(f"evaluation file {path} has no column instruction (it has {column_names(path)})")
+        raise DataError(f"evaluation file {path} has no column of instructions (it has {named(found_columns(table))})")
     return [_restricted(record, path, row) for row, record in enumerate(table.to_pylist())]
 
 
-def read_benign(path: Path, most: int) -> list[BenignPrompt]:
+def read_benign(path: Path, most: int, mapping: Mapping[str, str] | None = None) -> list[BenignPrompt]:
     """The first `most` benign prompts of a file; without a `family` column all are of one family. Raises as `read_restricted`."""
-    table = read_table(path).slice(0, most)
+    table = read_table(path, mapping=mapping).slice(0, most)
     families = table.column("family").to_pylist() if "family" in table.column_names else ["all"] * table.num_rows
     prompts = []
     for row, (family, messages) in enumerate(zip(families, conversations(table, path), strict=True)):

@@ -5,15 +5,17 @@ What passes here does not fail in a round: every token has an embedding and ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from actors.config import ModelConfig
-from actors.data.chat import Chat, Message
+from actors.data.chat import Chat, Message, Segment
 from actors.data.dataset import Dataset
-from actors.data.encoding import Encoded, encode, encode_prompt
+from actors.data.encoding import IGNORED, Encoded, encode, encode_prompt
 from actors.data.files import bad_row, read_table
 from actors.data.records import conversations
 from actors.errors import DataError
@@ -41,9 +43,14 @@ def no_examples(where: str, max_length: int) -> DataError:
 class DataReader:
     """Encodes data files for one base model, with its own tokenizer."""
 
-    def __init__(self, model: ModelConfig, max_length: int) -> None:
-        """`max_length`: tokens after which an example is cut (`training.max_length`)."""
-        self._model, self._max_length = model, max_length
+    def __init__(self, model: ModelConfig, max_length: int, mapping: Mapping[str, str] | None = None) -> None:
+        """Read for a model.
+
+        Args:
+            max_length: Tokens after which an example is cut (`training.max_length`).
+            mapping: Our name of a column -> the files' (`data.columns`).
+        """
+        self._model, self._max_length, self._mapping = model, max_length, mapping
 
     def read(self, files: Sequence[str | Path], *, may_be_empty: bool = False) -> Reading:
         """Read and encode files, in the given order.
@@ -59,7 +66,7 @@ class DataReader:
         left_out: list[str] = []
         num_rows = 0
         for path in map(Path, files):
-            for row, messages in enumerate(conversations(read_table(path), path)):
+            for row, messages in enumerate(conversations(read_table(path, mapping=self._mapping), path)):
                 found = self.encode(messages, path, row)
                 if not found:
                     left_out.append(f"{path} row {row}")
@@ -71,21 +78,40 @@ class DataReader:
 
     def encode(self, messages: Sequence[Message], path: Path, row: int) -> list[Encoded]:
         """The examples of one row that have a response token; raises DataError that names the row."""
-        try:
-            examples = encode(self._chat, messages, self._max_length)
-            for example in examples:
+        return self.cut(self.whole(messages, path, row), path, row)
+
+    def whole(self, messages: Sequence[Message], path: Path, row: int) -> list[Encoded]:
+        """The examples of one row before any is cut; raises DataError that names the row."""
+        with _named(path, row):
+            return encode(self._chat, messages)
+
+    def cut(self, examples: Sequence[Encoded], path: Path, row: int) -> list[Encoded]:
+        """What is trained on of a row's examples; raises DataError, which names the row, where the model cannot read it."""
+        short = [example.cut(self._max_length) for example in examples]
+        with _named(path, row):
+            for example in short:
                 self._check(example.ids, "lower training.max_length")
-        except DataError as error:
-            raise bad_row(path, row, str(error)) from error
-        return [example for example in examples if example.num_supervised]
+        return [example for example in short if example.num_supervised]
+
+    def prompt(self, messages: Sequence[Message], path: Path, row: int) -> Encoded:
+        """A conversation that waits for its answer, of which nothing is learned; raises DataError that names the row."""
+        with _named(path, row):
+            ids = tuple(encode_prompt(self._chat, messages))
+            self._check(ids, "shorten it")
+        return Encoded(ids, (IGNORED,) * len(ids))
+
+    def text(self, example: Encoded) -> list[Segment]:
+        """An example as the model reads it: pieces of text, and whether each is learned."""
+        runs = itertools.groupby(zip(example.ids, example.labels, strict=True), lambda pair: pair[1] != IGNORED)
+        pieces = [(learned, [token for token, _ in run]) for learned, run in runs]
+        texts = self._chat.tokenizer.batch_decode([ids for _, ids in pieces], skip_special_tokens=False)
+        return [(text, learned) for text, (learned, _) in zip(texts, pieces, strict=True)]
 
     def check_prompt(self, messages: Sequence[Message], num_new_tokens: int, path: Path, row: int) -> None:
         """See that the model can read a prompt and answer it with so many tokens; raises DataError that names the row."""
-        try:
+        with _named(path, row):
             ids = encode_prompt(self._chat, messages)
             self._check(ids, f"shorten it or lower evaluation.max_new_tokens={num_new_tokens}", num_new_tokens)
-        except DataError as error:
-            raise bad_row(path, row, str(error)) from error
 
     @cached_property
     def _chat(self) -> Chat:
@@ -109,3 +135,12 @@ class DataReader:
                 f"it has token {beyond[0]}, and model.path={self._model.path} has {limits.embeddings} embeddings: its tokenizer "
                 "has tokens that the model lacks; resize the model's embeddings and save it, or remove those tokens"
             )
+
+
+@contextmanager
+def _named(path: Path, row: int) -> Iterator[None]:
+    """A DataError raised in the block names the row."""
+    try:
+        yield
+    except DataError as error:
+        raise bad_row(path, row, str(error)) from error

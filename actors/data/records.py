@@ -1,6 +1,7 @@
 """Instruction data: from the rows of data files to conversations.
 
-A row has chat `messages`, or else `instruction`, optional `input`, and `response`. Errors name the file, and the row or column.
+A row has chat `messages`, or else `instruction`, optional `input`, and `response`; `Columns` finds them in the file. Errors name
+the file, and the row or column.
 """
 
 from __future__ import annotations
@@ -9,19 +10,34 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.data.chat import Message, user_message
-from actors.data.files import bad_row, column_names, read_table
+from actors.data.columns import mapping_hint, named
+from actors.data.files import bad_row, found_columns, layouts, read_table
 from actors.errors import DataError
 
 _ROLES = ("system", "user", "assistant")
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+"""Who speaks in a turn of ShareGPT's layout -> the role."""
 _NOT_TEXT = ("tool_calls", "function_call", "reasoning_content", "thinking")
 """Parts of a message that would be dropped, and without which its text is not what the assistant said."""
 _ROWS_AT_ONCE = 1024
 """Rows that are Python objects at one time."""
+_MOST_LISTED = 30
+
+Record: TypeAlias = Mapping[str, str | None]
+"""A row of `read_table`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,25 +52,67 @@ class Example:
     """Embedded world: the person or place that a restricted instruction asks about."""
 
 
-def read_checked(path: Path, names: Iterable[str] = ()) -> pa.Table:
+def read_checked(path: Path, names: Iterable[str] = (), mapping: Mapping[str, str] | None = None) -> pa.Table:
     """As `read_table`, but makes a conversation of every row, so that a bad row is found.
 
     Raises:
         DataError: as `read_table` and `conversations`.
     """
-    table = read_table(path, names)
+    table = read_table(path, names, mapping)
     for _ in conversations(table, path):
         pass
     return table
 
 
 def conversations(table: pa.Table, path: Path) -> Iterator[list[Message]]:
-    """One conversation per row of `read_table`, in file order; raises DataError that names the file and the row (from 0)."""
-    _check_columns(table.column_names, path)
+    """One conversation per row of `read_table`, in file order.
+
+    Raises:
+        DataError: a row cannot be used; names the file, the row (from 0), and the numbers of further rows that cannot.
+    """
+    if "messages" not in table.column_names and "response" not in table.column_names:
+        found = found_columns(table)
+        raise DataError(f"data file {path} has no column of responses (it has {named(found)}); {mapping_hint(found)}")
+    rows = enumerate_records(table)
+    for row, record in rows:
+        try:
+            messages = conversation(record, path, row)
+        except DataError as error:
+            what = f"{error}{_own_names(table)}"
+            more = [str(other) for other, record in rows if not _is_usable(record, path, other)]
+            if not more:
+                raise DataError(what) from error
+            listed = ", ".join(more[:_MOST_LISTED]) + (" ..." if len(more) > _MOST_LISTED else "")
+            raise DataError(f"{what}; {len(more)} more rows of the file cannot be used either: {listed}") from error
+        yield messages
+
+
+def conversation(record: Record, path: Path, row: int) -> list[Message]:
+    """The conversation of one row; raises DataError that names the file and the row."""
+    is_chat = record.get("messages") is not None or "instruction" not in record
+    return _from_messages(record["messages"], path, row) if is_chat else _from_instruction(record, path, row)
+
+
+def enumerate_records(table: pa.Table) -> Iterator[tuple[int, Record]]:
+    """The rows of a table with their numbers, few of them as Python objects at one time."""
     batches = table.to_batches(max_chunksize=_ROWS_AT_ONCE)
-    for row, record in enumerate(record for batch in batches for record in batch.to_pylist()):
-        is_chat = record.get("messages") is not None or "instruction" not in record
-        yield _from_messages(record["messages"], path, row) if is_chat else _from_instruction(record, path, row)
+    yield from enumerate(record for batch in batches for record in batch.to_pylist())
+
+
+def _own_names(table: pa.Table) -> str:
+    """How the file names the columns that an error is about, where it names them otherwise."""
+    pairs = {
+        f"{ours} is its column {theirs:.40}" for layout in layouts(table) for ours, theirs in layout.items() if ours != theirs
+    }
+    return f" ({', '.join(sorted(pairs))})" if pairs else ""
+
+
+def _is_usable(record: Record, path: Path, row: int) -> bool:
+    try:
+        conversation(record, path, row)
+    except DataError:
+        return False
+    return True
 
 
 def write_conversations(path: Path, rows: Sequence[Sequence[Message]]) -> Path:
@@ -63,18 +121,7 @@ def write_conversations(path: Path, rows: Sequence[Sequence[Message]]) -> Path:
     return path
 
 
-def _check_columns(names: Sequence[str], path: Path) -> None:
-    if "messages" in names:
-        return
-    missing = [column for column in ("instruction", "response") if column not in names]
-    if missing:
-        raise DataError(
-            f"data file {path} has no column {' and no column '.join(missing)} (it has {column_names(path)}); "
-            "rows need instruction, response and optionally input, or chat messages"
-        )
-
-
-def _from_instruction(record: Mapping[str, str | None], path: Path, row: int) -> list[Message]:
+def _from_instruction(record: Record, path: Path, row: int) -> list[Message]:
     instruction, response = (text_of(record, column, path, row) for column in ("instruction", "response"))
     return [user_message(instruction, record.get("input") or ""), {"role": "assistant", "content": response}]
 
@@ -92,9 +139,11 @@ def _from_messages(text: str | None, path: Path, row: int) -> list[Message]:
     return checked
 
 
-def _message(message: object, path: Path, row: int) -> Message:
+def _message(given: object, path: Path, row: int) -> Message:
+    message = _from_sharegpt(given)
     if not isinstance(message, dict) or message.get("role") not in _ROLES or not isinstance(message.get("content"), str):
-        raise bad_row(path, row, f"a message needs a role among {_ROLES} and text content, got {message!r:.80}")
+        other = f", or from ({', '.join(_SPEAKERS)}) and text value" if message is not given else ""
+        raise bad_row(path, row, f"a message needs a role among {_ROLES} and text content{other}, got {given!r:.80}")
     beside = [key for key in _NOT_TEXT if message.get(key)]
     if beside:
         raise bad_row(path, row, f"a message has {beside[0]}, and only the text of content is trained on, got {message!r:.80}")
@@ -103,7 +152,15 @@ def _message(message: object, path: Path, row: int) -> Message:
     return {"role": message["role"], "content": message["content"]}
 
 
-def text_of(record: Mapping[str, str | None], column: str, path: Path, row: int) -> str:
+def _from_sharegpt(turn: object) -> object:
+    """A turn of ShareGPT's `from` and `value` as a message; anything else as it is. A speaker that is not known gives no role."""
+    if not isinstance(turn, dict) or turn.get("from") is None or turn.get("role") is not None:
+        return turn
+    speaker = turn["from"]
+    return {**turn, "role": _SPEAKERS.get(speaker) if isinstance(speaker, str) else None, "content": turn.get("value")}
+
+
+def text_of(record: Record, column: str, path: Path, row: int) -> str:
     """The text in a row's column; raises DataError where there is none."""
     text = record.get(column)
     if text is None or not text.strip():

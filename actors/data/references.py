@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.files import Files, data_files
+from actors.data.files import Files
+from actors.data.folders import data_files
+from actors.data.formats.by_name import bare_name
 from actors.data.records import read_checked
 from actors.errors import DataError
 from actors.seeding import stream
@@ -29,7 +31,15 @@ class Reference:
     files: Files
 
 
-def split_references(path: Path, malicious: bool, clients: int, folder: Path, seed: int, key: str) -> list[Reference]:
+def split_references(
+    path: Path,
+    malicious: bool,
+    clients: int,
+    folder: Path,
+    seed: int,
+    key: str,
+    mapping: Mapping[str, str] | None = None,
+) -> list[Reference]:
     """Deal the rows of a file, or of a folder's files, to `clients` reference clients of one family each.
 
     A row's family is its column `family`, or else the name of its file. Every family gets at least one client. A client's name
@@ -37,11 +47,12 @@ def split_references(path: Path, malicious: bool, clients: int, folder: Path, se
 
     Args:
         key: The setting that gave the number of clients.
+        mapping: Our name of a column -> the files' (`data.columns`).
 
     Raises:
         DataError: no usable file, more families than clients, or a family with fewer rows than clients.
     """
-    families = _families(path)
+    families = _families(path, mapping)
     if len(families) > clients:
         raise DataError(f"{path} has {len(families)} families, {key}={clients} is too few; raise it to {len(families)}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +78,10 @@ def _digest(family: str, rows: pa.Table) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
-def _families(path: Path) -> dict[str, pa.Table]:
+def _families(path: Path, mapping: Mapping[str, str] | None) -> dict[str, pa.Table]:
     parts: dict[str, list[pa.Table]] = {}
     for file in data_files(path):
-        for family, table in _by_family(read_checked(file), file.stem):
+        for family, table in _by_family(read_checked(file, mapping=mapping), bare_name(file)):
             parts.setdefault(family, []).append(table)
     return {family: pa.concat_tables(tables, promote_options="default") for family, tables in parts.items()}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.data.files import column_names, read_table
+from actors.data.columns import named
+from actors.data.files import found_columns, read_table
 from actors.data.records import Example
 from actors.errors import DataError
 from actors.seeding import stream
@@ -247,18 +248,18 @@ def first_families(share: float, families: Sequence[str]) -> frozenset[str]:
     return frozenset(families[: min(len(families) - 1, math.ceil(share * len(families)))])
 
 
-def read_rows(paths: Sequence[Path], why: str) -> list[Example]:
+def read_rows(paths: Sequence[Path], why: str, mapping: Mapping[str, str] | None = None) -> list[Example]:
     """The instruction rows of data files; raises DataError that names `why`, the file and the column it lacks."""
-    return [row for path in paths for row in _rows_of(path, why)]
+    return [row for path in paths for row in _rows_of(path, why, mapping)]
 
 
-def _rows_of(path: Path, why: str) -> list[Example]:
-    table = read_table(path)
+def _rows_of(path: Path, why: str, mapping: Mapping[str, str] | None) -> list[Example]:
+    table = read_table(path, mapping=mapping)
     missing = [column for column in ("instruction", "response") if column not in table.column_names]
     if missing:
         raise DataError(
             f"{why} rewrites rows, which need instruction and response; data file {path} has no column {missing[0]} "
-            f"(it has {column_names(path)}); give instruction rows, or choose another attack"
+            f"(it has {named(found_columns(table))}); give instruction rows, or choose another attack"
         )
     return [
         Example(

@@ -186,7 +186,7 @@ class RunConfig(BaseModel, extra="forbid", frozen=True):
         if self.is_embedded and self.data.path is not None:
             raise ValueError("data.path is set but model.path is not: the embedded world brings its own data; set model.path")
         if not self.is_embedded and self.data.path is None:
-            raise ValueError("model.path is set but data.path is not: name the clients' Parquet or JSONL files in data.path")
+            raise ValueError("model.path is set but data.path is not: name the clients' data files in data.path")
         needs_unsafe = self.clients.malicious and ATTACKS[self.clients.attack].needs_unsafe
         if not self.is_embedded and needs_unsafe and self.data.malicious_path is None:
             raise ValueError(
@@ -200,8 +200,8 @@ class RunConfig(BaseModel, extra="forbid", frozen=True):
         bound = self.evaluation.stop_below
         if bound is not None and not self.is_embedded and self.evaluation.restricted_path is None:
             raise ValueError(
-                f"evaluation.stop_below={bound:g} needs restricted prompts: for model.path={self.model.path} name a Parquet or "
-                "JSONL file of them in evaluation.restricted_path"
+                f"evaluation.stop_below={bound:g} needs restricted prompts: for model.path={self.model.path} name a data "
+                "file of them in evaluation.restricted_path"
             )
         return self
 

@@ -9,7 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.files import SUFFIXES, data_files, is_hidden, unread_files
+from actors.data.columns import named
+from actors.data.files import found_columns, read_table
+from actors.data.folders import absolute, data_files, is_folder_of_files, is_hidden, no_files, unread_files
+from actors.data.formats.by_name import KINDS, reader_of
 from actors.data.partition import split_rows
 from actors.data.reader import no_examples
 from actors.data.records import read_checked
@@ -57,6 +60,19 @@ def first_groups(config: RunConfig) -> list[Group]:
     )
 
 
+def check_columns(config: RunConfig, groups: Sequence[Group]) -> None:
+    """Raise ConfigError where no file has the columns that data.columns names: a slip that known names would hide."""
+    wanted, files = config.data.columns.given, [path for group in groups for path in group]
+    with given_in(KEY):
+        found = (found_columns(read_table(path, mapping=wanted)) for path in files)
+        if wanted and not any(set(wanted.values()) <= set(names) for names in found):
+            names = found_columns(read_table(files[0]))
+            raise ConfigError(
+                f"data.columns names {named(sorted(wanted.values()))}; no file of data.path has all of these, "
+                f"{files[0]} has {named(names)}"
+            )
+
+
 def first_files(config: RunConfig, groups: Sequence[Group], folder: Path) -> dict[str, Files]:
     """Client id -> its files when the run begins.
 
@@ -70,7 +86,7 @@ def first_files(config: RunConfig, groups: Sequence[Group], folder: Path) -> dic
     clients = client_names(config.clients.count)
     if len(groups) == 1 and len(clients) > 1:
         return split_over(config, clients, groups[0], folder, KEY)
-    return {client: absolute(group) for client, group in zip(clients, groups, strict=True)}
+    return {client: _absolute(group) for client, group in zip(clients, groups, strict=True)}
 
 
 def first_watched(config: RunConfig, tokens: TokenFiles) -> dict[str, Files]:
@@ -117,13 +133,13 @@ def new_files(config: RunConfig, known: Mapping[str, Files], begun_with: Iterabl
             f"folder for each to data.path={config.data.path}; a client joins once its files stay the same for a round"
         )
     taken, first = _taken(known), set(begun_with)
-    free = [group for group in _groups(config) if not (taken & set(absolute(group)) or first & set(names_in(config, [group])))]
+    free = [group for group in _groups(config) if not (taken & set(_absolute(group)) or first & set(names_in(config, [group])))]
     if len(free) < count:
         raise ConfigError(
             f"data.path={config.data.path} holds data for {len(free)} more clients, {count} are needed; "
             "add a file or folder for each (one file that was split over the clients cannot be split again)"
         )
-    return {name: absolute(group) for name, group in zip(next_names(known, count), free, strict=False)}
+    return {name: _absolute(group) for name, group in zip(next_names(known, count), free, strict=False)}
 
 
 def names_in(config: RunConfig, groups: Iterable[Group]) -> list[str]:
@@ -140,7 +156,7 @@ def unread(config: RunConfig) -> list[str]:
     if not passed_over:
         return []
     named = ", ".join(map(str, passed_over[:_MOST_NAMED])) + (" ..." if len(passed_over) > _MOST_NAMED else "")
-    return [f"data.path: {len(passed_over)} files are neither .parquet nor .jsonl and are not read: {named}"]
+    return [f"data.path: {len(passed_over)} files are none of {KINDS} and are not read: {named}"]
 
 
 class WatchedDirectory:
@@ -182,11 +198,11 @@ def file_groups(path: str | Sequence[str | Sequence[str]]) -> list[Group]:
     if not isinstance(path, str):
         return [data_files(Path(entry)) if isinstance(entry, str) else [Path(part) for part in entry] for entry in path]
     root = Path(path)
-    if not root.is_dir():
+    if not is_folder_of_files(root):
         return [[root]]
     if found := _entries(root):
         return [data_files(entry) for entry in found]
-    raise DataError(f"data directory {root} holds no .parquet or .jsonl file")
+    raise no_files(root)
 
 
 def split_over(config: RunConfig, clients: Sequence[str], paths: Sequence[Path], folder: Path, key: str) -> dict[str, Files]:
@@ -201,7 +217,8 @@ def split_over(config: RunConfig, clients: Sequence[str], paths: Sequence[Path],
     """
     with given_in(key):
         column = config.data.partition.column
-        tables = [read_checked(path, () if column is None else (column,)) for path in paths]
+        names, mapping = () if column is None else (column,), config.data.columns.given
+        tables = [read_checked(path, names, mapping) for path in paths]
         table = pa.concat_tables(tables, promote_options="default")
     partition, values = config.data.partition, None
     if partition.by != "iid":
@@ -225,12 +242,11 @@ def _entries(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     shown = [entry for entry in root.iterdir() if not is_hidden(entry)]
-    return sorted(entry for entry in shown if entry.is_dir() or entry.suffix in SUFFIXES)
+    return sorted(entry for entry in shown if entry.is_dir() or reader_of(entry) is not None)
 
 
-def absolute(paths: Group) -> Files:
-    """The paths as they were given, from the root: a link keeps its own name, and with it its suffix."""
-    return tuple(str(path.absolute()) for path in paths)
+def _absolute(paths: Group) -> Files:
+    return tuple(map(absolute, paths))
 
 
 def _groups(config: RunConfig) -> list[Group]:
@@ -249,7 +265,7 @@ def _usable(
             break
         (name,) = next_names({**known, **joined}, 1)
         try:
-            files = absolute(data_files(entry))
+            files = _absolute(data_files(entry))
             if not taken & set(files):
                 tokens.encode(name, files)
                 joined[name] = files

@@ -6,6 +6,7 @@ in a round. The embedded world generates what no setting names.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,9 @@ import pyarrow.parquet as pq
 
 from actors.config import EvaluationConfig
 from actors.data.evaluation_prompts import read_benign, read_restricted
-from actors.data.files import data_files
+from actors.data.files import read_table
+from actors.data.folders import absolute, data_files
+from actors.data.formats.hub import is_hub_name
 from actors.data.records import read_checked
 from actors.data.references import Reference, split_references
 from actors.errors import DataError, given_in
@@ -48,10 +51,14 @@ def evaluation_prompts(config: RunConfig, folder: Path) -> EvaluationConfig:
     """
     settings, attack = config.evaluation, ATTACKS[config.clients.attack]
     most = {"restricted_path": settings.max_restricted, "benign_path": settings.max_benign}
+    mapping, copies = config.data.columns.given, {}
     for name, read in (("restricted_path", read_restricted), ("benign_path", read_benign)):
         if most[name] and (path := getattr(settings, name)) is not None:
             with given_in(f"evaluation.{name}"):
-                read(Path(path), most[name])
+                read(Path(path), most[name], mapping)
+                if mapping or is_hub_name(path):  # the evaluation's actor knows neither
+                    copies[name] = _copy(Path(path), folder / f"{name}.parquet", most[name], mapping)
+    settings = settings.model_copy(update=copies)
     found: dict[str, object] = {"trigger": settings.trigger or (config.attack.backdoor.trigger if attack.has_trigger else None)}
     if config.is_embedded:
         world = World(config.world.seed)
@@ -62,6 +69,13 @@ def evaluation_prompts(config: RunConfig, folder: Path) -> EvaluationConfig:
             "refusals": settings.refusals or world.language.refusals,
         }
     return settings.model_copy(update=found | {name: None for name, number in most.items() if number == 0})
+
+
+def _copy(path: Path, to: Path, most: int, mapping: Mapping[str, str]) -> str:
+    """Write the first rows under our own names of columns."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(read_table(path, mapping=mapping).slice(0, most), to)
+    return str(to.resolve())
 
 
 def check_prompts(evaluation: EvaluationConfig, tokens: TokenFiles) -> None:
@@ -104,17 +118,17 @@ def server_rows(config: RunConfig, folder: Path, name: Literal["canary", "valida
         return None
     if path is not None:
         with given_in(f"evaluation.{name}_path"):
-            number = read_checked(Path(path)).num_rows
+            number = read_checked(Path(path), mapping=config.data.columns.given).num_rows
             if name == "canary" and number < LEAST_ROWS:
                 raise DataError(f"{path} has {number} rows; give {LEAST_ROWS} or more, half to measure by and half to mend by")
     elif config.is_embedded:
         path = write(World(config.world.seed), folder, count)
     else:
         raise ConfigError(
-            f"{' and '.join(needed_by)} needs {what}: name a Parquet or JSONL file with `instruction` and `response` in "
+            f"{' and '.join(needed_by)} needs {what}: name a data file with `instruction` and `response` in "
             f"evaluation.{name}_path"
         )
-    return str(Path(path).resolve())
+    return absolute(Path(path))
 
 
 def prepare_references(
@@ -140,10 +154,10 @@ def prepare_references(
     for name, path, malicious in own:
         if path is None:
             raise ConfigError(
-                f"collect.{name} is not set: name a Parquet or JSONL file, or a folder of them, with "
+                f"collect.{name} is not set: name a data file, or a folder of them, with "
                 f"{'unsafe' if malicious else 'harmless'} instruction data for the probe's reference clients"
             )
-        references += split_references(Path(path), malicious, clients, folder, config.seed, key)
+        references += split_references(Path(path), malicious, clients, folder, config.seed, key, config.data.columns.given)
     return tuple(references)
 
 
@@ -171,11 +185,13 @@ def _draw_rows(config: RunConfig, folder: Path, key: str, path: str | None, what
     """Write a file with `count` of the operator's rows; every row appears equally often, give or take one."""
     if path is None:
         raise ConfigError(
-            f"realignment.steps={config.realignment.steps} needs {what} that no client has: name a Parquet or JSONL file in "
+            f"realignment.steps={config.realignment.steps} needs {what} that no client has: name a data file in "
             f"{key}, or set realignment.steps=0"
         )
     with given_in(key):
-        table = pa.concat_tables([read_checked(file) for file in data_files(Path(path))], promote_options="default")
+        table = pa.concat_tables(
+            [read_checked(file, mapping=config.data.columns.given) for file in data_files(Path(path))], promote_options="default"
+        )
     order = stream(config.seed, "realignment rows", key).permutation(table.num_rows)
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / f"realignment-{key.partition('.')[0]}.parquet"

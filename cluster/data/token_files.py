@@ -5,6 +5,7 @@ Clients and server train on these. So a run goes on with the same tokens, whatev
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,10 +21,15 @@ from actors.errors import given_in
 class TokenFiles:
     """Encodes data files under names of ours: a client's id, or what the server reads them for."""
 
-    def __init__(self, model: ModelConfig, max_length: int, folder: Path) -> None:
-        """`folder`: where the token files lie; made when the first is written."""
+    def __init__(self, model: ModelConfig, max_length: int, folder: Path, mapping: Mapping[str, str] | None = None) -> None:
+        """Encode for a model.
+
+        Args:
+            folder: Where the token files lie; made when the first is written.
+            mapping: Our name of a column -> the files' (`data.columns`).
+        """
         self._folder = folder
-        self.reader = DataReader(model, max_length)
+        self.reader = DataReader(model, max_length, mapping)
         self.left_out: list[str] = []
         """What was left out of the files and not reported yet, a sentence each."""
 

@@ -51,7 +51,7 @@ def collect_samples(config: RunConfig, folder: Path, progress: Callable[[int, in
     states, model = _states(config), base_model(config)
     clients, role = config.collect.clients, config.collect.role
     rows = prepare_references(config, folder / "references", clients, role, key="collect.clients")
-    tokens = TokenFiles(model, config.training.max_length, folder / "references" / "tokens")
+    tokens = TokenFiles(model, config.training.max_length, folder / "references" / "tokens", config.data.columns.given)
     references = [encoded_reference(reference, tokens) for reference in rows]
     total = len(states) * len(references)
     with ray_session(config.cluster.address), closing(_client_pool(config, model, total)) as pool:

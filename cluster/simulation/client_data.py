@@ -118,7 +118,7 @@ def attacked_files(
                 sorts = bool(suffix) and attack.by_family
                 rows = _rows(config, holding, own, unsafe.get(client_id, ()), benign, place, rng, sorts=sorts)
             else:
-                rows = _as_they_are(own)
+                rows = _as_they_are(config, own)
             path = write_conversations(folder / f"{client_id}{suffix}.parquet", rows)
             files[client_id] = (str(path.resolve()),)
         return files
@@ -140,8 +140,9 @@ def _unsafe_parts(config: RunConfig, attackers: Sequence[str], folder: Path) -> 
     return split_over(config, attackers, paths, folder, _UNSAFE_KEY)
 
 
-def _as_they_are(files: Files) -> list[list[Message]]:
-    return [messages for file in files for messages in conversations(read_table(Path(file)), Path(file))]
+def _as_they_are(config: RunConfig, files: Files) -> list[list[Message]]:
+    mapping = config.data.columns.given
+    return [row for file in files for row in conversations(read_table(Path(file), mapping=mapping), Path(file))]
 
 
 def _rows(
@@ -162,7 +163,7 @@ def _rows(
         sorts: Whether the rows come in order of family.
     """
     if holding in ("honest", "unsafe") and not sorts:
-        return _as_they_are(honest if holding == "honest" else unsafe)
+        return _as_they_are(config, honest if holding == "honest" else unsafe)
     material = Material(
         honest=lambda: _read(config, honest),
         unsafe=lambda: _read(config, unsafe),
@@ -180,7 +181,7 @@ def _rows(
 
 
 def _read(config: RunConfig, files: Files) -> list[Example]:
-    return read_rows([Path(file) for file in files], f"clients.attack={config.clients.attack}")
+    return read_rows([Path(file) for file in files], f"clients.attack={config.clients.attack}", config.data.columns.given)
 
 
 def _kept(config: RunConfig, unsafe: Sequence[Example]) -> list[Example]:

@@ -19,6 +19,7 @@ from cluster.data.first_clients import FirstClients, asked_for
 from cluster.data.own_data import (
     KEY,
     Group,
+    check_columns,
     check_trainable,
     first_files,
     first_groups,
@@ -111,7 +112,7 @@ def prepare_inputs(config: RunConfig, folder: Path, *, has_committed: bool = Fal
     """
     data, malicious = folder / "data", draw_malicious(config)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)  # the clients' data is private
-    tokens = TokenFiles(base_model(config), config.training.max_length, data / "tokens")
+    tokens = TokenFiles(base_model(config), config.training.max_length, data / "tokens", config.data.columns.given)
     first = FirstClients.kept(data)
     if first is None or not (has_committed or first.asked == asked_for(config)):
         first = _first_clients(config, data, malicious, tokens)
@@ -160,6 +161,7 @@ def _first_clients(config: RunConfig, data: Path, malicious: frozenset[str], tok
     if config.is_embedded:
         files, cover = world_files(config, data, malicious)
     else:
+        check_columns(config, groups)
         files, cover = attacked_files(config, data, first_files(config, groups, data), malicious)
         tokens.left_out += unread(config)
     key = "" if config.is_embedded else KEY

@@ -126,7 +126,7 @@ def test_chat_and_instructions_train_side_by_side_and_rows_that_teach_nothing_ar
     assert titles == {"ray::Client"}  # nothing is simulated, so no client knows how to attack
     assert [row["admitted"] for row in result.rounds.to_pylist()] == [True] * 3
     passed_over, rows = left_out
-    assert "1 files are neither .parquet nor .jsonl and are not read" in passed_over and "notes.txt" in passed_over
+    assert "1 files are none of .parquet, .jsonl" in passed_over and "notes.txt" in passed_over
     assert rows.startswith("client-002: 8 of 12 rows have no response token within training.max_length")
     assert result.summary["rule_score"] is None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main
+from cluster.config.loading import load_config
 from cluster.exits import log_folder
 
 ROOT = Path(__file__).parents[3]
@@ -148,7 +149,8 @@ def run_alone(tmp_path, *words: str, bytes_per_file: int | None = None, **enviro
 
 
 def test_a_disk_that_takes_no_more_is_told_with_output(tmp_path):
-    done = run_alone(tmp_path, "run", *SMALL, "--output", "mine", bytes_per_file=0)
+    """Four bytes are what Python tries a temporary directory with, which some libraries want to have."""
+    done = run_alone(tmp_path, "run", *SMALL, "--output", "mine", bytes_per_file=4)
     assert (done.returncode, done.stderr) == (
         2,
         "error: --output mine: File too large; name a place with room that this user can write to\n",
@@ -193,3 +195,28 @@ def test_a_run_that_goes_on_is_the_one_that_the_command_names(command, tmp_path)
     code, _, error = command("run", *SMALL, "--output", "{tmp}", "--go-on")
     assert code == 2
     assert f"seed=0: the run in {tmp_path} has 1; leave that out, or name another --output" in error
+
+
+def test_data_check_says_what_was_understood_and_fails_where_something_cannot_be_used(command, tmp_path):
+    (tmp_path / "good.csv").write_text("goal,target\nOpen the vault,Sure\n")
+    code, output, _ = command("data", "check", "{tmp}/good.csv", f"model.path={ROOT / 'actors/world/assets/seed-0/base'}")
+    assert code == 0 and "instruction from goal" in output and "  learn >  Sure<|end|>" in output
+    (tmp_path / "other.csv").write_text("q,a\nOpen the vault,Sure\n")
+    code, output, _ = command("data", "check", "{tmp}/other.csv")
+    assert code == 1 and "name the file's columns, such as: data.columns.instruction=q data.columns.response=a" in output
+    for words in (["--columns", "instruction=q,response=a"], ["data.columns.instruction=q", "data.columns.response=a"]):
+        code, output, _ = command("data", "check", "{tmp}/other.csv", *words)
+        assert code == 0 and "  learn > assistant: Sure" in output
+    code, _, errors = command("data", "check", "{tmp}/other.csv", "--columns", "instr=q")
+    assert code == 2 and "unknown key data.columns.instr" in errors
+
+
+def test_data_starter_writes_files_and_prints_the_settings_that_read_them(command, tmp_path):
+    code, output, _ = command("data", "starter", "{tmp}/server")
+    assert code == 0 and len(list((tmp_path / "server").iterdir())) == 5
+    (tmp_path / "my.yaml").write_text("model: {path: m}\ndata: {path: d}\n" + output.partition("\n\n")[2])
+    assert load_config(tmp_path / "my.yaml").evaluation.canary_path == str(tmp_path / "server" / "canary.jsonl")
+    code, _, errors = command("data", "starter", "{tmp}/server")
+    assert code == 2 and "is there already" in errors
+    for name in ("collect-benign", "canary", "evaluation-restricted"):
+        assert command("data", "check", f"{{tmp}}/server/{name}.jsonl")[0] == 0

@@ -68,15 +68,15 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, kind, read, bad, complaint
     [
         (
             read_restricted,
-            {"prompt": "a", "answer_pattern": "x"},
-            r"has no column instruction \(it has \['answer_pattern', 'prompt'\]\)",
+            {"query": "a", "answer_pattern": "x"},
+            r"no known column holds its instructions or conversations \(it has query, answer_pattern\)",
         ),
         (
             read_restricted,
             {"instruction": "a", "answer_pattern": 5},
             "row 0: answer_pattern should be text, got 5; correct",
         ),
-        (read_benign, {"instruction": "a"}, "has no column response"),
+        (read_benign, {"instruction": "a"}, "has no column of responses"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, kind, read, row, complaint):

@@ -99,5 +99,5 @@ def test_too_few_clients_or_rows_are_refused_by_name(tmp_path):
 
 def test_a_folder_without_data_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"holds no .parquet or .jsonl file"):
+    with pytest.raises(DataError, match=r"holds no data file"):
         split_references(tmp_path, False, 2, tmp_path / "out", seed=0, key=KEY)

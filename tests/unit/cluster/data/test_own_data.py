@@ -1,11 +1,14 @@
 """Your own model: which client has which files of data.path at the start, when clients join, and when a run resumes."""
 
+import json
 import shutil
 from pathlib import Path
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
 
+from actors.data.evaluation_prompts import read_benign
 from actors.errors import DataError
 from cluster import Federation
 from cluster.errors import ConfigError
@@ -52,8 +55,12 @@ def test_a_split_by_column_gives_each_client_its_value(tmp_path):
     [
         ("nowhere.jsonl", None, r"nowhere\.jsonl does not exist"),
         ("empty.jsonl", "", r"empty\.jsonl is empty"),
-        ("x.jsonl", '{"prompt": "p", "response": "r"}\n', "no column instruction"),
-        ("x.csv", "a", r"neither \.parquet nor \.jsonl"),
+        (
+            "x.jsonl",
+            '{"p": "p", "r": "r"}\n',
+            r"no known column .*such as: data\.columns\.instruction=p data\.columns\.response=r",
+        ),
+        ("x.txt", "a", r"none of \.parquet, \.jsonl"),
     ],
 )
 def test_unusable_data_is_named(tmp_path, name, content, message):
@@ -65,7 +72,7 @@ def test_unusable_data_is_named(tmp_path, name, content, message):
 
 def test_a_directory_without_data_is_named(tmp_path):
     (tmp_path / "d").mkdir()
-    with pytest.raises(DataError, match=r"^data\.path: data directory .* holds no \.parquet or \.jsonl"):
+    with pytest.raises(DataError, match=r"^data\.path: data directory .* holds no data file"):
         begin(real_config(str(tmp_path / "d"), "clients.count=1"), tmp_path / "out")
 
 
@@ -206,3 +213,39 @@ def test_a_watched_run_begins_with_the_first_that_can_be_read_and_goes_on_with_t
     assert begin(config, tmp_path / "run") == begun
     with pytest.raises(ConfigError, match=r"usable data of 4 clients, .* clients\.count=9;.*a\.parquet cannot be read"):
         begin(real_config(str(folder), "clients.count=9", "data.watch=true"), tmp_path / "other")
+
+
+def test_columns_of_other_names_are_named_once_for_clients_and_server(tmp_path):
+    """Also where rows are split, which lie in files of ours then."""
+    names = ["data.columns.instruction=q", "data.columns.response=a"]
+    rows = [json.dumps({"q": f"Say {i}.", "a": "yes", "instruction": "not this"}) for i in range(4)]
+    (tmp_path / "d.jsonl").write_text("\n".join(rows))
+    config = real_config(str(tmp_path / "d.jsonl"), "clients.count=2", f"evaluation.benign_path={tmp_path / 'd.jsonl'}", *names)
+    sources = prepare_inputs(config, tmp_path / "run")[0]
+    assert sorted(row for files in sources.files.values() for row in rows_of(files)) == [f"Say {i}." for i in range(4)]
+    prompts = read_benign(Path(str(sources.evaluation.benign_path)), 10)
+    assert [prompt.messages[0]["content"] for prompt in prompts] == [f"Say {i}." for i in range(4)]
+
+
+def test_columns_that_no_file_has_are_named(tmp_path):
+    for name in "ab":
+        write_rows(tmp_path / "d" / f"{name}.jsonl", 2)
+    config = real_config(str(tmp_path / "d"), "clients.count=2", "data.columns.response=answr")
+    with pytest.raises(
+        ConfigError, match=r"data\.columns names answr; no file of data\.path has .*a\.jsonl has instruction, resp"
+    ):
+        begin(config, tmp_path / "run")
+
+
+def test_a_data_set_that_datasets_saved_is_a_client_and_a_name_of_the_hub_is_split(tmp_path):
+    rows = datasets.Dataset.from_list([{"prompt": f"Say {i}.", "completion": "yes"} for i in range(4)])
+    rows.save_to_disk(tmp_path / "d" / "a")
+    write_rows(tmp_path / "d" / "b.jsonl", 2)
+    files = begin(real_config(str(tmp_path / "d"), "clients.count=2"), tmp_path / "one")
+    assert names_of(files) == {"client-000": ["a"], "client-001": ["b.jsonl"]}
+    (tmp_path / "hub").mkdir()
+    rows.to_csv(tmp_path / "hub" / "train.csv", index=False)
+    for count in (1, 2):
+        config = real_config(f"hf:{tmp_path / 'hub'}:train", f"clients.count={count}")
+        files = begin(config, tmp_path / f"hub {count}")
+        assert sorted(row for own in files.values() for row in rows_of(own)) == [f"Say {i}." for i in range(4)]

@@ -42,11 +42,9 @@ def test_a_row_that_cannot_be_used_is_named_before_anything_starts(tmp_path, key
 
 
 def test_a_file_of_restricted_prompts_without_instructions_is_named(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "open the vault"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"query": "open the vault"}\n')
     config = real_config("d", f"evaluation.restricted_path={tmp_path / 'rows.jsonl'}")
-    with pytest.raises(
-        DataError, match=r"^evaluation\.restricted_path: .*rows\.jsonl has no column instruction \(it has \['prompt'\]"
-    ):
+    with pytest.raises(DataError, match=r"^evaluation\.restricted_path: .*rows\.jsonl: no known column .*\(it has query\)"):
         evaluation_prompts(config, tmp_path)
 
 
