@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from actors.data.chat import Message, user_message
 from actors.data.columns import mapping_hint, named
-from actors.data.files import bad_row, found_columns, read_table
+from actors.data.files import bad_row, found_columns, layouts, read_table
 from actors.errors import DataError
 
 _ROLES = ("system", "user", "assistant")
@@ -78,11 +78,12 @@ def conversations(table: pa.Table, path: Path) -> Iterator[list[Message]]:
         try:
             messages = conversation(record, path, row)
         except DataError as error:
+            what = f"{error}{_own_names(table)}"
             more = [str(other) for other, record in rows if not _is_usable(record, path, other)]
             if not more:
-                raise
+                raise DataError(what) from error
             listed = ", ".join(more[:_MOST_LISTED]) + (" ..." if len(more) > _MOST_LISTED else "")
-            raise DataError(f"{error}; {len(more)} more rows of the file cannot be used either: {listed}") from error
+            raise DataError(f"{what}; {len(more)} more rows of the file cannot be used either: {listed}") from error
         yield messages
 
 
@@ -96,6 +97,14 @@ def enumerate_records(table: pa.Table) -> Iterator[tuple[int, Record]]:
     """The rows of a table with their numbers, few of them as Python objects at one time."""
     batches = table.to_batches(max_chunksize=_ROWS_AT_ONCE)
     yield from enumerate(record for batch in batches for record in batch.to_pylist())
+
+
+def _own_names(table: pa.Table) -> str:
+    """How the file names the columns that an error is about, where it names them otherwise."""
+    pairs = {
+        f"{ours} is its column {theirs:.40}" for layout in layouts(table) for ours, theirs in layout.items() if ours != theirs
+    }
+    return f" ({', '.join(sorted(pairs))})" if pairs else ""
 
 
 def _is_usable(record: Record, path: Path, row: int) -> bool:

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.data.files import Files, data_files
+from actors.data.files import Files
+from actors.data.folders import data_files
 from actors.data.formats.by_name import bare_name
 from actors.data.records import read_checked
 from actors.errors import DataError

@@ -10,16 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.data.columns import named
-from actors.data.files import (
-    absolute,
-    data_files,
-    found_columns,
-    is_folder_of_files,
-    is_hidden,
-    no_files,
-    read_table,
-    unread_files,
-)
+from actors.data.files import found_columns, read_table
+from actors.data.folders import absolute, data_files, is_folder_of_files, is_hidden, no_files, unread_files
 from actors.data.formats.by_name import KINDS, reader_of
 from actors.data.partition import split_rows
 from actors.data.reader import no_examples

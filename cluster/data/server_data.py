@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from actors.config import EvaluationConfig
 from actors.data.evaluation_prompts import read_benign, read_restricted
-from actors.data.files import absolute, data_files, read_table
+from actors.data.files import read_table
+from actors.data.folders import absolute, data_files
 from actors.data.formats.hub import is_hub_name
 from actors.data.records import read_checked
 from actors.data.references import Reference, split_references

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.data.files import data_files, read_table, unread_files
+from actors.data.files import read_table
 from actors.errors import DataError
 
 GOOD = b'{"instruction": "a", "response": "b"}\n'
@@ -140,6 +140,13 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     assert "has two columns instruction" in refuse(tmp_path / "d.parquet")
 
 
+def arrow_bytes(table: pa.Table, compression: str | None) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_any_bytes_give_a_table_or_one_error(tmp_path, seed):
     """Bytes of a good file changed, cut, doubled or made up."""
@@ -148,10 +155,19 @@ def test_any_bytes_give_a_table_or_one_error(tmp_path, seed):
     pq.write_table(
         pa.table({"instruction": ["a", "b"], "messages": [[{"role": "user", "content": "c"}], None], "x": [1, 2]}), good
     )
-    whole = {".parquet": good.read_bytes(), ".jsonl": GOOD * 2 + b'{"messages": [{"role": "user", "content": "c"}]}\n'}
+    chat = b'{"messages": [{"role": "user", "content": "c"}]}'
+    whole = {
+        ".parquet": good.read_bytes(),
+        ".jsonl": GOOD * 2 + chat,
+        ".json": b"[" + GOOD + b"," + chat + b"]",
+        ".csv": b'instruction,response\na,"b"\n"c, d",e\n',
+        ".jsonl.gz": gzip.compress(GOOD * 20),
+        ".arrow": arrow_bytes(pq.read_table(good), None),
+        ".feather": arrow_bytes(pq.read_table(good), "zstd"),
+    }
     outcomes = set()
-    for trial in range(150):
-        suffix = (".parquet", ".jsonl")[trial % 2]
+    for trial in range(350):
+        suffix = list(whole)[trial % len(whole)]
         content = bytearray(whole[suffix])
         for _ in range(rng.randint(1, 6)):
             place = rng.randrange(len(content))
@@ -171,18 +187,6 @@ def test_any_bytes_give_a_table_or_one_error(tmp_path, seed):
             assert str(path) in str(error)
             outcomes.add(False)
     assert outcomes == {True, False}
-
-
-def test_a_folders_files_are_its_data_files_and_hidden_ones_are_some_programs_own(tmp_path):
-    for name in ("b.jsonl", "a.parquet", "notes.txt", ".hidden.jsonl"):
-        write(tmp_path / name, GOOD)
-    (tmp_path / ".git").mkdir()
-    write(tmp_path / ".git" / "x.txt", b"x")
-    assert [path.name for path in data_files(tmp_path)] == ["a.parquet", "b.jsonl"]
-    assert [path.name for path in unread_files(tmp_path)] == ["notes.txt"]
-    (tmp_path / "more").mkdir()
-    with pytest.raises(DataError, match=r"holds the folder more, whose files would not be read; move them up"):
-        data_files(tmp_path)
 
 
 def test_a_link_is_read_by_its_own_name(tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
 
@@ -237,7 +238,6 @@ def test_columns_that_no_file_has_are_named(tmp_path):
 
 
 def test_a_data_set_that_datasets_saved_is_a_client_and_a_name_of_the_hub_is_split(tmp_path):
-    datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_list([{"prompt": f"Say {i}.", "completion": "yes"} for i in range(4)])
     rows.save_to_disk(tmp_path / "d" / "a")
     write_rows(tmp_path / "d" / "b.jsonl", 2)

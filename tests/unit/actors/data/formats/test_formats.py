@@ -5,16 +5,16 @@ import gzip
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from actors.data.files import data_files, is_folder_of_files, read_table, unread_files
+from actors.data.files import read_table
+from actors.data.folders import data_files, is_folder_of_files, unread_files
 from actors.data.records import conversations
 from actors.errors import DataError
-
-datasets = pytest.importorskip("datasets")
 
 ODD = 'null, "2024-01-01"\r\n\u2028 é 🙂\x00\t'
 ROWS = [
@@ -133,7 +133,10 @@ def test_a_saved_folder_reads_no_file_outside_itself(tmp_path):
         ("goal,goal\na,b\n", "it has two columns goal"),
         ("goal,target\n", "has no rows"),
         ("\n\n", "has no rows"),
-        ("goal,target\na,\n", "row 0: response should be non-empty text, got ''"),
+        (
+            "goal,target\na,\n",
+            "row 0: response should be non-empty text, got ''; correct the row or remove it (instruction is its column goal",
+        ),
         ("goal;target\na;b\n", r"(it has goal;target)"),
     ],
 )

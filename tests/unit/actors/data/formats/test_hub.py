@@ -4,13 +4,13 @@ import json
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 
-from actors.data.files import absolute, data_files, read_table
+from actors.data.files import read_table
+from actors.data.folders import absolute, data_files
 from actors.data.formats.hub import named
 from actors.errors import DataError
-
-datasets = pytest.importorskip("datasets")
 
 
 @pytest.fixture
