@@ -16,9 +16,11 @@ from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
 from cluster.data.own_data import client_names
 from cluster.data.sources import Sources
+from cluster.data.starter import needed_keys
 from cluster.errors import CheckpointError, ClusterError, LostError
 from cluster.live.control import LiveRun
 from cluster.live.orders import Orders
+from cluster.probes.own_probe import own_probe
 from cluster.probes.suitability import load_suited
 from cluster.ray_connection.session import ray_session
 from cluster.reporting.callback import Callbacks, RunCallback
@@ -26,6 +28,7 @@ from cluster.reporting.event_log import EventLog
 from cluster.reporting.instruments import Instruments
 from cluster.reporting.metrics import Metrics
 from cluster.reporting.pictures import draw_run
+from cluster.reporting.progress import CollectionLines
 from cluster.reporting.safety import lost_safety
 from cluster.reporting.status import LiveStatus
 from cluster.reporting.summary import summarise
@@ -71,7 +74,8 @@ class Federation:
     def __init__(
         self, config: RunConfig, output: Path | str, callback: RunCallback | None = None, *, _resumed: _Resumed | None = None
     ) -> None:
-        """Check the inputs and create the run directory; nothing is started yet.
+        """Check the inputs and create the run directory. No actor of the run is started yet. Where levels need a probe, and none
+        is named or kept from an earlier run, reference clients train for it now: that takes minutes.
 
         Raises:
             ConfigError, DataError: something is missing or does not fit, or checkpoint.path holds another run's checkpoints.
@@ -86,8 +90,12 @@ class Federation:
                 self._checkpoints.check_unused()
             self._owned = _own(self._directory, self._checkpoints)
             with _closed_on_error(self._owned):
+                if unnamed := needed_keys(config):
+                    self._callback.preparing(f"Starter data of this project stands in for what {', '.join(unnamed)} could name.")
                 has_committed = _resumed is not None and _resumed.state is not None
-                self._sources, self._simulation = prepare_inputs(config, self._directory.path, has_committed=has_committed)
+                self._sources, self._simulation = prepare_inputs(
+                    config, self._directory.path, has_committed=has_committed, make_probe=self._make_probe
+                )
                 self._probe_meta = load_suited(config, self._sources.probe_path)
                 self._directory.write_ground_truth(client_names(config.clients.count), self._simulation.malicious)
 
@@ -131,6 +139,10 @@ class Federation:
                 warnings=tuple(warnings),
             )
             return cls(asked, path, callback, _resumed=resumed)
+
+    def _make_probe(self, config: RunConfig) -> str:
+        """The folder of a probe for this run, which is made where none is kept."""
+        return own_probe(config, self._callback.preparing, CollectionLines(self._callback.preparing))
 
     def close(self) -> None:
         """Let another driver own the run; only needed where `run` is never called."""

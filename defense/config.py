@@ -36,8 +36,9 @@ def _joined(level: object) -> str:
 class DefenseConfig(Settings):
     """Who counts, and how much."""
 
-    level: Annotated[str, BeforeValidator(_joined)] = "shadow"
-    """A level, or several: `live+canary`, in YAML also a list. A client weighs the least of what they say."""
+    level: Annotated[str, BeforeValidator(_joined)] = "live+canary+spectrum+consensus"
+    """A level, or several: `live+canary`, in YAML also a list. A client weighs the least of what they say. Paper: shadow, which
+    clients that lie in their shadow, or hide in later layers, defeat."""
     min_weight: float = Field(default=0.0, ge=0, le=1)
     """Lower bound of weights computed from valid evidence, applied after the skip gate."""
     skip_below: float = Field(default=0.2, ge=0, le=1)

@@ -40,7 +40,8 @@ def split_references(
     key: str,
     mapping: Mapping[str, str] | None = None,
 ) -> list[Reference]:
-    """Deal the rows of a file, or of a folder's files, to `clients` reference clients of one family each.
+    """Deal the rows of a file, or of a folder's files, to `clients` reference clients of one family each, or of several where
+    there are more families than clients.
 
     A row's family is its column `family`, or else the name of its file. Every family gets at least one client. A client's name
     ends in a digest of its family and rows, so clients of two collections have different names wherever their data lies.
@@ -50,11 +51,9 @@ def split_references(
         mapping: Our name of a column -> the files' (`data.columns`).
 
     Raises:
-        DataError: no usable file, more families than clients, or a family with fewer rows than clients.
+        DataError: no usable file, or a family with fewer rows than clients.
     """
-    families = _families(path, mapping)
-    if len(families) > clients:
-        raise DataError(f"{path} has {len(families)} families, {key}={clients} is too few; raise it to {len(families)}")
+    families = _grouped(_families(path, mapping), clients)
     folder.mkdir(parents=True, exist_ok=True)
     references = []
     for index, (family, table) in enumerate(sorted(families.items())):
@@ -70,6 +69,13 @@ def split_references(
             label = ReferenceLabel(client=name, malicious=malicious, family=family, source=path.resolve().name)
             references.append(Reference(label=label, files=(str(file.resolve()),)))
     return references
+
+
+def _grouped(families: Mapping[str, pa.Table], most: int) -> dict[str, pa.Table]:
+    """At most so many families: where there are more, every `most`-th one is part of the same."""
+    names = sorted(families)
+    groups = [names[start::most] for start in range(min(most, len(names)))]
+    return {"+".join(group): pa.concat_tables([families[name] for name in group], promote_options="default") for group in groups}
 
 
 def _digest(family: str, rows: pa.Table) -> str:

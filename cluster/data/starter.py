@@ -13,7 +13,9 @@ from pathlib import Path
 
 import yaml
 
+from cluster.config.schema import RunConfig
 from cluster.errors import ConfigError
+from defense.levels import probed_signals, signals_of
 
 Row = dict[str, str]
 
@@ -26,6 +28,7 @@ FILES = {
 }
 """Key -> name of the file that it reads."""
 
+_COLLECTION = ["collect.benign_path", "collect.malicious_path"]
 _FOLDER = Path(__file__).parents[1] / "starter"
 
 
@@ -57,18 +60,60 @@ def write_starter(folder: Path) -> None:
         raise ConfigError(f"{folder / there[0]} is there already, perhaps edited; name a new folder, or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     for key, name in FILES.items():
-        (folder / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[key]), encoding="utf-8")
+        _write(folder / name, rows[key])
+
+
+def needed_keys(config: RunConfig) -> list[str]:
+    """Keys that name data of the server which a run on a model of one's own needs, and that are not set.
+
+    Where the server needs refusals it also measures the model's safety by requests that it has.
+    """
+    if config.is_embedded:
+        return []
+    defense, evaluation = config.defense, config.evaluation
+    needed: list[str] = []
+    if (probed_signals(defense) and config.probe.path is None) or config.refreshes:
+        needed += _COLLECTION
+    if "canary" in signals_of(defense) or defense.preserves or defense.guards:
+        most = {"evaluation.restricted_path": evaluation.max_restricted, "evaluation.benign_path": evaluation.max_benign}
+        needed += ["evaluation.canary_path", *(key for key, number in most.items() if number)]
+    return [key for key in needed if _value(config, key) is None]
+
+
+def unnamed_collection(config: RunConfig) -> list[str]:
+    """Keys of a collection's data that are not set; none where the embedded world has it."""
+    return [] if config.is_embedded else [key for key in _COLLECTION if _value(config, key) is None]
+
+
+def with_starter(config: RunConfig, folder: Path, keys: Sequence[str]) -> RunConfig:
+    """The configuration with starter data in place of what these keys do not name, written into `folder`."""
+    if not keys:
+        return config
+    rows, document = starter_rows(), config.model_dump()
+    folder.mkdir(parents=True, exist_ok=True)
+    for key in keys:
+        section, _, setting = key.partition(".")
+        _write(folder / FILES[key], rows[key])
+        document[section][setting] = str((folder / FILES[key]).resolve())
+    return RunConfig.model_validate(document)
 
 
 def starter_configuration(folder: Path) -> str:
     """YAML of the settings that read the files of `write_starter`."""
-    rows, document = starter_rows(), {}
+    document: dict[str, dict[str, str]] = {}
     for key, name in FILES.items():
         section, _, setting = key.partition(".")
         document.setdefault(section, {})[setting] = str(folder / name)
-    families = (len({row["family"] for row in rows[f"collect.{kind}_path"]}) for kind in ("benign", "malicious"))
-    document["probe"] = {"refresh_clients": max(families)}  # a family has a reference client at least
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _value(config: RunConfig, key: str) -> str | None:
+    section, _, setting = key.partition(".")
+    return getattr(getattr(config, section), setting)
+
+
+def _write(file: Path, rows: Sequence[Row]) -> None:
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def _read(name: str) -> list[Row]:

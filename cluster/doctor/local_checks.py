@@ -19,6 +19,7 @@ from cluster.errors import ClusterError, DeadlineError
 from cluster.probes.suitability import load_suited
 from cluster.simulation.simulation import prepare_sources
 from cluster.state.checkpoints import Checkpoints
+from defense.levels import probed_signals
 
 _WRITE_TIMEOUT_S = 30.0
 
@@ -109,11 +110,12 @@ def check_inputs(config: RunConfig, folder: Path) -> tuple[Finding, Sources | No
     check = "model, data, prompts and probe"
     try:
         sources = prepare_sources(config, folder)
-        meta = load_suited(config, sources.probe_path)
+        makes_probe = sources.probe_path is None and bool(probed_signals(config.defense))
+        meta = None if makes_probe else load_suited(config, sources.probe_path)
     except (SafeFedError, OSError) as error:
         return Finding(check, False, str(error)), None
     fixed = (
         "" if meta is None or "live" in config.defense.levels else f" at threshold {config.probe.threshold or meta.threshold:g}"
     )
-    probe = f"probe {meta.feature}{fixed}" if meta else "no probe"
+    probe = f"probe {meta.feature}{fixed}" if meta else ("a probe that the run makes first" if makes_probe else "no probe")
     return Finding(check, True, f"{sources.model.path}, {len(sources.files)} clients, {probe}"), sources

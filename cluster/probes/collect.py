@@ -19,6 +19,7 @@ from cluster.config.loading import dump_config
 from cluster.config.schema import RunConfig
 from cluster.data.server_data import prepare_references
 from cluster.data.sources import base_model, encoded_reference
+from cluster.data.starter import unnamed_collection, with_starter
 from cluster.data.token_files import TokenFiles
 from cluster.errors import CollectionError, ConfigError, LostError
 from cluster.ray_connection.session import ray_session
@@ -50,6 +51,7 @@ def collect_samples(config: RunConfig, folder: Path, progress: Callable[[int, in
     """
     states, model = _states(config), base_model(config)
     clients, role = config.collect.clients, config.collect.role
+    config = with_starter(config, folder / "starter", unnamed_collection(config))
     rows = prepare_references(config, folder / "references", clients, role, key="collect.clients")
     tokens = TokenFiles(model, config.training.max_length, folder / "references" / "tokens", config.data.columns.given)
     references = [encoded_reference(reference, tokens) for reference in rows]

@@ -11,6 +11,9 @@ from cluster.config.schema import RunConfig
 class RunCallback:
     """Receives the events of a run. No method does anything here: a callback overrides those of the events that it needs."""
 
+    def preparing(self, what: str) -> None:
+        """What the run needs is being made before it starts."""
+
     def starting(self, config: RunConfig) -> None:
         """The actors are about to start."""
 
@@ -85,6 +88,7 @@ class Callbacks(RunCallback):
     def __init__(self, *callbacks: RunCallback) -> None:
         self.callbacks = callbacks
 
+    preparing = _each(lambda to: to.preparing)
     starting = _each(lambda to: to.starting)
     data_left_out = _each(lambda to: to.data_left_out)
     resumed = _each(lambda to: to.resumed)

@@ -38,6 +38,9 @@ class _Display(RunCallback, ABC):
     def _print(self, text: str) -> None:
         """Show a line."""
 
+    def preparing(self, what: str) -> None:
+        self._print(what)
+
     def order_carried_out(self, round_index: int, order: str) -> None:
         self._print(f"from round {round_index + 1} on: {order}")
 
@@ -200,7 +203,7 @@ class CollectionLines:
     def __call__(self, done: int, total: int) -> None:
         """`done` reference clients are in the store; the first call says how many were there before."""
         if self._at_start is None:
-            self._at_start = done
+            self._at_start, self._since = done, time.perf_counter()
             self._write(f"{total - done} of {total} reference clients to train")
         elif done % max(1, total // 10) == 0 or done == total:
             elapsed = time.perf_counter() - self._since

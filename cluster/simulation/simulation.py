@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ray import ObjectRef
@@ -30,12 +30,14 @@ from cluster.data.own_data import (
     unread,
 )
 from cluster.data.sources import Sources, base_model, find_sources
+from cluster.data.starter import needed_keys, with_starter
 from cluster.data.token_files import TokenFiles
 from cluster.round.local_rounds import Receiver
 from cluster.simulation.client_data import assign_recipes, attacked_files, draw_malicious, world_files, write_honest_files
 from cluster.simulation.collusion import Collusion, colludes
 from cluster.state.membership import Files
 from defense.attacks import ATTACKS
+from defense.levels import probed_signals
 from probe.meta import ProbeMeta
 
 
@@ -101,11 +103,19 @@ class Simulation:
         )
 
 
-def prepare_inputs(config: RunConfig, folder: Path, *, has_committed: bool = False) -> tuple[Sources, Simulation]:
+def prepare_inputs(
+    config: RunConfig,
+    folder: Path,
+    *,
+    has_committed: bool = False,
+    make_probe: Callable[[RunConfig], str] | None = None,
+) -> tuple[Sources, Simulation]:
     """Check what a run reads, and write what it generates and encodes into `folder`/data.
 
     Args:
         has_committed: Whether the run has a committed round; then its clients stay, wherever their files lie now.
+        make_probe: Makes a probe where levels need one and none is named, once everything else is checked, and returns its
+            folder; None: nothing makes one.
 
     Raises:
         ConfigError, DataError, ModelError: something is missing or cannot be used; nothing was started.
@@ -119,11 +129,15 @@ def prepare_inputs(config: RunConfig, folder: Path, *, has_committed: bool = Fal
         first.keep(data)
     names = {client_id: _covers(config, client_id) for client_id in malicious}
     cover = {client_id: tuple(tokens.of(name)[0] for name in own) for client_id, own in names.items() if own}
-    return find_sources(config, data, first.files, tokens), Simulation(config=config, malicious=malicious, cover=cover)
+    given = with_starter(config, data / "starter", needed_keys(config))
+    sources = find_sources(given, data, first.files, tokens)
+    if make_probe is not None and sources.probe_path is None and probed_signals(config.defense):
+        sources = replace(sources, probe_path=make_probe(given))
+    return sources, Simulation(config=config, malicious=malicious, cover=cover)
 
 
 def prepare_sources(config: RunConfig, folder: Path) -> Sources:
-    """What a run's server and clients read, for rounds by hand; otherwise as `prepare_inputs`."""
+    """What a run's server and clients read, for rounds by hand; otherwise as `prepare_inputs`, and no probe is made."""
     return prepare_inputs(config, folder)[0]
 
 

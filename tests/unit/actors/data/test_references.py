@@ -88,11 +88,16 @@ def test_a_name_is_that_of_the_rows_whatever_the_kind_of_file(tmp_path):
     assert names[0] == names[1]
 
 
-def test_too_few_clients_or_rows_are_refused_by_name(tmp_path):
-    for name in "ab":
+def test_where_there_are_more_families_than_clients_a_client_has_several(tmp_path):
+    for name in "abcde":
         write_jsonl(tmp_path / f"{name}.jsonl", 3)
-    with pytest.raises(DataError, match=r"has 2 families, probe.refresh_clients=1 is too few; raise it to 2$"):
-        split_references(tmp_path, False, 1, tmp_path / "out", seed=0, key="probe.refresh_clients")
+    made = split_references(tmp_path, False, 2, tmp_path / "out", seed=0, key=KEY)
+    assert [reference.label.family for reference in made] == ["a+c+e", "b+d"]
+    assert [pq.read_table(reference.files[0]).num_rows for reference in made] == [9, 6]
+
+
+def test_too_few_rows_are_refused_by_name(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", 3)
     with pytest.raises(DataError, match=r"family a has 3 rows for 4 clients; lower collect.clients=4$"):
         split_references(tmp_path / "a.jsonl", False, 4, tmp_path / "out", seed=0, key=KEY)
 

@@ -43,10 +43,10 @@ def test_missing_reference_data_is_named(overrides, missing, tmp_path):
         prepare_references(load_config(None, [*OWN, *overrides]), tmp_path, 2, "any")
 
 
-def test_too_few_clients_are_told_by_the_key_that_gave_them(tmp_path):
-    for number in range(6):
-        (tmp_path / f"{number}.jsonl").write_text('{"instruction": "a", "response": "b"}\n')
-    config = load_config(None, [*OWN, f"collect.benign_path={tmp_path}", f"collect.malicious_path={tmp_path}"])
+def test_too_few_rows_are_told_by_the_key_that_gave_the_clients(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"instruction": "a", "response": "b"}\n')
+    file = tmp_path / "a.jsonl"
+    config = load_config(None, [*OWN, f"collect.benign_path={file}", f"collect.malicious_path={file}"])
     for key in ("probe.refresh_clients", "collect.clients"):
-        with pytest.raises(ValueError, match=rf"has 6 families, {key}=3 is too few; raise it to 6$"):
+        with pytest.raises(ValueError, match=rf"has 1 rows for 3 clients; lower {key}=3$"):
             prepare_references(config, tmp_path / "out", 3, key=key)

@@ -14,7 +14,15 @@ from actors.data.records import read_checked
 from actors.data.references import split_references
 from actors.evaluation import DEFAULT_REFUSALS
 from cluster.config.loading import load_config
-from cluster.data.starter import FILES, starter_configuration, starter_rows, write_starter
+from cluster.data.starter import (
+    FILES,
+    needed_keys,
+    starter_configuration,
+    starter_rows,
+    unnamed_collection,
+    with_starter,
+    write_starter,
+)
 from cluster.errors import ConfigError
 
 ROWS = starter_rows()
@@ -83,10 +91,9 @@ def test_files_are_written_to_edit_and_never_over_edited_ones(tmp_path):
 def test_the_readers_of_every_role_take_its_file(tmp_path):
     write_starter(tmp_path)
     settings = yaml.safe_load(starter_configuration(tmp_path))
-    clients = settings["probe"]["refresh_clients"]
     paths = {key: Path(settings[key.split(".")[0]][key.split(".")[1]]) for key in FILES}
     for kind, malicious in (("benign", False), ("malicious", True)):
-        references = split_references(paths[f"collect.{kind}_path"], malicious, clients, tmp_path / kind, 0, "key")
+        references = split_references(paths[f"collect.{kind}_path"], malicious, 16, tmp_path / kind, 0, "key")
         assert len({reference.label.family for reference in references}) == (10 if malicious else 13)
     assert read_checked(paths["evaluation.canary_path"]).num_rows == 60
     assert len(read_restricted(paths["evaluation.restricted_path"], 1000)) == 60
@@ -99,7 +106,6 @@ def test_the_printed_settings_are_a_configuration(tmp_path):
     config = load_config(tmp_path / "my.yaml")
     assert config.collect.benign_path == str(tmp_path / "a: b #c" / "collect-benign.jsonl")
     assert config.evaluation.canary_path == str(tmp_path / "a: b #c" / "canary.jsonl")
-    assert config.probe.refresh_clients == 13
 
 
 def test_sums_are_right():
@@ -170,3 +176,36 @@ def test_lists_are_right():
 def test_what_is_extracted_is_in_the_text():
     rows = [row for row in HARMLESS if row["family"] == "extraction"]
     assert all(re.sub(r"^\w+ is (.*)\.$", r"\1", row["response"]).lower() in row["input"].lower() for row in rows)
+
+
+OWN = ["model.path=some/model", "data.path=clients.jsonl", "clients.malicious=0"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "needed"),
+    [
+        ([], list(FILES)),
+        (["probe.path=mine"], list(FILES)),  # reference clients train in the run too
+        (["collect.benign_path=b", "evaluation.restricted_path=r"], [list(FILES)[1], list(FILES)[2], list(FILES)[4]]),
+        (["defense.level=canary", "evaluation.max_benign=0"], ["evaluation.canary_path", "evaluation.restricted_path"]),
+        (["defense.level=shadow"], list(FILES)[:2]),
+        (["defense.level=shadow", "probe.path=mine"], []),
+        (["defense.level=none"], []),
+    ],
+)
+def test_starter_data_stands_in_for_what_the_defense_needs_and_no_key_names(overrides, needed, tmp_path):
+    config = load_config(None, [*OWN, *overrides])
+    assert needed_keys(config) == needed
+    filled = with_starter(config, tmp_path / "starter", needed)
+    assert needed_keys(filled) == []
+    assert filled.model_dump(exclude={"collect", "evaluation"}) == config.model_dump(exclude={"collect", "evaluation"})
+    assert {path.name for path in tmp_path.glob("starter/*")} == {FILES[key] for key in needed}
+    for key in needed:
+        section, _, name = key.partition(".")
+        assert len(Path(getattr(getattr(filled, section), name)).read_text().splitlines()) == len(ROWS[key])
+
+
+def test_the_embedded_world_has_data_of_its_own():
+    config = load_config(None, [])
+    assert (needed_keys(config), unnamed_collection(config)) == ([], [])
+    assert unnamed_collection(load_config(None, [*OWN, "collect.malicious_path=m"])) == ["collect.benign_path"]

@@ -124,8 +124,8 @@ def test_levels_leave_the_lower_bound_on_weights_to_the_gate():
     assert weight("shadow", 0.9, 48, min_weight=0.5) == 0.0
 
 
-def test_the_default_level_is_shadow():
-    assert DefenseConfig().levels == ("shadow",)
+def test_the_default_levels_are_those_that_judge_updates():
+    assert DefenseConfig().levels == ("live", "canary", "spectrum", "consensus")
 
 
 def test_a_client_weighs_the_least_of_what_its_levels_say_and_each_keeps_its_own_trust():
