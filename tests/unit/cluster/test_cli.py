@@ -179,7 +179,7 @@ def test_a_local_ray_that_cannot_start_names_its_directory(tmp_path):
 
 def test_a_fault_of_the_program_says_so_and_where_its_traceback_is(command, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("cluster.cli.describe_keys", lambda: 1 / 0)
+    monkeypatch.setattr("cluster.commands.doctor.describe_keys", lambda: 1 / 0)
     code, _, error = command("keys")
     (log,) = tmp_path.glob("safe-fedllm-*.log")
     assert code == 2
