@@ -14,6 +14,7 @@ from cluster.commands.doctor import doctor, keys
 from cluster.commands.group import VERBOSE, CommandGroup
 from cluster.commands.live import pause, resume, scale, set_, status, stop
 from cluster.commands.probe import collect, evaluate, merge, train
+from cluster.commands.report import report as report_
 from cluster.commands.run import run
 from cluster.commands.submit import submit
 from cluster.commands.world import build
@@ -29,6 +30,7 @@ app.add_typer(probe_app, name="probe")
 for command in (run, submit, compare, status, scale, pause, resume, stop):
     app.command()(command)
 app.command("set")(set_)
+app.command("report")(report_)
 for command in (doctor, keys):
     app.command()(command)
 world_app.command()(build)
