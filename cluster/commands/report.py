@@ -21,11 +21,9 @@ def report(
 
     Example: safe-fedllm report runs/mine
     """
-    from cluster.report.page import render
+    from cluster.report.page import write_page
 
     file = output or (places[0] if len(places) == 1 else Path()) / f"report.{kind}"
-    text = render(places, kind)
     with writing_to("--output", file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        write_page(places, file, kind)
     new_console().print(f"Report: {file}", soft_wrap=True)

@@ -18,7 +18,7 @@ from cluster.exits import ENDED_OTHERWISE, log_folder
 from cluster.reporting.console import new_console
 
 if TYPE_CHECKING:
-    from cluster.state.run_directory import RunResult
+    from cluster.report.run_result import RunResult
 
 
 def run(
@@ -28,7 +28,7 @@ def run(
     from_round: Annotated[int | None, typer.Option(help="With --resume: go back to the state after this many rounds.")] = None,
     go_on: Annotated[bool, typer.Option("--go-on", help="Resume the run in --output if it has begun, else begin it.")] = False,
 ) -> None:
-    """Run a federation and write its adapter, tables and picture.
+    """Run a federation and write its adapter, tables and report.
 
     Exit code 1: evaluation.stop_below ended it, or no round was aggregated. 2: an error.
 
@@ -53,7 +53,7 @@ def run(
             config = load_config(RunDirectory.reopen(resume).path / "config.yaml")
 
     from cluster.federation import Federation
-    from cluster.reporting.closing_table import group_table, outcome_table
+    from cluster.report.closing_table import group_table, outcome_table
     from cluster.simulation.world_build import ensure_world
 
     console, folder = new_console(), resume or output or new_folder(config.defense.level)
@@ -67,7 +67,9 @@ def run(
         result = federation.run()
     console.print(group_table(result))
     console.print(outcome_table([(config.defense.level, result)]))
-    console.print(f"Result: {result.path} (adapter/, rounds.parquet, evaluation.parquet, summary.json, run.png)", soft_wrap=True)
+    console.print(f"Result: {result.path} (adapter/, rounds.parquet, evaluation.parquet, summary.json)", soft_wrap=True)
+    if result.summary["rounds_done"]:
+        console.print(f"Report: {result.report()}", soft_wrap=True)
     if (why := _shortfall(result)) is not None:
         console.print(why, style="red", soft_wrap=True)
         raise typer.Exit(ENDED_OTHERWISE)
@@ -75,7 +77,7 @@ def run(
 
 def _shortfall(result: RunResult) -> str | None:
     """Why the run did not end as wanted; None: it did."""
-    from cluster.reporting.closing_table import none_aggregated
+    from cluster.report.closing_table import none_aggregated
 
     if result.summary["stopped_below"] is not None:
         return _stopped_below(result)

@@ -95,17 +95,21 @@ def _by_share(runs: Sequence[Run], measure: str, title: str) -> Grid:
     known = [run for run in runs if run.attackers is not None and last(run, measure) is not None]
     if len(known) < len(runs):
         return Grid([], [])
-    defenses, shares = list(dict.fromkeys(map(defense_of, runs))), sorted(set(map(_share, runs)))
-    lines = [[defense, *(_mean(runs, measure, defense, share) for share in shares)] for defense in defenses]
-    return Grid(["defense", *(f"{share:.0%} malicious" for share in shares)], lines, f"{title} by defense and malicious share")
+    defenses, opponents = list(dict.fromkeys(map(defense_of, runs))), sorted(set(map(_opponents, runs)))
+    lines = [[defense, *(_mean(runs, measure, defense, opponent) for opponent in opponents)] for defense in defenses]
+    is_one = len({attack for _, attack in opponents if attack}) < 2
+    names = [f"{share:.0%} malicious" + (f", {attack}" if attack and not is_one else "") for share, attack in opponents]
+    return Grid(["defense", *names], lines, f"{title} by defense and malicious share")
 
 
-def _share(run: Run) -> float:
-    return run.config.clients.malicious / run.config.clients.count
+def _opponents(run: Run) -> tuple[float, str]:
+    """The share of attackers, and their attack."""
+    clients = run.config.clients
+    return clients.malicious / clients.count, clients.attack if clients.malicious else ""
 
 
-def _mean(runs: Sequence[Run], measure: str, defense: str, share: float) -> str:
-    values = [last(run, measure) for run in runs if defense_of(run) == defense and _share(run) == share]
+def _mean(runs: Sequence[Run], measure: str, defense: str, opponent: tuple[float, str]) -> str:
+    values = [last(run, measure) for run in runs if defense_of(run) == defense and _opponents(run) == opponent]
     found = [value for value in values if value is not None]
     return figure(fmean(found)) + (f" ({len(found)} runs)" if len(found) > 1 else "") if found else "-"
 

@@ -33,6 +33,8 @@ Format = Literal["html", "md"]
 _FILES = Path(__file__).parent / "page"
 _LONGEST = 600
 """Characters of a text that other people wrote; more are cut, and the page says so."""
+_FEW = 8
+"""Up to so many runs have charts of their own beside the others'."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#&~])")
 
 
@@ -68,11 +70,19 @@ def render(places: Sequence[Path], kind: Format = "html") -> str:
     runs = _named([read_run(path) for path in find_runs(places)])
     page = Page(
         title=f"Safe-FedLLM run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} Safe-FedLLM runs",
-        parts=[_part(run, "" if len(runs) == 1 else f"run-{i}-", whole=len(runs) == 1) for i, run in enumerate(runs)],
+        parts=[_part(run, i, len(runs)) for i, run in enumerate(runs)],
         comparison=compare(runs) if len(runs) > 1 else None,
         made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes"),
     )
     return _as_markdown(page) if kind == "md" else _as_html(page, runs)
+
+
+def write_page(places: Sequence[Path], file: Path, kind: Format = "html") -> Path:
+    """Write the report of the runs in these directories; returns the file. Raises as `render`, and OSError."""
+    text = render(places, kind)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
@@ -86,9 +96,12 @@ def _named(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def _part(run: Run, place: str, *, whole: bool) -> Part:
-    """`whole`: with all charts and clients, not only those that are good to compare."""
-    charts = [measures_chart(run, place), weights_chart(run, place)]
+def _part(run: Run, num: int, num_runs: int) -> Part:
+    """Of one run all charts and clients; of several what is good to compare, and of many the verdict."""
+    whole, place = num_runs == 1, _place(num, num_runs)
+    charts: list[Chart | None] = []
+    if whole or num_runs <= _FEW:
+        charts += [measures_chart(run, place), weights_chart(run, place)]
     if whole:
         charts += [*signal_charts(run), probe_chart(run), seconds_chart(run), traffic_chart(run)]
     return Part(
@@ -99,6 +112,11 @@ def _part(run: Run, place: str, *, whole: bool) -> Part:
         clients=histories(run) if whole else [],
         measures=_measures(run),
     )
+
+
+def _place(num: int, num_runs: int) -> str:
+    """What the names of a run's charts and tables begin with."""
+    return "" if num_runs == 1 else f"run-{num}-"
 
 
 def _about(run: Run) -> str:
@@ -161,8 +179,8 @@ def _file(name: str) -> Markup:
 def _data(page: Page, runs: Sequence[Run]) -> Mapping[str, object]:
     """What charts.js reads: tables by name, charts, and the columns of a client's own table."""
     tables: dict[str, Table] = {}
-    for i, run in enumerate(runs):
-        place = "" if len(runs) == 1 else f"run-{i}-"
+    for i, run in enumerate(runs if len(runs) <= _FEW else []):
+        place = _place(i, len(runs))
         own = {"clients": clients_table, "rounds": rounds_table, "measures": measures_table}
         tables |= {f"{place}{name}": _shown_table(make(run)) for name, make in own.items()}
     charts = [chart for part in page.parts for chart in part.charts]

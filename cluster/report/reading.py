@@ -56,7 +56,7 @@ class Run:
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:
-    """The run directories among these; a directory of a comparison stands for all runs in it.
+    """The run directories among these; a directory of a comparison stands for all runs in it with a round.
 
     Raises:
         ConfigError: a place holds no run.
@@ -67,9 +67,11 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
 def _runs_in(place: Path) -> list[Path]:
     if (place / "config.yaml").is_file():
         return [place]
-    found = sorted(path.parent for path in place.glob("*/config.yaml")) if place.is_dir() else []
+    found = sorted(path.parent for path in place.glob("*/rounds.parquet")) if place.is_dir() else []
     if not found:
-        raise ConfigError(f"{place} holds no run (no config.yaml); name a directory that `safe-fedllm run` or `compare` wrote")
+        raise ConfigError(
+            f"{place} holds no run (no config.yaml, no folder with rounds.parquet); name one that `run` or `compare` wrote"
+        )
     return found
 
 

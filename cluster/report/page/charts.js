@@ -55,7 +55,8 @@ function pointed(point) {
 function draw(figure) {
   const spec = data.charts.find((chart) => chart.name === figure.id), plot = figure.querySelector(".plot");
   drawn.get(figure)?.dispose();
-  const chart = echarts.init(plot, null, { renderer: "canvas" }), ink = themed("var(--ink)"), line = themed("var(--line)");
+  const renderer = root.classList.contains("printed") ? "svg" : "canvas";  // printers lose all but one of a map's canvases
+  const chart = echarts.init(plot, null, { renderer }), ink = themed("var(--ink)"), line = themed("var(--line)");
   const narrow = plot.clientWidth < 600, option = themed(spec.option), maps = Boolean(option.visualMap);
   const axis = (own) => ({
     axisLine: { show: true, lineStyle: { color: line } }, splitLine: { lineStyle: { color: line } }, ...own,
@@ -74,6 +75,7 @@ function draw(figure) {
     xAxis: axis(option.xAxis), yAxis: axis({ nameLocation: "middle", nameGap: 42, nameRotate: 90, ...option.yAxis }),
     series: spec.series.flatMap((part) => drawnSeries(part, option.xAxis)).map((own) => fitted(own, plot, option)),
   });
+  chart.getZr().flush();  // at once, since a printer does not wait for the next frame
   drawn.set(figure, chart);
 }
 
@@ -121,10 +123,20 @@ function chartTables(name) {
 }
 
 const figures = [...document.querySelectorAll("figure.chart")];
+// One at a time, so that the page answers in between.
+const waiting = new Set();
+function drawNext() {
+  const [figure] = waiting;
+  if (figure === undefined) return;
+  if (!drawn.has(figure)) draw(figure);
+  waiting.delete(figure);
+  setTimeout(drawNext);
+}
 const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
-  }
+  const found = entries.filter((entry) => entry.isIntersecting && !drawn.has(entry.target));
+  const isIdle = waiting.size === 0;
+  found.forEach((entry) => waiting.add(entry.target));
+  if (isIdle) setTimeout(drawNext);
 }, { rootMargin: "400px" });
 for (const figure of figures) {
   watcher.observe(figure);

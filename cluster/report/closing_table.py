@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from cluster.state.run_directory import RunResult
+from cluster.report.run_result import RunResult
 from defense.gate import Outcome
 
 _REASONS_SHOWN = 5
