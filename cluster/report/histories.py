@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cluster.report.reading import Row, Run
-from cluster.report.states import STATES, cause, state_of, why
+from cluster.report.states import COUNTING, STATES, cause, state_of, why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +22,8 @@ class History:
 
     @property
     def counted(self) -> int:
-        """Rounds in which it was admitted and had a weight, also where the round as a whole did not count."""
-        return sum(state_of(row) in ("counted", "not aggregated") for row in self.rows)
+        """Rounds in which it was admitted with half of the full weight or more, also where the round as a whole did not count."""
+        return sum(state_of(row) in COUNTING for row in self.rows)
 
     @property
     def is_out(self) -> bool:
@@ -41,7 +41,7 @@ class History:
         """The round, counted from 1, since which it has counted in none; None: it counted in the last of its rounds."""
         since = None
         for row in self.rows:
-            is_in = state_of(row) in ("counted", "not aggregated")
+            is_in = state_of(row) in COUNTING
             since = None if is_in else since or row["round"] + 1
         return since
 
@@ -59,7 +59,7 @@ class History:
         return said
 
     def _out(self) -> list[Row]:
-        return [row for row in self.rows if state_of(row) not in ("counted", "not aggregated")]
+        return [row for row in self.rows if state_of(row) not in COUNTING]
 
 
 def histories(run: Run) -> list[History]:

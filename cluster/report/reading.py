@@ -93,7 +93,7 @@ def read_run(path: Path) -> Run:
             evaluations=_rows(path / "evaluation.parquet"),
             probe=_rows(path / "probe.parquet"),
             rounds={event["round"]: event for event in _events(path / "events.jsonl") if event.get("event") == "round"},
-            attackers=_attackers(path, config),
+            attackers=known_attackers(path, config),
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}; is it a whole run directory of this version?") from error
@@ -118,7 +118,7 @@ def _events(path: Path) -> Iterator[Row]:
             yield event
 
 
-def _attackers(path: Path, config: RunConfig) -> frozenset[str] | None:
+def known_attackers(path: Path, config: RunConfig) -> frozenset[str] | None:
     """Of a run in the embedded world, or with simulated attackers; the file says of real participants that all are benign."""
     if not (config.is_embedded or config.clients.malicious) or not (path / "ground_truth.parquet").is_file():
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.report.chart import Chart, Series, round_axis
 from cluster.report.reading import Run
-from cluster.report.states import STATES, state_of
+from cluster.report.states import COUNTING, STATES, state_of
 from cluster.report.tables import signal_columns
 from defense.levels import LEVELS
 
@@ -19,8 +19,8 @@ _TITLES = {
     "update_norm": "Admission: L2 norm of the update",
 }
 _KINDS = {
-    "counts": ("var(--blue)", ("counted", "not aggregated")),
-    "excluded": ("var(--red)", tuple(state for state in STATES if state not in ("counted", "not aggregated"))),
+    "counts": ("var(--blue)", COUNTING),
+    "does not": ("var(--red)", tuple(state for state in STATES if state not in COUNTING)),
 }
 _SYMBOLS = {"honest": "circle", "attacker": "triangle"}
 
@@ -75,7 +75,7 @@ def _text(run: Run, column: str, level: str | None) -> str:
     rows = [row for row in run.clients if row.get(column) is not None]
     parts = []
     for label, is_in in (("that counted", True), ("that did not count", False)):
-        values = [row[column] for row in rows if (state_of(row) in ("counted", "not aggregated")) is is_in]
+        values = [row[column] for row in rows if (state_of(row) in COUNTING) is is_in]
         if values:
             parts.append(f"{len(values)} updates {label}: {min(values):.3g} to {max(values):.3g}")
     judged = f" Level {level} excluded {sum(row['excluded_by'] == level for row in rows)} of them." if level else ""

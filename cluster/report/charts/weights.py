@@ -8,7 +8,7 @@ from cluster.report.chart import Chart, Series, round_axis
 from cluster.report.reading import Run
 from cluster.report.states import LETTERS, STATES, state_of
 
-_WEIGHED = ("counted", "excluded")
+_WEIGHED = ("counted", "weighed down", "excluded")
 _COLOURS = {
     "refused": "var(--red)",
     "late": "var(--yellow)",

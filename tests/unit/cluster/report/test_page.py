@@ -53,8 +53,8 @@ def test_the_bound_of_a_level_is_drawn_with_its_signal(tmp_path):
     assert [series["style"]["name"] for series in chart["series"]] == [
         "honest, counts",
         "attacker, counts",
-        "honest, excluded",
-        "attacker, excluded",
+        "honest, does not",
+        "attacker, does not",
         "bound",
     ]
     assert chart["text"].endswith("Level live excluded 3 of them.")

@@ -40,6 +40,13 @@ def test_every_reason_has_its_state(tmp_path, reason, state):
     assert state in STATES
 
 
+@pytest.mark.parametrize(("weight", "state"), [(0.0, "excluded"), (0.49, "weighed down"), (0.5, "counted")])
+def test_less_than_half_of_the_weight_is_weighed_down(tmp_path, weight, state):
+    table = clients_table(read_run(write_run(tmp_path / "mine", [report(0, client_round(0, "a", weight))])))
+    assert table["state"] == [state]
+    assert (table["why"] == ["weight 0.49, since the probe flagged it"]) is (state == "weighed down")
+
+
 def test_real_participants_have_no_group(tmp_path):
     assert "group" not in clients_table(read_run(write_run(tmp_path / "mine", four_clients(), overrides=OWN, attackers=[])))
 
