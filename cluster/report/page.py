@@ -85,6 +85,13 @@ def write_page(places: Sequence[Path], file: Path, kind: Format = "html") -> Pat
     return file
 
 
+def brief(path: Path, kind: Literal["html", "txt"]) -> str:
+    """The verdict on a run in a few lines, for a notebook or a terminal. Raises as `render`."""
+    run = read_run(path)
+    template = _environment(autoescape=kind == "html", shown=shown).get_template(f"brief.{kind}")
+    return template.render(run=run, verdict=judge(run)).strip()
+
+
 def _named(runs: Sequence[Run]) -> list[Run]:
     """Runs of one name are told apart by their directories."""
     names = [run.name for run in runs]
