@@ -12,6 +12,7 @@ import typer
 from cluster.commands.compare import compare
 from cluster.commands.doctor import doctor, keys
 from cluster.commands.group import VERBOSE, CommandGroup
+from cluster.commands.init import init
 from cluster.commands.live import pause, resume, scale, set_, status, stop
 from cluster.commands.probe import collect, evaluate, merge, train
 from cluster.commands.report import report as report_
@@ -27,7 +28,7 @@ world_app = CommandGroup("Build an embedded world: tokenizer, aligned base model
 probe_app = CommandGroup("Make a LoRA-Probe for your model: collect samples, train, evaluate.")
 app.add_typer(world_app, name="world")
 app.add_typer(probe_app, name="probe")
-for command in (run, submit, compare, status, scale, pause, resume, stop):
+for command in (init, run, submit, compare, status, scale, pause, resume, stop):
     app.command()(command)
 app.command("set")(set_)
 app.command("report")(report_)

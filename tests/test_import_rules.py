@@ -21,6 +21,7 @@ TOP = {"federation", "exits"}
 ROOMS = {
     "config": set(),
     "ray_connection": {"config"},
+    "starting": {"config"},
     "state": {"config"},
     "data": {"config", "state"},
     "reporting": {"config", "state"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,8 @@ from cluster.reporting.console import new_console
 
 if TYPE_CHECKING:
     from cluster.report.run_result import RunResult
+_ANSWER_S = 60.0
+"""How long nodes may take to answer a dry run."""
 
 
 def run(
@@ -27,10 +30,11 @@ def run(
     resume: Annotated[Path | None, path_option("Resume the run in this directory, with its own configuration.")] = None,
     from_round: Annotated[int | None, typer.Option(help="With --resume: go back to the state after this many rounds.")] = None,
     go_on: Annotated[bool, typer.Option("--go-on", help="Resume the run in --output if it has begun, else begin it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, and start nothing.")] = False,
 ) -> None:
     """Run a federation and write its adapter, tables and report.
 
-    Exit code 1: evaluation.stop_below ended it, or no round was aggregated. 2: an error.
+    Exit code 1: evaluation.stop_below ended it, no round was aggregated, or --dry-run found something wrong. 2: an error.
 
     Example: safe-fedllm run clients.malicious=5 defense.level=step --output runs/step
     """
@@ -44,6 +48,10 @@ def run(
         raise ConfigError("--resume uses the run's own configuration and directory; leave CONFIG and --output out")
     if resume is None and from_round is not None:
         raise ConfigError(f"--from-round {from_round} needs --resume DIR")
+    if dry_run:
+        if resume is not None or go_on:
+            raise ConfigError("--dry-run is about a new run; leave --resume and --go-on out")
+        raise typer.Exit(0 if _would_run(load_arguments(arguments), output) else ENDED_OTHERWISE)
     if resume is None:
         config = load_arguments(arguments)
     else:
@@ -73,6 +81,21 @@ def run(
     if (why := _shortfall(result)) is not None:
         console.print(why, style="red", soft_wrap=True)
         raise typer.Exit(ENDED_OTHERWISE)
+
+
+def _would_run(config: RunConfig, output: Path | None) -> bool:
+    """Print the plan, and what `doctor` finds; returns whether all is well."""
+    from cluster.doctor.checks import check_all, print_findings
+    from cluster.doctor.local_checks import attempt, check_new
+    from cluster.doctor.plan import plan, plan_table
+
+    console = new_console()
+    console.print(plan_table(plan(config, output)))
+    findings = [attempt("output", lambda: check_new(output))] if output else []
+    is_well = print_findings(chain(findings, check_all(config, output.parent if output else Path("runs"), _ANSWER_S)), console)
+    ready = "All is well: the same command without --dry-run starts it."
+    console.print(ready if is_well else "Not ready: see what is wrong.")
+    return is_well
 
 
 def _shortfall(result: RunResult) -> str | None:
