@@ -9,6 +9,8 @@ import warnings
 
 import typer
 
+from cluster.commands.adapter import chat
+from cluster.commands.adapter import merge as merge_adapter
 from cluster.commands.compare import compare
 from cluster.commands.doctor import doctor, keys
 from cluster.commands.group import VERBOSE, CommandGroup
@@ -32,6 +34,8 @@ for command in (init, run, submit, compare, status, scale, pause, resume, stop):
     app.command()(command)
 app.command("set")(set_)
 app.command("report")(report_)
+app.command()(chat)
+app.command("merge")(merge_adapter)
 for command in (doctor, keys):
     app.command()(command)
 world_app.command()(build)

@@ -21,6 +21,7 @@ from cluster.live.control import LiveRun
 from cluster.live.orders import Orders
 from cluster.probes.suitability import load_suited
 from cluster.ray_connection.session import ray_session
+from cluster.report.card import model_card
 from cluster.report.run_result import RunResult
 from cluster.reporting.callback import Callbacks, RunCallback
 from cluster.reporting.event_log import EventLog
@@ -280,6 +281,8 @@ class Federation:
     def _finish(self, state: RunState, peak_mb: float) -> RunResult:
         summary = summarise(self.config, state, self._simulation.malicious, peak_mb)
         self._directory.write_summary(summary)
+        if state.rounds:
+            self._directory.write_card(model_card(self._directory.path))
         return RunResult(self._directory.path, summary)
 
 

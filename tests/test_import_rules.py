@@ -26,7 +26,7 @@ ROOMS = {
     "data": {"config", "state"},
     "reporting": {"config", "state"},
     "adapter": {"config", "data"},
-    "report": {"config", "state", "reporting", "adapter"},
+    "report": {"config", "state", "data", "reporting", "adapter"},
     "workers": {"config", "state", "data"},
     "round": {"config", "state", "data", "reporting", "workers"},
     "probes": {"config", "ray_connection", "data", "workers", "round"},

@@ -113,11 +113,11 @@ def _part(run: Run, num: int, num_runs: int) -> Part:
         charts += [*signal_charts(run), probe_chart(run), seconds_chart(run), traffic_chart(run)]
     return Part(
         run=run,
-        about=_about(run),
+        about=about(run),
         verdict=judge(run),
         charts=[chart for chart in charts if chart is not None],
         clients=histories(run) if whole else [],
-        measures=_measures(run),
+        measures=measures_grid(run),
     )
 
 
@@ -126,7 +126,8 @@ def _place(num: int, num_runs: int) -> str:
     return "" if num_runs == 1 else f"run-{num}-"
 
 
-def _about(run: Run) -> str:
+def about(run: Run) -> str:
+    """What was run, in one line."""
     config = run.config
     model = f"embedded world {config.world.seed}" if config.is_embedded else config.model.path
     attack = f", {config.clients.malicious} simulated attackers ({config.clients.attack})" if config.clients.malicious else ""
@@ -136,7 +137,8 @@ def _about(run: Run) -> str:
     )
 
 
-def _measures(run: Run) -> Grid:
+def measures_grid(run: Run) -> Grid:
+    """A line per evaluation."""
     table = measures_table(run)
     shown = [name for name in MEASURES if name in table]
     lines = [
@@ -166,8 +168,13 @@ def _as_html(page: Page, runs: Sequence[Run]) -> str:
 
 
 def _as_markdown(page: Page) -> str:
-    text = _environment(autoescape=False, shown=_markdown).get_template("page.md").render(page=page)
+    text = markdown_environment().get_template("page.md").render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def markdown_environment() -> Environment:
+    """Templates of Markdown, in which the filter `shown` leaves no markup in a text."""
+    return _environment(autoescape=False, shown=_markdown)
 
 
 def _environment(*, autoescape: bool, shown: Callable[[object], str]) -> Environment:

@@ -161,6 +161,10 @@ class RunDirectory:
             for path in sorted(Path(folder).iterdir()):
                 self._replace(f"adapter/{path.name}", path.read_bytes())
 
+    def write_card(self, text: str) -> None:
+        """The model card, beside the adapter."""
+        self._replace("adapter/README.md", text.encode())
+
     def read_adapter(self) -> tuple[bytes, str]:
         """The final adapter as its files hold it: adapter_model.safetensors and the text of adapter_config.json."""
         folder = self.path / "adapter"

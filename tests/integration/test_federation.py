@@ -32,6 +32,7 @@ def test_a_run_leaves_a_complete_directory(small_run):
     adapter = (small_run.path / "adapter" / "adapter_model.safetensors").read_bytes()
     assert summary["adapter_sha256"] == hashlib.sha256(adapter).hexdigest()
     assert "Safety" in small_run.report().read_text()
+    assert summary["adapter_sha256"] in (small_run.path / "adapter" / "README.md").read_text()
     assert small_run.rounds.num_rows == 2 * 4
     assert small_run.rounds.schema.metadata[b"schema_version"] == b"1"
     truth = pq.read_table(small_run.path / "ground_truth.parquet").to_pylist()
