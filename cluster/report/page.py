@@ -113,7 +113,7 @@ def _part(run: Run, num: int, num_runs: int) -> Part:
         charts += [*signal_charts(run), probe_chart(run), seconds_chart(run), traffic_chart(run)]
     return Part(
         run=run,
-        about=about(run),
+        about=f"{about(run)}. Directory: {run.path.resolve()}",
         verdict=judge(run),
         charts=[chart for chart in charts if chart is not None],
         clients=histories(run) if whole else [],
@@ -133,7 +133,7 @@ def about(run: Run) -> str:
     attack = f", {config.clients.malicious} simulated attackers ({config.clients.attack})" if config.clients.malicious else ""
     return (
         f"{config.clients.count} clients{attack}, {run.rounds_done} of {config.rounds} rounds, defense {defense_of(run)}, "
-        f"model {model}, seed {config.seed}. Directory: {run.path.resolve()}"
+        f"model {model}, seed {config.seed}"
     )
 
 

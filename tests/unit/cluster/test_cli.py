@@ -84,6 +84,8 @@ def test_keys_lists_every_key(command):
         (["init", "{tmp}"], "is not empty; name a new or empty directory"),
         (["init", "{tmp}/file/x"], "/file/x: Not a directory; name a place with room"),
         (["report", "{tmp}/nowhere"], "/nowhere holds no run"),
+        (["chat", "{tmp}/nowhere", "--prompt", "x"], "/nowhere holds no run"),
+        (["merge", "{tmp}/nowhere", "--output", "{tmp}/o"], "/nowhere holds no run"),
         (["scale", "many"], "safe-fedllm scale --help"),
         (["status", "--address", "127.0.0.1:9"], "--address=127.0.0.1:9: no Ray head answers there"),
         (["submit", "--working-dir", "{tmp}/names"], "/names/probe.py is in the way"),
