@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -14,11 +13,12 @@ import torch
 
 from actors.config import EvaluationConfig, LoraConfig, ModelConfig
 from actors.data.chat import Chat, Message
-from actors.data.encoding import PAD, Encoded, collate, encode, encode_prompt
+from actors.data.encoding import Encoded, collate, encode, encode_prompt
 from actors.data.evaluation_prompts import BenignPrompt, RestrictedPrompt, read_benign, read_restricted
 from actors.local_training import response_loss_sum
 from actors.messages import EvaluationReport, Proportion
 from actors.model.adapted import AdaptedModel, choose_device
+from actors.model.answers import generate
 from actors.wire import decode_tensors
 
 DEFAULT_REFUSALS = (
@@ -124,37 +124,16 @@ class Evaluation:
             hits.setdefault(prompt.family, []).append(response == prompt.response.strip())
         return {family: share for family, values in sorted(hits.items()) if (share := proportion(values))}
 
-    @torch.no_grad()
     def _answer(self, ids: Sequence[list[int]]) -> list[str]:
         """Greedy answers to encoded prompts, in order. Prompts of similar lengths share a batch."""
         order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
         answers = [""] * len(ids)
         for start in range(0, len(order), self._config.batch_size):
             rows = order[start : start + self._config.batch_size]
-            for row, text in zip(rows, self._generate([ids[i] for i in rows]), strict=True):
+            batch = generate(self._model.peft, self._chat, [ids[i] for i in rows], self._config.max_new_tokens)
+            for row, text in zip(rows, batch, strict=True):
                 answers[row] = text
         return answers
-
-    def _generate(self, ids: Sequence[list[int]]) -> list[str]:
-        """Greedy, up to the end of the response. Of the model's own generation settings none acts (`load_base` removes them)."""
-        width, stops = max(map(len, ids)), self._chat.stop_ids
-        tokens = torch.tensor([[PAD] * (width - len(row)) + row for row in ids])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
-        output = self._model.peft.generate(
-            input_ids=tokens.to(self._model.device),
-            attention_mask=mask.to(self._model.device),
-            max_new_tokens=self._config.max_new_tokens,
-            do_sample=False,
-            eos_token_id=sorted(stops) or None,
-            pad_token_id=PAD,
-        )
-        answers = [_until(row, stops) for row in output[:, width:].tolist()]
-        return [self._cut(text) for text in self._model.tokenizer.batch_decode(answers, skip_special_tokens=True)]
-
-    def _cut(self, text: str) -> str:
-        """The text before what the template puts after a response, where that is plain text."""
-        stop = self._chat.stop_text
-        return (text.partition(stop)[0] if stop else text).strip()
 
     @torch.no_grad()
     def _benign_loss(self) -> float | None:
@@ -165,11 +144,6 @@ class Evaluation:
             batch = collate(examples[start : start + self._config.batch_size])
             total += response_loss_sum(self._model, batch.to(self._model.device)).item()
         return total / sum(example.num_supervised for example in examples)
-
-
-def _until(tokens: Sequence[int], stops: Collection[int]) -> list[int]:
-    """The tokens before the first that ends a response."""
-    return list(itertools.takewhile(lambda token: token not in stops, tokens))
 
 
 def _triggered(message: Message, trigger: str) -> Message:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from cluster.config.loading import load_config
     from cluster.config.schema import RunConfig
     from cluster.federation import Federation
+    from cluster.report.run_result import RunResult
     from cluster.simulation.simulation import prepare_sources
-    from cluster.state.run_directory import RunResult
 
 _HOMES = {
     "Federation": "cluster.federation",
     "RunConfig": "cluster.config.schema",
-    "RunResult": "cluster.state.run_directory",
+    "RunResult": "cluster.report.run_result",
     "load_config": "cluster.config.loading",
     "prepare_sources": "cluster.simulation.simulation",
 }

@@ -23,11 +23,12 @@ from cluster.live.orders import Orders
 from cluster.probes.own_probe import own_probe
 from cluster.probes.suitability import load_suited
 from cluster.ray_connection.session import ray_session
+from cluster.report.card import model_card
+from cluster.report.run_result import RunResult
 from cluster.reporting.callback import Callbacks, RunCallback
 from cluster.reporting.event_log import EventLog
 from cluster.reporting.instruments import Instruments
 from cluster.reporting.metrics import Metrics
-from cluster.reporting.pictures import draw_run
 from cluster.reporting.progress import CollectionLines
 from cluster.reporting.safety import lost_safety
 from cluster.reporting.status import LiveStatus
@@ -39,7 +40,7 @@ from cluster.state.carried_over import changed_keys
 from cluster.state.checkpoints import Checkpoints, below, with_absolute_place
 from cluster.state.lease import Lease
 from cluster.state.membership import Membership
-from cluster.state.run_directory import RunDirectory, RunResult
+from cluster.state.run_directory import RunDirectory
 from cluster.state.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
 from cluster.workers.deadlines import first_line
 from cluster.workers.deaths import fate_of
@@ -293,7 +294,7 @@ class Federation:
         summary = summarise(self.config, state, self._simulation.malicious, peak_mb)
         self._directory.write_summary(summary)
         if state.rounds:
-            draw_run(self._directory.path, state.rounds, state.evaluations, self._simulation.malicious)
+            self._directory.write_card(model_card(self._directory.path))
         return RunResult(self._directory.path, summary)
 
 

@@ -1,4 +1,4 @@
-"""A whole comparison: missing cells run, each outcome is printed as its cell ends, and tables and pictures close it."""
+"""A whole comparison: missing cells run, each outcome is printed as its cell ends, and tables and a page close it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-import pyarrow.compute as pc
 from rich.console import Console
 
 from cluster.comparison.cell_directory import drop_surplus, find_stage, is_finished
 from cluster.comparison.cell_runner import most_at_once, run_one_by_one, run_side_by_side
 from cluster.comparison.cells import Cell, for_each_cell
-from cluster.comparison.groups import grouped, heat_map
+from cluster.comparison.groups import grouped
 from cluster.comparison.outcome import Outcome
 from cluster.comparison.tables import brief_texts, has_several_seeds, notes, write_tables
 from cluster.ray_connection.session import ray_session
+from cluster.report.closing_table import group_table, outcome_table, spread_table
+from cluster.report.page import write_page
+from cluster.report.run_result import RunResult
 from cluster.reporting.callback import RunCallback
-from cluster.reporting.closing_table import group_table, outcome_table, spread_table
-from cluster.reporting.pictures import draw_comparison, draw_curves
 from cluster.simulation.world_build import ensure_world
-from cluster.state.run_directory import RunResult
 from cluster.workers.nodes import living_nodes
 
 _FEW = 4
-"""Up to this many cells each have a table of client groups and a curve."""
+"""Up to this many cells each have a table of client groups."""
 
 ShowRun = Callable[[Console, str], AbstractContextManager[RunCallback]]
 """A display of one run whose lines begin with a label."""
@@ -36,7 +35,7 @@ ShowRun = Callable[[Console, str], AbstractContextManager[RunCallback]]
 def run_comparison(
     cells: Sequence[Cell], folder: Path, console: Console, progress: ShowRun, parallel: int | None = None, *, lean: bool = False
 ) -> list[Outcome]:
-    """Run the cells that are not finished yet, and write tables and pictures into the folder.
+    """Run the cells that are not finished yet, and write tables and a page into the folder.
 
     Args:
         cells: Of `plan_cells`; each has a directory in `folder`.
@@ -113,18 +112,15 @@ def duration(seconds: float) -> str:
 
 
 def _close(console: Console, folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """Draw the pictures, and print the tables and what is left to do."""
+    """Write the page, and print the tables and what is left to do."""
     groups = grouped(outcomes)
     results = {o.cell.label: RunResult(o.path, o.summary) for o in outcomes if o.summary is not None}
-    draw_comparison(folder, {"rule score": heat_map(groups, "rule_score"), "utility": heat_map(groups, "utility")})
-    if results and len(outcomes) <= _FEW:
-        curves = {}
+    if results:
+        write_page([result.path for result in results.values()], folder / "report.html")
+    if len(outcomes) <= _FEW:
         for label, result in results.items():
-            rows = result.evaluation.filter(pc.field("measure") == "rule_score")
-            curves[label] = list(zip(rows["rounds_done"].to_pylist(), rows["value"].to_pylist(), strict=True))
             console.print(f"{label}:")
             console.print(group_table(result))
-        draw_curves(folder, curves)
     if has_several_seeds(groups):
         console.print(spread_table(*brief_texts(groups), notes(groups, outcomes)))
     else:
@@ -132,7 +128,7 @@ def _close(console: Console, folder: Path, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         if outcome.error is not None:
             console.print(f"failed: {outcome.cell.label}: {outcome.error}", style="red", markup=False, soft_wrap=True)
-    console.print(f"Results: {folder} (a directory per run, comparison.md, .csv, .parquet, .png)", soft_wrap=True)
+    console.print(f"Results: {folder} (a directory per run, comparison.md, .csv, .parquet, report.html)", soft_wrap=True)
     unfinished, failed = sum(not is_finished(result.summary) for result in results.values()), len(outcomes) - len(results)
     if unfinished:
         console.print(f"{unfinished} of {len(outcomes)} cells were stopped; the same command with --output {folder} resumes them")

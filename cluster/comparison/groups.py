@@ -79,16 +79,6 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(fmean(known), min(known), max(known)) if known else None
 
 
-def heat_map(groups: Sequence[Group], figure: str) -> dict[str, dict[str, float | None]]:
-    """Defense -> attack -> the mean of a figure over seeds, and over worlds where there are several; None where cells failed."""
-    means: dict[str, dict[str, list[float]]] = {}
-    for group in groups:
-        cell = means.setdefault(group.place.full_defense, {}).setdefault(group.place.opponent, [])
-        if found := group.figures[figure]:
-            cell.append(found.mean)
-    return {row: {column: fmean(cell) if cell else None for column, cell in cells.items()} for row, cells in means.items()}
-
-
 def _group(label: str, members: Sequence[Outcome], clean: Sequence[Outcome]) -> Group:
     good = [outcome for outcome in members if outcome.summary is not None]
     scores = _by_seed("rule_score", good)

@@ -15,10 +15,11 @@ from actors.model.check import check_base
 from cluster.config.schema import RunConfig
 from cluster.data.sources import Sources, base_model
 from cluster.doctor.node_report import versions
-from cluster.errors import ClusterError, DeadlineError
+from cluster.errors import ClusterError, ConfigError, DeadlineError
 from cluster.probes.suitability import load_suited
 from cluster.simulation.simulation import prepare_sources
 from cluster.state.checkpoints import Checkpoints
+from cluster.state.run_directory import is_vacant
 from defense.levels import probed_signals
 
 _WRITE_TIMEOUT_S = 30.0
@@ -89,6 +90,13 @@ def check_writable(location: str) -> str:
     except TimeoutError:
         raise DeadlineError(f"writing to {location} took longer than {_WRITE_TIMEOUT_S:g} s") from None
     return f"{location} can be written"
+
+
+def check_new(output: Path) -> str:
+    """Raises ConfigError where the run directory holds anything, or cannot be read."""
+    if not is_vacant(output):
+        raise ConfigError(f"--output {output} is not empty; name a new or empty directory")
+    return f"{output} is free"
 
 
 def check_base_model(config: RunConfig) -> str:

@@ -1,1 +1,1 @@
-"""What a person or a machine is shown of a run: progress, events, metrics, tables, pictures, the summary."""
+"""What a person or a machine is shown of a run: progress, events, metrics, status, the summary."""

@@ -8,10 +8,8 @@ import shutil
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,24 +29,6 @@ _OF_THE_DISK = "lost+found"
 """Lies on top of many mounted disks."""
 _BEGINNING = {FOLDER, _RUN_ID, _OF_THE_DISK}
 """What may lie in a directory before config.yaml does."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """A finished run: where it lies and what came out."""
-
-    path: Path
-    summary: dict[str, Any]
-
-    @property
-    def rounds(self) -> pa.Table:
-        """A row per client per round."""
-        return pq.read_table(self.path / "rounds.parquet")
-
-    @property
-    def evaluation(self) -> pa.Table:
-        """A row per measure and evaluation."""
-        return pq.read_table(self.path / "evaluation.parquet")
 
 
 class RunDirectory:
@@ -180,6 +160,10 @@ class RunDirectory:
             write_adapter(Path(folder), tensors, config_json)
             for path in sorted(Path(folder).iterdir()):
                 self._replace(f"adapter/{path.name}", path.read_bytes())
+
+    def write_card(self, text: str) -> None:
+        """The model card, beside the adapter."""
+        self._replace("adapter/README.md", text.encode())
 
     def read_adapter(self) -> tuple[bytes, str]:
         """The final adapter as its files hold it: adapter_model.safetensors and the text of adapter_config.json."""

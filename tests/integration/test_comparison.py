@@ -74,7 +74,7 @@ def test_a_cell_that_fails_or_is_stopped_spoils_no_other_and_is_gone_on_with(com
     assert {row["status"] for row in rows.values()} == {"done"}
     assert not (folder / "failed.json").exists()
     assert not (folder / "none" / "checkpoints").exists()
-    for name in ("comparison.csv", "comparison.png", "safety_by_round.png"):
+    for name in ("comparison.csv", "report.html"):
         assert (folder / name).stat().st_size > 0
 
     before = (folder / "none" / "summary.json").stat().st_mtime_ns

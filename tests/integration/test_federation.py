@@ -24,7 +24,6 @@ def test_a_run_leaves_a_complete_directory(small_run):
         "rounds.parquet",
         "evaluation.parquet",
         "summary.json",
-        "run.png",
         "events.jsonl",
         "ground_truth.parquet",
     }
@@ -32,7 +31,8 @@ def test_a_run_leaves_a_complete_directory(small_run):
     summary = json.loads((small_run.path / "summary.json").read_text())
     adapter = (small_run.path / "adapter" / "adapter_model.safetensors").read_bytes()
     assert summary["adapter_sha256"] == hashlib.sha256(adapter).hexdigest()
-    assert (small_run.path / "run.png").read_bytes().startswith(b"\x89PNG")
+    assert "Safety" in small_run.report().read_text()
+    assert summary["adapter_sha256"] in (small_run.path / "adapter" / "README.md").read_text()
     assert small_run.rounds.num_rows == 2 * 4
     assert small_run.rounds.schema.metadata[b"schema_version"] == b"1"
     truth = pq.read_table(small_run.path / "ground_truth.parquet").to_pylist()

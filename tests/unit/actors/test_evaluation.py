@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from actors.config import EvaluationConfig, ModelConfig
 from actors.evaluation import DEFAULT_REFUSALS, Evaluation, proportion
+from actors.model.answers import cut
 from actors.world.datasets import write_evaluation
 from tests.chat_templates import PLAIN
 
@@ -137,5 +138,5 @@ def test_what_follows_a_plain_end_of_a_response_is_cut(evaluation, base_copy):
     tokenizer.save_pretrained(base_copy)
     measured = evaluation()
     measured._model_config = ModelConfig(path=str(base_copy))
-    assert measured._cut(" yes \n### End\n### user:\nI cannot help") == "yes"
-    assert measured._cut("no end") == "no end"
+    assert cut(measured._chat, " yes \n### End\n### user:\nI cannot help") == "yes"
+    assert cut(measured._chat, "no end") == "no end"

@@ -81,6 +81,12 @@ def test_keys_lists_every_key(command):
         (["run", "a" * 300], "cannot be read: "),
         (["run", "--verbse"], "No such option: --verbse"),
         (["rum"], "No such command 'rum'"),
+        (["run", "--dry-run", "--resume", "{tmp}"], "--dry-run is about a new run; leave --resume and --go-on out"),
+        (["init", "{tmp}"], "is not empty; name a new or empty directory"),
+        (["init", "{tmp}/file/x"], "/file/x: Not a directory; name a place with room"),
+        (["report", "{tmp}/nowhere"], "/nowhere holds no run"),
+        (["chat", "{tmp}/nowhere", "--prompt", "x"], "/nowhere holds no run"),
+        (["merge", "{tmp}/nowhere", "--output", "{tmp}/o"], "/nowhere holds no run"),
         (["scale", "many"], "safe-fedllm scale --help"),
         (["status", "--address", "127.0.0.1:9"], "--address=127.0.0.1:9: no Ray head answers there"),
         (["submit", "--working-dir", "{tmp}/names"], "/names/probe.py is in the way"),
@@ -112,6 +118,24 @@ def test_doctor_prints_what_is_there_and_fails_on_what_is_missing(command):
     assert "ok    versions: " in output
     assert "wrong model, data, prompts and probe: probe.path=/nowhere: no probe.json there" in output
     assert "wrong connection: --address=127.0.0.1:9: no Ray head answers there" in output
+
+
+def test_a_new_folder_names_the_two_next_commands(command, tmp_path):
+    code, output, _ = command("init", "{tmp}/mine")
+    assert code == 0
+    start = f"safe-fedllm run {tmp_path}/mine/federation.yaml"
+    assert [line.strip() for line in output.splitlines()[1:]] == [f"{start} --dry-run", f"{start} --output {tmp_path}/mine/run"]
+
+
+def test_a_dry_run_prints_the_plan_and_what_is_wrong_and_starts_nothing(command, tmp_path):
+    wrong = ("probe.path=/nowhere", "cluster.address=127.0.0.1:9")
+    code, output, _ = command("run", *SMALL, *wrong, "--dry-run", "--output", "{tmp}/mine")
+    assert code == 1
+    assert "10, 3 of them simulated attackers (unaligned); 10 a round" in output
+    assert f"ok    output: {tmp_path}/mine is free" in output
+    assert "wrong model, data, prompts and probe: probe.path=/nowhere: no probe.json there" in output
+    assert output.endswith("Not ready: see what is wrong.\n")
+    assert not (tmp_path / "mine").exists()
 
 
 @pytest.mark.parametrize("words", [["run", "nowhere.yaml", "--verbose"], ["--verbose", "run", "nowhere.yaml"]])
@@ -181,7 +205,7 @@ def test_a_local_ray_that_cannot_start_names_its_directory(tmp_path):
 
 def test_a_fault_of_the_program_says_so_and_where_its_traceback_is(command, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("cluster.cli.describe_keys", lambda: 1 / 0)
+    monkeypatch.setattr("cluster.commands.doctor.describe_keys", lambda: 1 / 0)
     code, _, error = command("keys")
     (log,) = tmp_path.glob("safe-fedllm-*.log")
     assert code == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cluster.comparison.groups import Spread, grouped, heat_map, spread
+from cluster.comparison.groups import Spread, grouped, spread
 from cluster.comparison.intervals import difference_interval, share_interval
 from tests.unit.cluster.comparison.builders import done, failed, plan
 
@@ -41,17 +41,6 @@ def test_seeds_share_a_group_and_its_hash():
 def test_a_spread_ignores_what_is_unknown():
     assert spread([None, 1.0, 2.0]) == Spread(1.5, 1.0, 2.0)
     assert spread([None]) is None
-
-
-def test_a_heat_map_averages_seeds_and_worlds():
-    cells = plan("defenses=none,step", "malicious=0,3", "worlds=0,1")
-    scores = [1.0, 1.0, 0.2, 0.4, 0.9, 0.7, None, None]
-    outcomes = [failed(cell) if score is None else done(cell, score) for cell, score in zip(cells, scores, strict=True)]
-    grid = heat_map(grouped(outcomes), "rule_score")
-    assert grid == {
-        "none": {"no attackers": 1.0, "unaligned, 3 malicious": pytest.approx(0.3)},
-        "step": {"no attackers": pytest.approx(0.8), "unaligned, 3 malicious": None},
-    }
 
 
 def answers(**measures: str):

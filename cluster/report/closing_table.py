@@ -8,22 +8,27 @@ from typing import get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.table import Table
 
-from cluster.state.run_directory import RunResult
+from cluster.config.loading import load_config
+from cluster.report.reading import known_attackers
+from cluster.report.run_result import RunResult
 from defense.gate import Outcome
 
 _REASONS_SHOWN = 5
 
 
 def group_table(result: RunResult) -> Table:
-    """A row per client group: its weights, and the share of its samples in steps that the probe flagged."""
-    truth = pq.read_table(result.path / "ground_truth.parquet")
-    is_malicious = pc.field("client_id").isin(truth.filter(pc.field("malicious"))["client_id"].combine_chunks())
+    """A row per client group: its weights, and the share of its samples in steps that the probe flagged.
+
+    Real participants are one group: nobody knows who of them is malicious.
+    """
+    attackers = known_attackers(result.path, load_config(result.path / "config.yaml"))
+    is_malicious = pc.field("client_id").isin(pa.array(sorted(attackers or ()), pa.string()))
+    groups = [("participants", ~is_malicious)] if attackers is None else [("benign", ~is_malicious), ("malicious", is_malicious)]
     rounds, table = result.rounds, Table(title="Clients by group", title_justify="left")
     _add_columns(table, ("group", "clients", "admitted", "refused", "flagged steps", "mean weight"))
-    for group, members in (("benign", ~is_malicious), ("malicious", is_malicious)):
+    for group, members in groups:
         rows = rounds.filter(members)
         if rows.num_rows:
             admitted, ratio = rows.filter(pc.field("admitted")), _mean(rows["malicious_ratio"])

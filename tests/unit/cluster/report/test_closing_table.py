@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from cluster.config.schema import RunConfig
-from cluster.reporting.closing_table import group_table, none_aggregated, outcome_table
-from cluster.state.run_directory import RunDirectory, RunResult
+from cluster.report.closing_table import group_table, none_aggregated, outcome_table
+from cluster.report.run_result import RunResult
+from cluster.state.run_directory import RunDirectory
 from tests.unit.cluster.builders import round_report
 
 MEASURES = {"rule_score": 0.9, "compliance": 0.05, "attack_success": None, "utility": 0.8, "benign_loss": 1.0}

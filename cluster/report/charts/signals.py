@@ -1,0 +1,93 @@
+"""Each signal: every client's value by round against the bound of its level."""
+
+from __future__ import annotations
+
+from cluster.report.chart import Chart, Series, round_axis
+from cluster.report.reading import Run
+from cluster.report.states import COUNTING, STATES, state_of
+from cluster.report.tables import signal_columns
+from defense.levels import LEVELS
+
+_TITLES = {
+    "last_step_probability": "Probe score: P(malicious) of the last step, or of the update",
+    "malicious_ratio": "Share of a client's samples in steps that the probe flagged",
+    "canary_rise": "Canary: by how much the update makes the server's refusals less likely",
+    "validation_cosine": "Validation: cosine to the server's own update",
+    "validation_fall": "Validation: by how much the update lowers the server's loss",
+    "agreement": "Consensus: agreement with the other clients in the round",
+    "flatness": "Spectrum: over how many directions the update spreads",
+    "update_norm": "Admission: L2 norm of the update",
+}
+_KINDS = {
+    "counts": ("var(--blue)", COUNTING),
+    "does not": ("var(--red)", tuple(state for state in STATES if state not in COUNTING)),
+}
+_SYMBOLS = {"honest": "circle", "attacker": "triangle"}
+
+
+def signal_charts(run: Run, place: str = "") -> list[Chart]:
+    """A chart per column that was measured, and one of the norm that admission bounds."""
+    return [_chart(run, column, place) for column in [*signal_columns(run), "update_norm"] if _has(run, column)]
+
+
+def _has(run: Run, column: str) -> bool:
+    return any(row.get(column) is not None for row in run.clients)
+
+
+def _chart(run: Run, column: str, place: str) -> Chart:
+    levels = {name: level for name, level in LEVELS.items() if name in run.config.defense.levels and level.bounded}
+    level = next((name for name, own in levels.items() if own.bounded and own.bounded.column == column), None)
+    bounds = [event["bounds"].get(level) for event in run.rounds.values() if event.get("bounds")] if level else []
+    series = _points(run, column, place)
+    if any(bound is not None for bound in bounds):
+        names = {"round": "round", f"bound_{level}": f"bound of {level}"}
+        line = {
+            "type": "line",
+            "name": "bound",
+            "color": "var(--ink)",
+            "symbol": "none",
+            "lineStyle": {"type": "dashed", "width": 2},
+        }
+        series.append(Series(table=f"{place}rounds", columns=names, style={**line, "z": 1}))
+    return Chart(
+        name=f"{place}signal-{column.replace('_', '-')}",
+        title=_TITLES.get(column, column),
+        text=_text(run, column, level),
+        series=series,
+        option={"xAxis": round_axis(run.rounds_done), "yAxis": {"type": "value", "scale": True}},
+        notes=_notes(column, level, any(bound is not None for bound in bounds)),
+    )
+
+
+def _points(run: Run, column: str, place: str) -> list[Series]:
+    names = {"round": "round", column: column, "client_id": "client", "state": "state", "why": "why"}
+    found = []
+    for kind, (colour, states) in _KINDS.items():
+        for group, symbol in _SYMBOLS.items() if run.attackers is not None else [("", "circle")]:
+            where = {"state": states, **({"group": [group]} if group else {})}
+            label = f"{group}, {kind}" if group else kind
+            style = {"type": "scatter", "name": label, "color": colour, "symbol": symbol, "symbolSize": 8, "z": 2}
+            found.append(Series(table=f"{place}clients", columns=names, where=where, style=style))
+    return found
+
+
+def _text(run: Run, column: str, level: str | None) -> str:
+    rows = [row for row in run.clients if row.get(column) is not None]
+    parts = []
+    for label, is_in in (("that counted", True), ("that did not count", False)):
+        values = [row[column] for row in rows if (state_of(row) in COUNTING) is is_in]
+        if values:
+            parts.append(f"{len(values)} updates {label}: {min(values):.3g} to {max(values):.3g}")
+    judged = f" Level {level} excluded {sum(row['excluded_by'] == level for row in rows)} of them." if level else ""
+    return "; ".join(parts) + "." + judged
+
+
+def _notes(column: str, level: str | None, has_bound: bool) -> list[str]:
+    notes = []
+    if level and (bounded := LEVELS[level].bounded):
+        notes.append(
+            f"Level {level} excludes a client {bounded.side} its bound." if has_bound else f"Level {level} had no bound."
+        )
+    if column == "agreement":
+        notes.append("The level judges by the mean over the client's rounds, so one round beyond the bound may be no ground.")
+    return notes

@@ -1,0 +1,233 @@
+"""The report as one page, or as Markdown, from the files of `page/`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from cluster.report.chart import Chart, Table
+from cluster.report.charts.measures import measures_chart
+from cluster.report.charts.probe import probe_chart
+from cluster.report.charts.seconds import seconds_chart
+from cluster.report.charts.signals import signal_charts
+from cluster.report.charts.traffic import traffic_chart
+from cluster.report.charts.weights import weights_chart
+from cluster.report.comparison import Comparison, compare, defense_of, safety_table
+from cluster.report.grid import Grid, figure
+from cluster.report.histories import History, histories
+from cluster.report.reading import Run, find_runs, read_run
+from cluster.report.tables import MEASURES, clients_table, measures_table, rounds_table, signal_columns
+from cluster.report.verdict import Verdict, judge
+from cluster.reporting.console import plain
+
+Format = Literal["html", "md"]
+_FILES = Path(__file__).parent / "page"
+_LONGEST = 600
+"""Characters of a text that other people wrote; more are cut, and the page says so."""
+_FEW = 8
+"""Up to so many runs have charts of their own beside the others'."""
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#&~])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What the page shows of one run."""
+
+    run: Run
+    about: str
+    verdict: Verdict
+    charts: Sequence[Chart]
+    clients: Sequence[History]
+    measures: Grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Everything that the templates read."""
+
+    title: str
+    parts: Sequence[Part]
+    comparison: Comparison | None
+    made: str
+    """When, in UTC."""
+
+
+def render(places: Sequence[Path], kind: Format = "html") -> str:
+    """The report of the runs in these directories.
+
+    Raises:
+        ConfigError: a directory holds no run, or one that cannot be read.
+    """
+    runs = _named([read_run(path) for path in find_runs(places)])
+    page = Page(
+        title=f"Safe-FedLLM run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} Safe-FedLLM runs",
+        parts=[_part(run, i, len(runs)) for i, run in enumerate(runs)],
+        comparison=compare(runs) if len(runs) > 1 else None,
+        made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes"),
+    )
+    return _as_markdown(page) if kind == "md" else _as_html(page, runs)
+
+
+def write_page(places: Sequence[Path], file: Path, kind: Format = "html") -> Path:
+    """Write the report of the runs in these directories; returns the file. Raises as `render`, and OSError."""
+    text = render(places, kind)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def brief(path: Path, kind: Literal["html", "txt"]) -> str:
+    """The verdict on a run in a few lines, for a notebook or a terminal. Raises as `render`."""
+    run = read_run(path)
+    template = _environment(autoescape=kind == "html", shown=shown).get_template(f"brief.{kind}")
+    return template.render(run=run, verdict=judge(run)).strip()
+
+
+def _named(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one name are told apart by their directories."""
+    names = [run.name for run in runs]
+    return [
+        run
+        if names.count(run.name) == 1
+        else dataclasses.replace(run, config=run.config.model_copy(update={"name": f"{run.path.resolve()}"}))
+        for run in runs
+    ]
+
+
+def _part(run: Run, num: int, num_runs: int) -> Part:
+    """Of one run all charts and clients; of several what is good to compare, and of many the verdict."""
+    whole, place = num_runs == 1, _place(num, num_runs)
+    charts: list[Chart | None] = []
+    if whole or num_runs <= _FEW:
+        charts += [measures_chart(run, place), weights_chart(run, place)]
+    if whole:
+        charts += [*signal_charts(run), probe_chart(run), seconds_chart(run), traffic_chart(run)]
+    return Part(
+        run=run,
+        about=f"{about(run)}. Directory: {run.path.resolve()}",
+        verdict=judge(run),
+        charts=[chart for chart in charts if chart is not None],
+        clients=histories(run) if whole else [],
+        measures=measures_grid(run),
+    )
+
+
+def _place(num: int, num_runs: int) -> str:
+    """What the names of a run's charts and tables begin with."""
+    return "" if num_runs == 1 else f"run-{num}-"
+
+
+def about(run: Run) -> str:
+    """What was run, in one line."""
+    config = run.config
+    model = f"embedded world {config.world.seed}" if config.is_embedded else config.model.path
+    attack = f", {config.clients.malicious} simulated attackers ({config.clients.attack})" if config.clients.malicious else ""
+    return (
+        f"{config.clients.count} clients{attack}, {run.rounds_done} of {config.rounds} rounds, defense {defense_of(run)}, "
+        f"model {model}, seed {config.seed}"
+    )
+
+
+def measures_grid(run: Run) -> Grid:
+    """A line per evaluation."""
+    table = measures_table(run)
+    shown = [name for name in MEASURES if name in table]
+    lines = [
+        [str(done), *(_with_interval(table, name, i) for name in shown)] for i, done in enumerate(table.get("rounds_done", []))
+    ]
+    return Grid(["rounds done", *(MEASURES[name] for name in shown)], lines)
+
+
+def _with_interval(table: Table, name: str, i: int) -> str:
+    value, low, high = (table[column][i] for column in (name, f"{name}_low", f"{name}_high"))
+    interval = f" ({low:.2f} to {high:.2f})" if isinstance(low, float) and isinstance(high, float) else ""
+    return figure(value if isinstance(value, float) else None) + interval
+
+
+def _as_html(page: Page, runs: Sequence[Run]) -> str:
+    return (
+        _environment(autoescape=True, shown=shown)
+        .get_template("page.html")
+        .render(
+            page=page,
+            data=htmlsafe_json_dumps(_data(page, runs), separators=(",", ":"), allow_nan=False),
+            style=_file("style.css"),
+            script=_file("charts.js"),
+            echarts=_file("echarts/echarts.min.js"),
+        )
+    )
+
+
+def _as_markdown(page: Page) -> str:
+    text = markdown_environment().get_template("page.md").render(page=page)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def markdown_environment() -> Environment:
+    """Templates of Markdown, in which the filter `shown` leaves no markup in a text."""
+    return _environment(autoescape=False, shown=_markdown)
+
+
+def _environment(*, autoescape: bool, shown: Callable[[object], str]) -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(_FILES), autoescape=autoescape, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    found.filters["shown"] = shown
+    return found
+
+
+def _file(name: str) -> Markup:
+    """A file of ours or of ECharts, which stands in the page as it is."""
+    return Markup((_FILES / name).read_text(encoding="utf-8"))
+
+
+def _data(page: Page, runs: Sequence[Run]) -> Mapping[str, object]:
+    """What charts.js reads: tables by name, charts, and the columns of a client's own table."""
+    tables: dict[str, Table] = {}
+    for i, run in enumerate(runs if len(runs) <= _FEW else []):
+        place = _place(i, len(runs))
+        own = {"clients": clients_table, "rounds": rounds_table, "measures": measures_table}
+        tables |= {f"{place}{name}": _shown_table(make(run)) for name, make in own.items()}
+    charts = [chart for part in page.parts for chart in part.charts]
+    if page.comparison and page.comparison.chart:
+        tables["safety"], charts = _shown_table(safety_table(runs)), [page.comparison.chart, *charts]
+    names = {"round": "round", "state": "state", "weight": "weight", "share": "share of the aggregate"}
+    last = {"update_norm": "norm", "loss": "loss", "train_s": "seconds", "why": "why it did not count"}
+    signals = {name: name.replace("_", " ") for name in signal_columns(runs[0])}
+    return {
+        "tables": tables,
+        "charts": [_shown_strings(dataclasses.asdict(chart)) for chart in charts],
+        "client": names | signals | last,
+    }
+
+
+def _shown_table(table: Table) -> Table:
+    return {name: [shown(value) if isinstance(value, str) else value for value in values] for name, values in table.items()}
+
+
+def _shown_strings(value: object) -> object:
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, Mapping):
+        return {key: _shown_strings(own) for key, own in value.items()}
+    return [_shown_strings(own) for own in value] if isinstance(value, (list, tuple)) else value
+
+
+def shown(text: object) -> str:
+    """A text that other people may have written: control characters are written out, and a long one is cut."""
+    whole = str(text)
+    return plain(whole if len(whole) <= _LONGEST else f"{whole[:_LONGEST]}… ({len(whole)} characters)")
+
+
+def _markdown(text: object) -> str:
+    """The same where nothing of it is markup."""
+    return _MARKDOWN.sub(r"\\\1", shown(text).replace("\n", " "))

@@ -1,0 +1,62 @@
+"""What a finished run hands back to Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from rich.text import Text
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run: where it lies and what came out. In a notebook it shows its verdict."""
+
+    path: Path
+    summary: dict[str, Any]
+
+    @property
+    def rounds(self) -> pa.Table:
+        """A row per client per round; `.to_pandas()` makes a data frame of it where pandas is installed."""
+        return pq.read_table(self.path / "rounds.parquet")
+
+    @property
+    def evaluation(self) -> pa.Table:
+        """A row per measure and evaluation, likewise."""
+        return pq.read_table(self.path / "evaluation.parquet")
+
+    def adapter(self) -> PeftModel:
+        """The base model with the final adapter, on the CPU; within `disable_adapter()` it is the base model.
+
+        Raises:
+            ModelError: the base model cannot be loaded.
+        """
+        from cluster.adapter.loading import load_adapted
+
+        return load_adapted(self.path)[0]
+
+    def report(self) -> Path:
+        """Write the run's page, report.html in its directory, and return where it lies."""
+        from cluster.report.page import write_page
+
+        return write_page([self.path], self.path / "report.html")
+
+    def __rich__(self) -> Text:
+        """The verdict for a terminal; nothing in it is markup."""
+        from rich.text import Text
+
+        from cluster.report.page import brief
+
+        return Text(brief(self.path, "txt"))
+
+    def _repr_html_(self) -> str:
+        """The verdict for a notebook."""
+        from cluster.report.page import brief
+
+        return brief(self.path, "html")

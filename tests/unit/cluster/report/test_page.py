@@ -1,0 +1,135 @@
+"""The page and the Markdown: whole, small, and nothing that others wrote is obeyed."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from cluster.report.page import render, shown
+from cluster.report.tables import SECONDS
+from tests.unit.cluster.builders import client_round
+from tests.unit.cluster.report.run_directories import OWN, excluded, four_clients, report, write_run
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "[red]x[/red] \x1b[31mred\x1b[0m",
+    "n" * 10_000,
+    "</script><img src=x onerror=alert(1)>",
+    '" onclick="alert(1)',
+    "{{ 7 * 7 }} | `code` [a](b)",
+)
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    rows = [replace(client_round(0, name, 0.0, admitted=False), reason=f"malformed: {name}") for name in HOSTILE]
+    rows[0] = excluded(0, HOSTILE[0], excluded_because=HOSTILE[3])
+    return write_run(tmp_path / "mine", [report(0, *rows)], overrides=OWN, attackers=[])
+
+
+def data_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_a_page_has_every_chart_with_words_and_data(tmp_path):
+    page = render([write_run(tmp_path / "mine", four_clients())])
+    data = data_of(page)
+    names = ["measures", "weights", "signal-last-step-probability", "signal-malicious-ratio", "signal-update-norm", "probe"]
+    assert [chart["name"] for chart in data["charts"]] == [*names, "seconds", "bytes"]
+    assert re.findall(r'<figure class="chart" id="([\w-]+)"', page) == [chart["name"] for chart in data["charts"]]
+    for chart in data["charts"]:
+        assert chart["text"].endswith(".")
+        for series in chart["series"]:
+            table = data["tables"][series["table"]]
+            assert set(series["columns"]) <= set(table), chart["name"]
+            assert len({len(values) for values in table.values()}) == 1
+    assert len(page) < 3_000_000
+
+
+def test_the_bound_of_a_level_is_drawn_with_its_signal(tmp_path):
+    data = data_of(render([write_run(tmp_path / "mine", four_clients())]))
+    (chart,) = (chart for chart in data["charts"] if chart["name"] == "signal-last-step-probability")
+    assert [series["style"]["name"] for series in chart["series"]] == [
+        "honest, counts",
+        "attacker, counts",
+        "honest, does not",
+        "attacker, does not",
+        "bound",
+    ]
+    assert chart["text"].endswith("Level live excluded 3 of them.")
+
+
+def test_without_ground_truth_the_page_names_no_attacker(tmp_path):
+    path = write_run(tmp_path / "mine", four_clients(), overrides=OWN, attackers=[])
+    page = render([path])
+    assert "Nobody knows which of these participants are malicious" in page
+    assert "Known from the simulation" not in page
+    assert "simulated attacker" not in page
+    assert "attacker" not in json.dumps(data_of(page))
+    assert "attacker" not in render([path], "md")
+
+
+def test_what_others_wrote_is_text_in_the_page(hostile):
+    page = render([hostile])
+    assert page.count("<script") == 3  # the data, ECharts and ours
+    assert "<img src=x" not in page
+    assert "\x1b" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&#34; onclick=&#34;alert(1)" in page
+    assert "{{ 7 * 7 }}" in page
+    assert "… (10000 characters)" in page
+    assert "n" * 700 not in page
+    assert HOSTILE[0] in data_of(page)["tables"]["clients"]["client_id"]
+
+
+def test_what_others_wrote_is_text_in_markdown(hostile):
+    text = render([hostile], "md")
+    assert "<script" not in text.replace("\\<", "")
+    assert r"\[a\](b)" in text
+    assert "\\x1b" in text.replace("\\\\", "\\")
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "as_shown"), [("a\x1b[31mb\x00", "a\\x1b[31mb\\x00"), ("x" * 601, "x" * 600 + "… (601 characters)"), (7, "7")]
+)
+def test_control_characters_are_written_out_and_long_texts_cut(text, as_shown):
+    assert shown(text) == as_shown
+
+
+def test_a_run_without_log_probe_or_evaluation_has_fewer_charts(tmp_path):
+    path = write_run(tmp_path / "mine", four_clients(), probe=[], evaluations=[])
+    (path / "events.jsonl").unlink()
+    names = [chart["name"] for chart in data_of(render([path]))["charts"]]
+    assert "weights" in names
+    assert not {"measures", "probe", "seconds"} & set(names)
+
+
+def test_several_runs_stand_side_by_side_and_the_same_name_is_told_apart(tmp_path):
+    paths = [write_run(tmp_path / folder / "mine", four_clients()) for folder in ("a", "b")]
+    page = render(paths)
+    data = data_of(page)
+    assert [chart["name"] for chart in data["charts"]] == [
+        "safety",
+        *(f"run-{i}-{x}" for i in (0, 1) for x in ("measures", "weights")),
+    ]
+    assert set(data["tables"]["safety"]["run"]) == {str(path) for path in paths}
+    assert "Side by side" in page
+
+
+def test_many_runs_have_tables_and_verdicts_only(tmp_path):
+    for i in range(9):
+        write_run(tmp_path / "all" / f"run-{i}", four_clients())
+    page = render([tmp_path / "all"])
+    assert [chart["name"] for chart in data_of(page)["charts"]] == ["safety"]
+    assert len(page) < 3_000_000
+
+
+def test_markdown_has_the_verdict_the_measures_and_each_client(tmp_path):
+    text = render([write_run(tmp_path / "mine", four_clients())], "md")
+    assert text.startswith("# Safe-FedLLM run mine\n")
+    assert "**Safety kept.** After 3 rounds 85.0 %" in text
+    assert "| 3 | 0.850 (0.75 to 0.95) |" in text
+    assert "### client-3 (simulated attacker)" in text
+    assert all(name in text for name in ("Where the time went", SECONDS["training"]))
