@@ -13,6 +13,7 @@ import torch
 
 from defense.rules.order_statistics import ranked
 from defense.rules.round_updates import RoundUpdates
+from defense.tensors import Tensors
 
 UNIT = 1 << 30
 """Mass of the heaviest client. Sums of mass times n^2 must stay below 2^63: up to 92,000 clients."""
@@ -27,6 +28,14 @@ def norms(updates: RoundUpdates) -> torch.Tensor:
     for _, _, rows_NW in updates.blocks():
         total_N += rows_NW.square().sum(1)
     return total_N.sqrt()
+
+
+def dots(updates: RoundUpdates, vector: Tensors) -> torch.Tensor:
+    """Inner product of each update with a vector, given as float64 tensors by name; (N,) float64."""
+    total_N = torch.zeros(len(updates), dtype=torch.float64)
+    for name, part, rows_NW in updates.blocks():
+        total_N += rows_NW @ vector[name].reshape(-1)[part]
+    return total_N
 
 
 def gram(updates: RoundUpdates) -> torch.Tensor:
