@@ -44,6 +44,7 @@ def test_near_duplicates_far_from_the_others_keep_their_distances(monkeypatch, o
     # Three copies of one update that differ by a millionth, beside honest updates, all with a common offset. Over several blocks,
     # in one of which a huge client hides that is like the others everywhere else.
     monkeypatch.setattr(round_updates, "_BLOCK_VALUES", 9 * 64)
+    monkeypatch.setattr(round_updates, "_LEAST_WIDTH", 1)
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(9, 1000))
     rows[3:6] = 5 * rows[3] + 1e-6 * rng.normal(size=(3, 1000))

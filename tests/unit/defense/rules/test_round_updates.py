@@ -32,6 +32,7 @@ def test_deltas_are_kept_in_float32_and_read_in_float64():
 @pytest.mark.parametrize("block_values", [1, 7, 24, 10**6])
 def test_blocks_are_the_tensors(monkeypatch, block_values):
     monkeypatch.setattr(round_updates, "_BLOCK_VALUES", block_values)
+    monkeypatch.setattr(round_updates, "_LEAST_WIDTH", 1)
     drawn = draw(0, num_clients=3, num_values=11)
     blocks = [rows.clone() for _, _, rows in drawn.collected.blocks()]
     assert all(rows.numel() <= max(3, block_values) for rows in blocks)

@@ -145,6 +145,7 @@ def test_the_size_of_blocks_is_of_no_consequence(monkeypatch, name):
     drawn = draw(10, num_values=50)
     whole = flat(aggregate(name, drawn.updates).delta)
     monkeypatch.setattr(round_updates, "_BLOCK_VALUES", 33)
+    monkeypatch.setattr(round_updates, "_LEAST_WIDTH", 1)
     np.testing.assert_allclose(flat(aggregate(name, drawn.updates).delta), whole, rtol=1e-9, atol=1e-11)
 
 
