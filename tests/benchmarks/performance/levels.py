@@ -11,7 +11,7 @@ from cluster.federation import Federation
 from tests.benchmarks.performance.report import show
 
 LEVELS = ("none", "step", "client", "shadow", "default")
-SMALL = ("rounds=2", "training.steps=2", "evaluation.max_restricted=20", "evaluation.max_benign=20")
+SMALL = ("rounds=2", "evaluation.max_restricted=20", "evaluation.max_benign=20")
 
 
 def measure(*, small: bool) -> dict[str, dict[str, dict[str, float]]]:
