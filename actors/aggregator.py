@@ -123,7 +123,7 @@ class Aggregator:
             controls=ControlVariates(trained),
             references=config.references,
         )
-        self._empty, self._optimize = make_accumulator(config.aggregation), make_optimizer(config.aggregation)
+        self._optimize = make_optimizer(config.aggregation)
         if self._averages_products:
             lora_pairs(layout.shapes)  # a layout that cannot be averaged so is an error before a round is run
         self._round: _Round | None = None
@@ -447,14 +447,14 @@ class Aggregator:
         most = self._config.aggregation.max_share
         bounded_weights = capped(counted, most)
         bounded_masses = capped({c: current.rows[c].num_samples * weight for c, weight in counted.items()}, most)
-        masses, controls, accumulator = {}, {}, self._empty
+        masses, controls, accumulator = {}, {}, make_accumulator(self._config.aggregation)
         for client_id, weight in counted.items():
             update = _held(updates[client_id])
             given = self._weighted(current, update, bounded_weights[client_id])
             if most < 1:
                 given = replace(given, bounded_mass=bounded_masses[client_id])
             masses[client_id] = given.mass
-            accumulator = accumulator.add(given)
+            accumulator.add(given)
             if update.control_variate is not None:
                 controls[client_id] = weight, self._trained_layout.read(update.control_variate)
         return _Folded(masses=masses, controls=controls, accumulator=accumulator)

@@ -475,8 +475,7 @@ class _Loop:
         self.directory.write_rounds(state.rounds)
         if state.evaluations:
             self.directory.write_evaluation(state.evaluations)
-        if state.probe_rounds:
-            self.directory.write_probe_rounds(state.probe_rounds)
+        self.directory.write_probe_rounds(state.probe_rounds)
 
 
 def _open_checkpoints(config: RunConfig, directory: RunDirectory, tell: Callable[[str], None] = _LOG.warning) -> Checkpoints:

@@ -1,4 +1,8 @@
-"""A client's encoded examples: kept in a file once they are encoded, and drawn in seeded batches in every round."""
+"""A client's encoded examples: kept in a file once they are encoded, and drawn in seeded batches in every round.
+
+The file is mapped into memory and never copied. All actors of a node share its pages, which belong to the page cache; only those
+that a batch is drawn from are read. So neither the number of clients nor that of actors adds memory.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow import ipc
 
 from actors.data.encoding import Batch, Encoded, collate
 from actors.errors import DataError
@@ -17,7 +21,7 @@ from actors.errors import DataError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Examples one after the other, as flat arrays: a Python number for each token would take ten times the memory."""
+    """Examples one after the other, as flat arrays, which may be views on a file and are not written to."""
 
     ids: np.ndarray
     """Token ids, int32."""
@@ -51,9 +55,11 @@ class Dataset:
         return [collate([self.example(row) for row in rows]) for rows in draw_batches(rng, len(self), num_batches, batch_size)]
 
     def save(self, path: Path) -> None:
-        """Write the examples to a Parquet file with a row for each."""
+        """Write the examples to an Arrow file with a row for each, in one batch and not compressed, so that it can be mapped."""
         columns = {name: pa.LargeListArray.from_arrays(self.starts, getattr(self, name)) for name in ("ids", "labels")}
-        pq.write_table(pa.table(columns), path, compression="zstd")
+        batch = pa.record_batch(columns)
+        with ipc.new_file(path, batch.schema) as file:
+            file.write_batch(batch)
 
 
 def draw_batches(rng: np.random.Generator, num_examples: int, num_batches: int, batch_size: int) -> np.ndarray:
@@ -63,11 +69,14 @@ def draw_batches(rng: np.random.Generator, num_examples: int, num_batches: int, 
     return order[:needed].reshape(num_batches, batch_size)
 
 
-def _read(path: str) -> pa.Table:
+def _mapped(path: str) -> pa.RecordBatch:
     try:
-        return pq.read_table(path, columns=["ids", "labels"])
+        with pa.memory_map(path) as file:
+            batch = ipc.open_file(file).get_batch(0).select(["ids", "labels"])
+        batch.validate(full=True)
     except Exception as error:  # a disk may have lost or changed it
         raise DataError(f"token file {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    return batch
 
 
 def _flat(rows: Iterable[Sequence[int]]) -> np.ndarray:
@@ -75,7 +84,19 @@ def _flat(rows: Iterable[Sequence[int]]) -> np.ndarray:
 
 
 def load_dataset(files: Sequence[str]) -> Dataset:
-    """The examples of files that `Dataset.save` wrote, one file after the other; raises DataError that names the file."""
-    table = pa.concat_tables(map(_read, files))
-    ids, labels = (table[name].combine_chunks() for name in ("ids", "labels"))
-    return Dataset(ids.values.to_numpy(), labels.values.to_numpy(), np.asarray(ids.offsets))
+    """The examples of files that `Dataset.save` wrote, one file after the other; raises DataError that names the file.
+
+    One file is mapped; several are copied into one.
+    """
+    batches = [_mapped(path) for path in files]
+    ids, labels = (_joined([batch[name] for batch in batches]) for name in ("ids", "labels"))
+    return Dataset(ids.values.to_numpy(), labels.values.to_numpy(), ids.offsets.to_numpy())
+
+
+def num_examples(path: str) -> int:
+    """How many examples a file has; raises DataError."""
+    return _mapped(path).num_rows
+
+
+def _joined(arrays: Sequence[pa.Array]) -> pa.Array:
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)

@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from actors.config import ModelConfig
+from actors.data.dataset import num_examples
 from actors.data.files import Files
 from actors.data.reader import DataReader
-from actors.errors import given_in
+from actors.errors import DataError, given_in
 
 
 class TokenFiles:
@@ -44,8 +42,8 @@ class TokenFiles:
     def can_train(self, name: str) -> bool:
         """Whether the encoded file has an example; a file that cannot be read is its client's to report."""
         try:
-            return pq.read_metadata(self._path(name)).num_rows > 0
-        except (OSError, pa.ArrowException):
+            return num_examples(str(self._path(name))) > 0
+        except DataError:
             return True
 
     def encode(self, name: str, files: Files, key: str = "", *, may_be_empty: bool = False) -> Files:

@@ -82,7 +82,7 @@ def read_run(path: Path) -> Run:
         ConfigError: it holds no round yet, or a file in it cannot be read.
     """
     config = load_config(path / "config.yaml")
-    if not (path / "rounds.parquet").is_file():
+    if not (path / "rounds.parquet").exists():
         raise ConfigError(f"{path} has no committed round yet (no rounds.parquet); wait for its first checkpoint")
     try:
         return Run(
@@ -100,7 +100,7 @@ def read_run(path: Path) -> Run:
 
 
 def _rows(path: Path) -> list[Row]:
-    if not path.is_file():
+    if not path.exists():
         return []
     table = pq.read_table(path)
     return table.drop_columns(["outcomes"] if "outcomes" in table.schema.names else []).to_pylist()

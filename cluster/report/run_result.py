@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.state.tables import ROUNDS
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from rich.text import Text
@@ -23,8 +25,10 @@ class RunResult:
 
     @property
     def rounds(self) -> pa.Table:
-        """A row per client per round; `.to_pandas()` makes a data frame of it where pandas is installed."""
-        return pq.read_table(self.path / "rounds.parquet")
+        """A row per client per round, none where no round was committed; `.to_pandas()` makes a data frame of it where pandas is
+        installed."""
+        path = self.path / "rounds.parquet"
+        return pq.read_table(path, schema=ROUNDS) if path.exists() else ROUNDS.empty_table()
 
     @property
     def evaluation(self) -> pa.Table:

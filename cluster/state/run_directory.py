@@ -1,4 +1,4 @@
-"""The run directory: everything a run leaves behind, each file replaced whole."""
+"""The run directory: everything a run leaves behind. Each file is written whole; tables of rounds grow by a file a round."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +20,7 @@ from actors.model.adapted import write_adapter
 from cluster.config.loading import dump_config
 from cluster.config.schema import RunConfig
 from cluster.errors import CheckpointError, ConfigError
+from cluster.state.growing_table import GrowingTable, encoded
 from cluster.state.lease import FOLDER, Lease
 from cluster.state.place import Place, is_temporary
 from cluster.state.tables import GROUND_TRUTH, evaluation_table, probe_table, rounds_table
@@ -38,6 +40,7 @@ class RunDirectory:
         self.path, self._is_new, self._was_there = path, is_new, path.is_dir()
         self.go_on = f"safe-fedllm run --resume {path}"
         self._place = Place(str(path), self.go_on)
+        self._rounds, self._probe_rounds = GrowingTable(self._place, _ROUNDS), GrowingTable(self._place, "probe.parquet")
         self.lease: Lease | None = None
 
     @classmethod
@@ -126,7 +129,7 @@ class RunDirectory:
     def write_ground_truth(self, client_ids: Iterable[str], malicious: Collection[str]) -> None:
         """Record which clients are malicious; only evaluation reads it."""
         rows = [{"client_id": client_id, "malicious": client_id in malicious} for client_id in client_ids]
-        self._replace_table(_GROUND_TRUTH, pa.Table.from_pylist(rows, schema=GROUND_TRUTH))
+        self._replace(_GROUND_TRUTH, encoded(pa.Table.from_pylist(rows, schema=GROUND_TRUTH)))
 
     def add_benign(self, client_ids: Iterable[str]) -> None:
         """Record all clients again: those that have joined since are benign."""
@@ -134,13 +137,17 @@ class RunDirectory:
         self.write_ground_truth(client_ids, [row["client_id"] for row in rows if row["malicious"]])
 
     def write_rounds(self, reports: Sequence[RoundReport]) -> None:
-        self._replace_table(_ROUNDS, rounds_table(reports))
+        """Add the rounds that are not written yet; all rounds are given."""
+        self._check_owner()
+        self._rounds.write({report.round: partial(rounds_table, [report]) for report in reports})
 
     def write_evaluation(self, reports: Sequence[EvaluationReport]) -> None:
-        self._replace_table("evaluation.parquet", evaluation_table(reports))
+        self._replace("evaluation.parquet", encoded(evaluation_table(reports)))
 
     def write_probe_rounds(self, rows: Sequence[ProbeRound]) -> None:
-        self._replace_table("probe.parquet", probe_table(rows))
+        """Add the rounds that are not written yet; all rounds are given."""
+        self._check_owner()
+        self._probe_rounds.write({row.round: partial(probe_table, [row]) for row in rows})
 
     def write_probe(self, version: int, files: Mapping[str, bytes]) -> None:
         """Write a version of the probe; `probe.path` of another run can name its folder."""
@@ -170,16 +177,14 @@ class RunDirectory:
         folder = self.path / "adapter"
         return (folder / "adapter_model.safetensors").read_bytes(), (folder / "adapter_config.json").read_text()
 
-    def _replace_table(self, name: str, table: pa.Table) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        self._replace(name, sink.getvalue().to_pybytes())
-
     def _replace(self, name: str, data: bytes) -> None:
         """Raises CheckpointError when it cannot be written, or another driver owns the directory."""
+        self._check_owner()
+        self._place.write(name, data)
+
+    def _check_owner(self) -> None:
         if self.lease is not None:
             self.lease.check()
-        self._place.write(name, data)
 
 
 @contextmanager

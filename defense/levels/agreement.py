@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from defense.rules.geometry import gram
+from defense.rules.geometry import dots, norms
 from defense.rules.round_updates import RoundUpdates
+
+_NOWHERE = 1e-7
+"""Of all masses: the others' sum is no longer than this where they cancel, since its square is a difference of float64."""
 
 
 def agreements(updates: RoundUpdates, masses: Sequence[float]) -> list[float]:
@@ -17,18 +20,17 @@ def agreements(updates: RoundUpdates, masses: Sequence[float]) -> list[float]:
         updates: Deltas of a round.
         masses: How much each counts in the others' means, at least 0.
 
-    An update of length 0, or one whose others have no mass, points nowhere: its cosine is 0.
+    With all of them in one sum, an update's own part is subtracted from it, so that the cost of a client does not grow with their
+    number. An update of length 0, or one whose others have no mass, points nowhere: its cosine is 0.
 
     Example: of (1, 0), (1, 0) and (-1, 0) with equal masses the first two cancel the third for each other: 0, 0, -1.
     """
-    gram_NN = gram(updates)
-    lengths_N = gram_NN.diagonal().sqrt()
-    unit_NN = torch.nan_to_num(gram_NN / lengths_N[:, None] / lengths_N[None, :], nan=0.0)
-    return [_to_others(unit_NN, torch.tensor(list(masses), dtype=torch.float64), i) for i in range(len(updates))]
-
-
-def _to_others(unit_NN: torch.Tensor, masses_N: torch.Tensor, own: int) -> float:
-    others_N = masses_N.clone()
-    others_N[own] = 0
-    length = float((others_N @ unit_NN @ others_N).clamp(min=0).sqrt())
-    return float(unit_NN[own] @ others_N) / length if length > 1e-9 * float(others_N.sum()) else 0.0
+    lengths_N, masses_N = norms(updates), torch.tensor(list(masses), dtype=torch.float64)
+    per_length_N = torch.where(lengths_N > 0, 1 / lengths_N, 0.0)
+    total = updates.combine(masses_N * per_length_N)
+    along_N = dots(updates, total) * per_length_N
+    own_N = torch.where(lengths_N > 0, masses_N, 0.0)
+    square = sum(float(tensor.square().sum()) for tensor in total.values())
+    others_N = (square - 2 * own_N * along_N + own_N.square()).clamp(min=0).sqrt()
+    points_N = (others_N > _NOWHERE * masses_N.sum()) & (lengths_N > 0)
+    return torch.where(points_N, (along_N - own_N) / others_N, 0.0).tolist()

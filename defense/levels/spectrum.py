@@ -17,7 +17,7 @@ from defense.levels.level import Bounded, Level
 from defense.settings import Settings
 
 if TYPE_CHECKING:
-    import torch
+    import torch  # which the settings must not load
 
 FLATNESS = "flatness"
 """How much the update's spectrum looks like that of noise, which has about 1."""
@@ -47,19 +47,37 @@ def flatness(delta: Mapping[str, torch.Tensor]) -> float:
     Example: the identity (2, 2): G = I, (tr G)^2 / tr(G^2) = 2, noise has 6 / 5, so 5 / 3. One entry alone: 1, so 5 / 6.
     """
     total, weighted = 0.0, 0.0
-    for name in sorted(delta):
-        if delta[name].dim() < 2 or min(delta[name].flatten(1).shape) < 2:
-            continue
-        matrix = delta[name].double().flatten(1)
-        rows, columns = matrix.shape
-        gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
-        length, spread = float(gram.trace()), float(gram.square().sum())
-        if spread > 0:
-            of_noise = (rows * columns + 2) / (rows + columns + 1)
-            total, weighted = total + length, weighted + length * (length**2 / spread) / of_noise
+    for (rows, columns), matrices in _by_shape(delta).items():
+        lengths, spreads = _moments(matrices)
+        of_noise = (rows * columns + 2) / (rows + columns + 1)
+        for length, spread in zip(lengths, spreads, strict=True):
+            if spread > 0:
+                total, weighted = total + length, weighted + length * (length**2 / spread) / of_noise
     if total:
         return weighted / total
     return math.nan if any(bool(tensor.any()) for tensor in delta.values()) else 0.0
+
+
+def _by_shape(delta: Mapping[str, torch.Tensor]) -> dict[tuple[int, int], list[torch.Tensor]]:
+    """The matrices of more than one direction that have equal shapes, in order of name."""
+    found: dict[tuple[int, int], list[torch.Tensor]] = {}
+    for name in sorted(delta):
+        if delta[name].dim() < 2:
+            continue
+        matrix = delta[name].flatten(1)
+        rows, columns = matrix.shape
+        if min(rows, columns) > 1:
+            found.setdefault((rows, columns), []).append(matrix)
+    return found
+
+
+def _moments(matrices: list[torch.Tensor]) -> tuple[list[float], list[float]]:
+    """tr G and tr(G^2) of each of these matrices of one shape, in float64; at once, since a client has hundreds of small ones."""
+    import torch  # which the settings must not load
+
+    stacked = torch.stack(matrices).double()
+    grams = stacked @ stacked.mT if stacked.shape[1] <= stacked.shape[2] else stacked.mT @ stacked
+    return grams.diagonal(dim1=1, dim2=2).sum(1).tolist(), grams.square().sum((1, 2)).tolist()
 
 
 LEVEL = Level(

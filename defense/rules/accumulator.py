@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol
 
@@ -22,14 +22,14 @@ RuleFunction = Callable[..., dict[str, torch.Tensor] | tuple[dict[str, torch.Ten
 
 
 class Accumulator(Protocol):
-    """A round's aggregation in progress. It never changes: `add` returns another one."""
+    """A round's aggregation in progress."""
 
-    def add(self, update: WeightedUpdate, /) -> Accumulator:
-        """With one more client."""
+    def add(self, update: WeightedUpdate, /) -> None:
+        """Take in one more client."""
         ...
 
     def finish(self, adapter: Tensors, memory: Tensors, rng: np.random.Generator, /) -> Aggregate:
-        """The aggregate of what was added.
+        """The aggregate of what was added; changes nothing.
 
         Args:
             adapter: The global adapter that the updates are deltas of.
@@ -42,15 +42,15 @@ class Accumulator(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Collected:
     """All updates of the round, for a rule that needs them at once, or for the averaging of products."""
 
     config: AggregationConfig
     updates: RoundUpdates = field(default_factory=RoundUpdates)
 
-    def add(self, update: WeightedUpdate, /) -> Collected:
-        return replace(self, updates=self.updates.add(update))
+    def add(self, update: WeightedUpdate, /) -> None:
+        self.updates = self.updates.add(update)
 
     def finish(self, adapter: Tensors, memory: Tensors, rng: np.random.Generator, /) -> Aggregate:
         if not self.updates:
@@ -75,6 +75,6 @@ class Collected:
 
 
 def make_accumulator(config: AggregationConfig) -> Accumulator:
-    """The accumulator to which nothing was added yet, for the rule, pre-aggregation and averaging that `config` names."""
+    """A new accumulator for the rule, pre-aggregation and averaging that `config` names."""
     streams = config.rule == "fedavg" and config.pre == "none" and config.averaging != "svd"
     return WeightedSum() if streams else Collected(config)

@@ -13,6 +13,7 @@ import torch
 
 from defense.rules.geometry import lowest, median, ordering, squared_distances
 from defense.rules.krum import scores
+from defense.rules.order_statistics import ranked
 from defense.rules.round_updates import RoundUpdates
 
 
@@ -40,6 +41,10 @@ def select(distances_NN: torch.Tensor, f: int) -> list[int]:
 
 def mean_around_median(rows_TW: torch.Tensor, masses_T: torch.Tensor, count: int) -> torch.Tensor:
     """Weighted mean (W,) of the `count` values of each column closest to its median; of equal ones the lower row."""
-    closest_CW = ordering((rows_TW - median(rows_TW)).abs())[:count]
-    kept_CW, masses_CW = rows_TW.gather(0, closest_CW), masses_T[closest_CW]
-    return (kept_CW * masses_CW).sum(0) / masses_CW.sum(0)
+    distances_TW = (rows_TW - median(rows_TW)).abs()
+    kept_TW = distances_TW <= ranked(distances_TW, count - 1, count)
+    if (tied_W := kept_TW.sum(0) > count).any():  # as many as there are places, lower rows first
+        closest_CX = ordering(distances_TW[:, tied_W])[:count]
+        kept_TW[:, tied_W] = torch.zeros_like(kept_TW[:, tied_W]).scatter_(0, closest_CX, True)
+    masses_TW = masses_T[:, None] * kept_TW
+    return (rows_TW * masses_TW).sum(0) / masses_TW.sum(0)

@@ -1,7 +1,8 @@
 """Security-weighted FedAvg (McMahan, Moore, Ramage, Hampson and Agüera y Arcas, AISTATS 2017, arXiv 1602.05629, algorithm 1;
 weights as in Safe-FedLLM, docs/method.md section 4).
 
-Streams: whatever the number of clients, it holds one sum. In float64, so that equal updates average to themselves.
+Streams: whatever the number of clients, it holds one sum, which each client is added to in its place. In float64, so that equal
+updates average to themselves.
 """
 
 from __future__ import annotations
@@ -20,18 +21,25 @@ def aggregate(updates: RoundUpdates) -> dict[str, torch.Tensor]:
     return updates.mean()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WeightedSum:
     """sum of n w, and of n w delta; an accumulator (`accumulator.py`)."""
 
     mass: float = 0.0
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    _scratch: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    """As many values as the largest tensor has."""
 
-    def add(self, update: WeightedUpdate, /) -> WeightedSum:
-        """With one client's delta, float64, of mass n w."""
-        mass, sums = update.mass, self.tensors
-        tensors = {name: sums[name] + mass * tensor if sums else mass * tensor for name, tensor in update.delta.items()}
-        return WeightedSum(self.mass + mass, tensors)
+    def add(self, update: WeightedUpdate, /) -> None:
+        """Take in one client's delta, of mass n w."""
+        self.mass += update.mass
+        if not self.tensors:
+            self.tensors = {name: update.mass * tensor.double() for name, tensor in update.delta.items()}
+            self._scratch = torch.empty(max(map(torch.numel, self.tensors.values()), default=0), dtype=torch.float64)
+            return
+        for name, tensor in update.delta.items():
+            weighted = self._scratch[: tensor.numel()].view(tensor.shape)
+            self.tensors[name] += weighted.copy_(tensor).mul_(update.mass)
 
     def finish(self, _adapter: Tensors, memory: Tensors, _rng: np.random.Generator, /) -> Aggregate:
         """sum n w delta / sum n w; raises ValueError when nothing was added."""

@@ -24,7 +24,7 @@ def aggregate(updates: RoundUpdates) -> dict[str, torch.Tensor]:
 def weighted_median(rows_NW: torch.Tensor, masses_N: torch.Tensor) -> torch.Tensor:
     """Median (W,) of each column of `rows_NW`; `masses_N` int64, positive."""
     order_NW = geometry.ordering(rows_NW)
-    ordered_NW = rows_NW.gather(0, order_NW)
+    ordered_NW = rows_NW.gather(0, order_NW).double()
     reached_NW = masses_N[order_NW].cumsum(0)
     total = masses_N.sum()
     first_1W = (2 * reached_NW < total).sum(0, keepdim=True)

@@ -38,7 +38,7 @@ def aggregate(updates: RoundUpdates, *, settings: ResidualConfig) -> dict[str, t
     largest = trust_N.max()
     masses_N = updates.masses_N * (trust_N / largest).square() if largest > 0 else updates.masses_N
     shares_N, next_slope = masses_N / masses_N.sum(), iter(slopes)
-    return updates.by_coordinate(lambda rows_NW: shares_N @ correct(rows_NW, next(next_slope), settings))
+    return updates.by_coordinate(lambda rows_NW: shares_N @ correct(rows_NW.double(), next(next_slope), settings))
 
 
 def correct(rows_NW: torch.Tensor, slope_W: torch.Tensor, settings: ResidualConfig) -> torch.Tensor:

@@ -17,7 +17,9 @@ import torch
 from defense.tensors import Tensors
 
 _BLOCK_VALUES = 1 << 19
-"""Values of a block over all clients; 4 MiB in float64."""
+"""Values of a block over all clients; 4 MiB in float64, which a processor's cache holds."""
+_LEAST_WIDTH = 1024
+"""Of a block: with thousands of clients, reading narrower rows takes more time than what is done with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +112,12 @@ class RoundUpdates:
 
     def rows_NW(self, name: str, part: slice | torch.Tensor = slice(None)) -> torch.Tensor:
         """A tensor's values, or a part of them, one row per client in float64."""
-        rows = torch.stack([update.delta[name].reshape(-1)[part] for update in self.updates]).double()
+        rows = self._kept_NW(name, part).double()
         return rows if self.mixing_NN is None else self.mixing_NN @ rows
+
+    def _kept_NW(self, name: str, part: slice | torch.Tensor) -> torch.Tensor:
+        """The clients' own values, float32."""
+        return torch.stack([update.delta[name].reshape(-1)[part] for update in self.updates])
 
     def row(self, index: int) -> dict[str, torch.Tensor]:
         """One client's tensors in float64."""
@@ -119,14 +125,21 @@ class RoundUpdates:
 
     def parts(self, name: str) -> list[slice]:
         """The parts of a tensor whose values over all clients make a block."""
-        width = max(1, _BLOCK_VALUES // len(self))
+        width = max(_LEAST_WIDTH, _BLOCK_VALUES // len(self))
         return [slice(start, min(start + width, self.size(name))) for start in range(0, self.size(name), width)]
 
     def blocks(self) -> Iterator[tuple[str, slice, torch.Tensor]]:
-        """Name, part and values (N, W) of every block of every tensor."""
+        """Name, part and values (N, W) in float64 of every block of every tensor.
+
+        A caller may overwrite the values, and must not keep them: the next block takes their place.
+        """
+        scratch = torch.empty(max(_BLOCK_VALUES, _LEAST_WIDTH * len(self)), dtype=torch.float64)
         for name in self.names:
             for part in self.parts(name):
-                yield name, part, self.rows_NW(name, part)
+                rows_NW = scratch[: len(self) * (part.stop - part.start)].view(len(self), -1)
+                for row_W, update in zip(rows_NW, self.updates, strict=True):
+                    row_W.copy_(update.delta[name].reshape(-1)[part])
+                yield name, part, rows_NW if self.mixing_NN is None else self.mixing_NN @ rows_NW
 
     def combine(self, coefficients_N: torch.Tensor) -> dict[str, torch.Tensor]:
         """sum_i c_i x_i of every tensor, summed in order of client id; clients of coefficient 0 are not read."""
@@ -135,8 +148,9 @@ class RoundUpdates:
         kept = [(c, update.delta) for c, update in zip(coefficients_N.tolist(), self.updates, strict=True) if c != 0]
         sums = {name: torch.zeros(self.shape(name), dtype=torch.float64) for name in self.names}
         for name, total in sums.items():
+            wide = torch.empty_like(total)
             for coefficient, delta in kept:
-                total.add_(delta[name], alpha=coefficient)
+                total.add_(wide.copy_(delta[name]), alpha=coefficient)
         return sums
 
     def mean(self, masses_N: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
@@ -151,8 +165,13 @@ class RoundUpdates:
         return self.mean(masses_N)
 
     def by_coordinate(self, rule: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor]:
-        """A rule that maps a block (N, W) to (W,), applied to every block of every tensor, in the order of `blocks`."""
+        """A rule that maps a block (N, W) to (W,), applied to every block of every tensor, in the order of `blocks`.
+
+        The block is in float32, as deltas are kept, unless it is mixed: comparisons need no more; the rule widens what it sums.
+        """
         flat = {name: torch.empty(self.size(name), dtype=torch.float64) for name in self.names}
-        for name, part, rows_NW in self.blocks():
-            flat[name][part] = rule(rows_NW)
+        read = self._kept_NW if self.mixing_NN is None else self.rows_NW
+        for name in self.names:
+            for part in self.parts(name):
+                flat[name][part] = rule(read(name, part))
         return {name: values.reshape(self.shape(name)) for name, values in flat.items()}

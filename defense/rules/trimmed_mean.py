@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from defense.rules.geometry import UNIT, ascending, ordering, whole_masses
+from defense.rules.geometry import UNIT, ordering, whole_masses
+from defense.rules.order_statistics import ranked
 from defense.rules.round_updates import RoundUpdates
 
 
@@ -23,7 +24,7 @@ def aggregate(updates: RoundUpdates, *, f: int) -> dict[str, torch.Tensor]:
         raise ValueError(f"a mean of {len(updates)} clients cannot be trimmed of f={f} on either side")
     masses_N = whole_masses(updates.weights_N)
     if masses_N.eq(masses_N[0]).all():
-        return updates.by_coordinate(lambda rows_NW: ascending(rows_NW)[f : len(updates) - f].mean(0))
+        return updates.by_coordinate(lambda rows_NW: ranked(rows_NW, f, len(updates) - f).double().mean(0))
     return updates.by_coordinate(lambda rows_NW: weighted_trimmed_mean(rows_NW, masses_N, f))
 
 
@@ -34,7 +35,7 @@ def weighted_trimmed_mean(rows_NW: torch.Tensor, masses_N: torch.Tensor, f: int)
     the first, the second and third whole, and 0.5 of the last.
     """
     order_NW = ordering(rows_NW)
-    ordered_NW = rows_NW.gather(0, order_NW)
+    ordered_NW = rows_NW.gather(0, order_NW).double()
     num_clients, total = len(masses_N), int(masses_N.sum())
     # In units of 1/n, so that the cuts f total / n are whole numbers too.
     ends_NW = (masses_N[order_NW].cumsum(0) * num_clients).clamp(f * total, (num_clients - f) * total)

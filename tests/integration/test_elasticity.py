@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
@@ -52,8 +51,7 @@ class LiveRun:
         if not (self.path / "rounds.parquet").exists():
             return []
         taken: dict[int, set[str]] = {}
-        content = (self.path / "rounds.parquet").read_bytes()  # at once: the run replaces the file again and again
-        for row in pq.read_table(pa.BufferReader(content)).to_pylist():
+        for row in pq.read_table(self.path / "rounds.parquet").to_pylist():
             taken.setdefault(row["round"], set()).update([row["client_id"]] if row["admitted"] else [])
         return [taken[index] for index in sorted(taken)]
 

@@ -13,6 +13,7 @@ from cluster.state.checkpoints import Checkpoints
 from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory
 from cluster.state.run_state import RunState, encode_state
+from tests.unit.cluster.builders import round_report
 
 TINY = ["clients.count=2", "clients.malicious=0", "defense.level=none", "data.samples_per_client=1"]
 
@@ -100,7 +101,7 @@ def test_two_runs_do_not_share_a_place_for_checkpoints(tmp_path):
 @pytest.mark.parametrize("damage", ["removed", "cut", "elsewhere"])
 def test_committed_rounds_without_a_checkpoint_never_begin_again(tmp_path, damage):
     directory, _ = begun(tmp_path)
-    directory.write_rounds([])
+    directory.write_rounds([round_report(0, {"a": 1.0})])
     if damage == "removed":
         shutil.rmtree(tmp_path / "run" / "checkpoints")
     elif damage == "cut":

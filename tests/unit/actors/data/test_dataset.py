@@ -1,10 +1,12 @@
 """A client's batches: kept as they were encoded, drawn without replacement, and seeded."""
 
 import numpy as np
-from pytest import mark
+import pyarrow as pa
+from pytest import mark, raises
 
-from actors.data.dataset import Dataset, load_dataset
+from actors.data.dataset import Dataset, load_dataset, num_examples
 from actors.data.encoding import IGNORED, Encoded
+from actors.errors import DataError
 
 
 def make_dataset(num_examples: int) -> Dataset:
@@ -47,3 +49,33 @@ def test_what_was_saved_is_loaded_file_after_file(tmp_path):
     assert loaded.examples == first + second
     assert (len(loaded), loaded.starts.tolist()) == (3, [0, 3, 4, 6])
     assert load_dataset(paths[1:]).example(0) == second[0]
+
+
+def test_a_file_is_mapped_and_not_copied(tmp_path):
+    path, num_tokens = tmp_path / "a.tokens", 2_000_000
+    Dataset(np.arange(num_tokens, dtype=np.int32), np.zeros(num_tokens, np.int32), np.arange(0, num_tokens + 1, 1000)).save(path)
+    before = pa.total_allocated_bytes()
+    loaded = [load_dataset([str(path)]) for _ in range(10)]
+    assert pa.total_allocated_bytes() - before < 100_000
+    assert [data.example(7).ids[0] for data in loaded] == [7000] * 10
+    assert not loaded[0].ids.flags.writeable and not loaded[0].ids.flags.owndata
+
+
+@mark.parametrize("damage", ["cut", "empty", "not a file of this kind", "offsets"])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path, damage):
+    path = tmp_path / "a.tokens"
+    make_dataset(5).save(path)
+    content = path.read_bytes()
+    if damage == "offsets":
+        place = content.index(np.arange(0, 12, 2, dtype=np.int64).tobytes())
+        content = content[: place + 16] + np.int64(10**6).tobytes() + content[place + 24 :]
+    path.write_bytes({"cut": content[:-30], "empty": b"", "not a file of this kind": b"PAR1"}.get(damage, content))
+    with raises(DataError, match=r"token file .*a\.tokens cannot be read"):
+        load_dataset([str(path)])
+    with raises(DataError, match="cannot be read"):
+        num_examples(str(path))
+
+
+def test_a_file_without_examples_says_so(tmp_path):
+    Dataset.of([]).save(tmp_path / "a.tokens")
+    assert num_examples(str(tmp_path / "a.tokens")) == len(load_dataset([str(tmp_path / "a.tokens")])) == 0

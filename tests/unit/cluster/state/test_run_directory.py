@@ -13,7 +13,8 @@ import pytest
 from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
 from cluster.errors import CheckpointError, ConfigError
-from cluster.state.run_directory import RunDirectory
+from cluster.state.run_directory import RunDirectory, RunResult
+from tests.unit.cluster.builders import probe_row, round_report
 
 
 @pytest.mark.parametrize(("name", "why"), [("", "holds other files"), ("notes.txt", "is a file")])
@@ -78,7 +79,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from cluster.config.schema import RunConfig
-from cluster.state.run_directory import RunDirectory
+from cluster.state.run_directory import RunDirectory, RunResult
+from tests.unit.cluster.builders import probe_row, round_report
 
 def count(module, name, calls, step):
     original = getattr(module, name)
@@ -186,3 +188,27 @@ def test_a_version_of_the_probe_stays_in_its_folder(tmp_path):
     directory = RunDirectory.create(tmp_path / "run", RunConfig())
     with pytest.raises(ValueError, match="cannot be a file name"):
         directory.write_probe(1, {"../../x": b""})
+
+
+def test_rounds_grow_and_read_as_one_table(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", RunConfig())
+    assert not directory.has_committed
+    assert RunResult(directory.path, {}).rounds.num_rows == 0
+    first, second = round_report(0, {"a": 1.0, "b": None}), round_report(1, {"a": 0.5})
+    directory.write_rounds([first])
+    directory.write_rounds([first, second])
+    directory.write_probe_rounds([probe_row(0), probe_row(1)])
+    assert directory.has_committed
+    assert RunResult(directory.path, {}).rounds.select(["round", "client_id"]).to_pylist() == [
+        {"round": 0, "client_id": "a"},
+        {"round": 0, "client_id": "b"},
+        {"round": 1, "client_id": "a"},
+    ]
+    table = pq.read_table(directory.path / "probe.parquet")
+    assert table["round"].to_pylist() == [0, 1]
+    assert table.schema.metadata[b"schema_version"] == b"1"
+    directory.release()
+    RunDirectory.reopen(tmp_path / "run").take()
+    with pytest.raises(CheckpointError, match="was taken over by process"):
+        directory.write_rounds([first, second, round_report(2, {"a": 1.0})])
+    assert RunResult(directory.path, {}).rounds.num_rows == 3

@@ -163,7 +163,7 @@ def test_neither_updates_nor_adapter_are_changed_and_the_accumulator_gives_the_s
     before = {name: tensor.clone() for name, tensor in start.items()}
     accumulator = make_accumulator(AggregationConfig(averaging="svd"))
     for update in updates.updates:
-        accumulator = accumulator.add(update)
+        accumulator.add(update)
     first, second = svd.aggregate(updates, start), accumulator.finish(start, {}, np.random.default_rng(0))
     assert all(torch.equal(tensor, second.delta[name]) for name, tensor in first.delta.items())
     assert all(torch.equal(start[name], tensor) for name, tensor in before.items())

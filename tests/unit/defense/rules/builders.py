@@ -56,7 +56,7 @@ def aggregate(
     config = {"rule": rule, "f": f, "pre": pre} | ({rule: settings} if settings else {})
     accumulator = make_accumulator(AggregationConfig.model_validate(config))
     for update in updates:
-        accumulator = accumulator.add(update)
+        accumulator.add(update)
     return accumulator.finish({}, memory or {}, np.random.default_rng(seed))
 
 

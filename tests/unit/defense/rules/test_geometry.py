@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from defense.rules import round_updates
 from defense.rules.geometry import UNIT, cosines, lowest, median, norms, ordering, squared_distances, whole_masses
 from tests.unit.defense.rules.builders import collected, draw
 
@@ -36,6 +37,24 @@ def test_a_huge_client_costs_the_others_no_digits(place):
     others = [i for i in range(4) if i != place]
     found = squared_distances(collected(rows)).numpy()[np.ix_(others, others)]
     np.testing.assert_allclose(found, naive_distances(rows)[np.ix_(others, others)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1e3])
+def test_near_duplicates_far_from_the_others_keep_their_distances(monkeypatch, offset):
+    # Three copies of one update that differ by a millionth, beside honest updates, all with a common offset. Over several blocks,
+    # in one of which a huge client hides that is like the others everywhere else.
+    monkeypatch.setattr(round_updates, "_BLOCK_VALUES", 9 * 64)
+    monkeypatch.setattr(round_updates, "_LEAST_WIDTH", 1)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(9, 1000))
+    rows[3:6] = 5 * rows[3] + 1e-6 * rng.normal(size=(3, 1000))
+    rows[8, 100:110] = 1e12
+    rows = (rows + offset).astype(np.float32).astype(np.float64)
+    found = squared_distances(collected(rows)).numpy()
+    np.testing.assert_array_equal(found, found.T)
+    others = np.ix_(range(8), range(8))
+    np.testing.assert_allclose(found[others], naive_distances(rows)[others], rtol=1e-9, atol=1e-8)
+    np.testing.assert_allclose(found[8], naive_distances(rows)[8], rtol=1e-9)
 
 
 def test_identical_updates_are_at_distance_0_exactly_and_zeros_are_orthogonal_to_all():

@@ -32,10 +32,11 @@ def test_deltas_are_kept_in_float32_and_read_in_float64():
 @pytest.mark.parametrize("block_values", [1, 7, 24, 10**6])
 def test_blocks_are_the_tensors(monkeypatch, block_values):
     monkeypatch.setattr(round_updates, "_BLOCK_VALUES", block_values)
+    monkeypatch.setattr(round_updates, "_LEAST_WIDTH", 1)
     drawn = draw(0, num_clients=3, num_values=11)
-    blocks = list(drawn.collected.blocks())
-    assert all(rows.numel() <= max(3, block_values) for _, _, rows in blocks)
-    np.testing.assert_array_equal(torch.cat([rows for _, _, rows in blocks], dim=1).numpy(), drawn.rows)
+    blocks = [rows.clone() for _, _, rows in drawn.collected.blocks()]
+    assert all(rows.numel() <= max(3, block_values) for rows in blocks)
+    np.testing.assert_array_equal(torch.cat(blocks, dim=1).numpy(), drawn.rows)
 
 
 def test_combine_is_the_linear_combination():
@@ -60,6 +61,13 @@ def test_the_mean_of_one_is_that_one_to_the_bit():
 def test_by_coordinate_keeps_names_and_shapes():
     highest = collected([[1, 2, 3, 7], [5, 6, 7, 9]]).by_coordinate(lambda rows: rows.max(0).values)
     assert {name: tensor.tolist() for name, tensor in highest.items()} == {"a": [[5, 6, 7]], "b": [9]}
+
+
+def test_by_coordinate_gives_the_values_as_they_are_kept_and_mixtures_in_float64():
+    plain, dtypes = collected([[1, 2], [3, 4]]), []
+    for updates in (plain, RoundUpdates(plain.updates, torch.eye(2, dtype=torch.float64))):
+        updates.by_coordinate(lambda rows: dtypes.append(rows.dtype) or rows[0])
+    assert dtypes == [torch.float32] * 2 + [torch.float64] * 2
 
 
 def test_mixing_makes_rows_combinations_of_the_deltas():

@@ -1,13 +1,10 @@
 """How many updates a second a probe scores, against the floor that the memory's bandwidth sets.
 
-`python -m tests.benchmarks.scoring` makes step deltas of the first layer of an 8B model (r 8, q_proj and v_proj: 40,960
-values), scores them in several ways and prints a table; the last line is one JSON object. Compare the rows of one run
-with each other: absolute figures differ from machine to machine.
+Step deltas of the first layer of an 8B model (r 8, q_proj and v_proj: 40,960 values), scored in several ways.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,10 +22,11 @@ from probe.artefact import LoraProbe, save_probe
 from probe.classifiers.linear import LinearProbe
 from probe.features import extract, feature_blocks
 from probe.meta import ProbeMeta
+from tests.benchmarks.performance.report import show
 
 _PREFIX = "base_model.model.model.layers.0.self_attn"
 SHAPES = {f"{_PREFIX}.q_proj.lora_B.weight": (4096, 8), f"{_PREFIX}.v_proj.lora_B.weight": (1024, 8)}
-NUM_VALUES, BATCH, SECONDS = 40_960, 32, 2.0
+NUM_VALUES, BATCH = 40_960, 32
 LAYOUT = AdapterLayout(shapes=SHAPES, layers=dict.fromkeys(SHAPES, 0), model_fingerprint="m", lora_fingerprint="l")
 
 
@@ -61,23 +59,25 @@ def encode(delta: dict[str, torch.Tensor], client: str) -> bytes:
     )
 
 
-def rate(call: Callable[[], object], updates: int) -> float:
-    """Updates per second of `call`, which handles `updates` of them, over about SECONDS."""
+def rate(call: Callable[[], object], updates: int, seconds: float = 2.0) -> float:
+    """Updates per second of `call`, which handles `updates` of them, over about so many seconds."""
     call()
     done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < SECONDS:
+    while time.perf_counter() - started < seconds:
         call()
         done += updates
     return done / (time.perf_counter() - started)
 
 
-def bandwidth() -> float:
+def bandwidth(seconds: float) -> float:
     """Bytes per second that one core reads from memory: the sum of an array that no cache holds."""
     array = np.ones(1 << 28, dtype=np.uint8).view(np.float64)
-    return rate(array.sum, 1) * array.nbytes
+    return rate(array.sum, 1, seconds) * array.nbytes
 
 
-def main() -> None:
+def measure(*, small: bool) -> dict[str, float]:
+    """Way of scoring -> updates a second."""
+    seconds = 0.2 if small else 2.0
     torch.set_num_threads(1)
     clients = [f"client-{i:03d}" for i in range(BATCH)]
     expected = OpenRound(
@@ -97,20 +97,19 @@ def main() -> None:
             actor.score_batch(clients, *payloads)
 
         figures = {
-            "feature of a delta": rate(lambda: [extract(blocks, delta) for delta in deltas], BATCH),
-            "score of a feature": rate(lambda: probe.score_features(features), BATCH),
-            "feature and score": rate(lambda: probe.score(deltas), BATCH),
-            "decode, admit, feature and score": rate(admit_and_score, BATCH),
-            **through_ray(name, expected, clients, payloads),
+            "feature of a delta": rate(lambda: [extract(blocks, delta) for delta in deltas], BATCH, seconds),
+            "score of a feature": rate(lambda: probe.score_features(features), BATCH, seconds),
+            "feature and score": rate(lambda: probe.score(deltas), BATCH, seconds),
+            "decode, admit, feature and score": rate(admit_and_score, BATCH, seconds),
+            **through_ray(name, expected, clients, payloads, seconds),
         }
-        floor = bandwidth() / (NUM_VALUES * 4)
-    print(f"{'':50} {'updates/s':>10} {'share of the floor':>20}")
-    for name, value in {**figures, "floor: reading 40,960 float32 from memory": floor}.items():
-        print(f"{name:50} {value:10.0f} {value / floor:19.2%}")
-    print(json.dumps({"floor": floor, **figures}))
+        floor = bandwidth(seconds) / (NUM_VALUES * 4)
+    found = {**figures, "floor: reading the values from memory": floor}
+    show(("", "updates a second", "share of floor"), [(name, value, value / floor) for name, value in found.items()])
+    return found
 
 
-def through_ray(folder: str, expected: OpenRound, clients: list[str], payloads: list[bytes]) -> dict[str, float]:
+def through_ray(folder: str, expected: OpenRound, clients: list[str], payloads: list[bytes], seconds: float) -> dict[str, float]:
     """The same through a ProbeActor, with the payloads in the object store: a call each, and a call for all."""
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
@@ -125,12 +124,8 @@ def through_ray(folder: str, expected: OpenRound, clients: list[str], payloads: 
             ray.get(actor.score_batch.options(num_returns=BATCH).remote(clients, *stored))
 
         return {
-            "ProbeActor, a call for each": rate(singly, BATCH),
-            f"ProbeActor, a call for {BATCH} together": rate(together, BATCH),
+            "ProbeActor, a call for each": rate(singly, BATCH, seconds),
+            f"ProbeActor, a call for {BATCH} together": rate(together, BATCH, seconds),
         }
     finally:
         ray.shutdown()
-
-
-if __name__ == "__main__":
-    main()
