@@ -1,8 +1,10 @@
 """The page and the Markdown: whole, small, and nothing that others wrote is obeyed."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from cluster.report.tables import SECONDS
 from tests.unit.cluster.builders import client_round
 from tests.unit.cluster.report.run_directories import OWN, excluded, four_clients, report, write_run
 
+ROOT = Path(__file__).parents[4]
 HOSTILE = (
     "<script>alert(1)</script>",
     "[red]x[/red] \x1b[31mred\x1b[0m",
@@ -133,3 +136,9 @@ def test_markdown_has_the_verdict_the_measures_and_each_client(tmp_path):
     assert "| 3 | 0.850 (0.75 to 0.95) |" in text
     assert "### client-3 (simulated attacker)" in text
     assert all(name in text for name in ("Where the time went", SECONDS["training"]))
+
+
+def test_the_charting_library_is_the_file_that_its_origin_names():
+    folder = ROOT / "cluster" / "report" / "page" / "echarts"
+    found = hashlib.sha256((folder / "echarts.min.js").read_bytes()).hexdigest()
+    assert f"SHA-256:  {found}" in (folder / "ORIGIN.txt").read_text()
