@@ -13,7 +13,8 @@ import pytest
 from cluster.config.loading import load_config
 from cluster.config.schema import RunConfig
 from cluster.errors import CheckpointError, ConfigError
-from cluster.state.run_directory import RunDirectory, RunResult
+from cluster.report.run_result import RunResult
+from cluster.state.run_directory import RunDirectory
 from tests.unit.cluster.builders import probe_row, round_report
 
 
@@ -79,7 +80,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from cluster.config.schema import RunConfig
-from cluster.state.run_directory import RunDirectory, RunResult
+from cluster.report.run_result import RunResult
+from cluster.state.run_directory import RunDirectory
 from tests.unit.cluster.builders import probe_row, round_report
 
 def count(module, name, calls, step):
