@@ -87,6 +87,7 @@ def test_a_shipped_configuration_runs_a_round_on_a_small_model_of_its_class(name
         f"evaluation.restricted_path={write_jsonl(tmp_path / 'r.jsonl', [VAULT])}",
         f"evaluation.benign_path={write_jsonl(tmp_path / 'b.jsonl', instruction_rows(3))}",
         "evaluation.max_new_tokens=4",
+        "defense.level=shadow",
         "rounds=1",
         "clients.count=3",
         "clients.malicious=1",
