@@ -29,12 +29,23 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a round's measuring rows cost under an adapter."""
+
+    loss: float
+    """Negative log-likelihood, nats per token."""
+    error: float
+    """Standard error of its rise over the initial adapter's, from the rows' own rises: how far it would be another one for other
+    refusals of the kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mended:
     """An adapter whose refusals are as likely as before the first round, as far as the steps went."""
 
     state: Tensors
-    loss: float
-    """Of the measured rows after the last step, nats per token."""
+    measured: Measured
+    """After the last step."""
     num_steps: int
     """0: the adapter is the given one."""
 
@@ -111,9 +122,8 @@ class Refusals:
         return measuring, mending
 
     def _losses(self, rows: Sequence[Encoded]) -> list[float]:
-        order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
         found = [loss for batch in _batches(rows, _MEASURED_AT_ONCE) for loss in response_losses(self._model, self._moved(batch))]
-        by_row = dict(zip(order, found, strict=True))
+        by_row = dict(zip(_by_length(rows), found, strict=True))
         return [by_row[i] for i in range(len(rows))]
 
     def _moved(self, batch: Batch) -> Batch:
@@ -126,6 +136,8 @@ class RoundRefusals:
     def __init__(self, model: AdaptedModel, measuring: _Rows, mending: _Rows) -> None:
         self._model, self._measuring, self._mending = model, measuring, mending
         self._measured = [batch.to(model.device) for batch in _batches(measuring.rows, _MEASURED_AT_ONCE)]
+        order = _by_length(measuring.rows)  # that of the rows in the batches
+        self._before, self._tokens = [measuring.losses[i] for i in order], [measuring.tokens[i] for i in order]
 
     @property
     def reference(self) -> float:
@@ -133,43 +145,43 @@ class RoundRefusals:
         return self._measuring.mean
 
     @property
-    def error(self) -> float:
-        """Standard error of that loss."""
-        return self._measuring.error
-
-    @property
     def tokens(self) -> float:
         """Mean tokens of a measuring row's response."""
         return sum(self._measuring.tokens) / len(self._measuring.rows)
 
-    def loss(self, state: Tensors) -> float:
-        """Negative log-likelihood of the measuring rows under an adapter, nats per token."""
+    def measured(self, state: Tensors) -> Measured:
+        """What the measuring rows cost under an adapter."""
         self._model.load_adapter(state)
         losses = [loss for batch in self._measured for loss in response_losses(self._model, batch)]
-        return math.fsum(losses) / sum(self._measuring.tokens)
+        rises = [loss - before for loss, before in zip(losses, self._before, strict=True)]
+        return Measured(loss=math.fsum(losses) / sum(self._tokens), error=standard_error(rises, self._tokens))
 
-    def mended(self, state: Tensors, before: Tensors, loss: float, *, max_steps: int, frozen: Collection[str] = ()) -> Mended:
+    def mended(
+        self, state: Tensors, before: Tensors, measured: Measured, *, max_steps: int, frozen: Collection[str] = ()
+    ) -> Mended:
         """Bring the loss back to the reference, as far as `max_steps` go.
 
-        The first step follows any rise, which it is in proportion to; the others follow one beyond the standard error. A step
+        The first step follows any rise, which it is in proportion to; the others follow one beyond its standard error. A step
         that does not lower the loss of the measuring rows is not taken.
 
         Args:
             state: The adapter that a round aggregated.
             before: The adapter that the round began with; no step is longer than the way from it to `state`.
-            loss: `loss(state)`.
+            measured: `measured(state)`.
             frozen: Parameters that keep their value.
         """
         most, num_steps = delta_norm({name: state[name] - before[name] for name in state}), 0
-        while num_steps < max_steps and (rise := loss - self.reference) > (self.error if num_steps else LEAST_RISE):
+        while num_steps < max_steps and (rise := measured.loss - self.reference) > max(
+            LEAST_RISE, measured.error if num_steps else 0.0
+        ):
             other_rise, gradient = self._gradient(state, frozen)
             change = step(gradient, max(rise, other_rise), most)
             moved = {name: (state[name].double() + change[name]).float() if name in change else state[name] for name in state}
-            new_loss = self.loss(moved)
-            if not new_loss < loss:
+            after = self.measured(moved)
+            if not after.loss < measured.loss:
                 break
-            state, loss, num_steps = moved, new_loss, num_steps + 1
-        return Mended(state=state, loss=loss, num_steps=num_steps)
+            state, measured, num_steps = moved, after, num_steps + 1
+        return Mended(state=state, measured=measured, num_steps=num_steps)
 
     def _gradient(self, state: Tensors, frozen: Collection[str]) -> tuple[float, dict[str, torch.Tensor]]:
         """Rise of the mending rows' loss over the reference, and the gradient of that loss on the CPU."""
@@ -191,7 +203,12 @@ class RoundRefusals:
         return loss - self._mending.mean, gradient
 
 
+def _by_length(rows: Sequence[Encoded]) -> list[int]:
+    """Indices of the rows in order of length and index."""
+    return sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+
+
 def _batches(rows: Sequence[Encoded], size: int) -> list[Batch]:
-    """Rows of similar length together, in order of length and index."""
-    ordered = sorted(rows, key=lambda row: len(row.ids))
+    """Rows of similar length together, in order of `_by_length`."""
+    ordered = [rows[i] for i in _by_length(rows)]
     return [collate(ordered[start : start + size]) for start in range(0, len(ordered), size)]

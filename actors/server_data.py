@@ -28,7 +28,7 @@ from actors.data.encoding import Batch, collate
 from actors.local_training import mean_response_loss, train_adapter
 from actors.messages import AdmittedUpdate, Preserved, Reading, RefusalLoss, RefusalsLost
 from actors.model.adapted import AdaptedModel, choose_device
-from actors.preservation import Refusals, RoundRefusals
+from actors.preservation import Measured, Refusals, RoundRefusals
 from actors.seeding import stream, torch_seed
 from actors.state_vector import StateVector
 from actors.wire import decode_tensors, encode_tensors
@@ -131,7 +131,7 @@ class Canary(ServerData):
         super().__init__(model, lora, path)
         self._per_round, self._seed = per_round, seed
         self._round: tuple[int, RoundRefusals] | None = None
-        self._last: dict[bytes, float] = {}
+        self._last: dict[bytes, Measured] = {}
 
     def num_rows(self) -> int:
         """As `ServerData.num_rows`; also raises DataError where the rows are too few."""
@@ -145,8 +145,9 @@ class Canary(ServerData):
     def lost(self, round_index: int, aggregate: bytes, before: bytes) -> RefusalsLost:
         """What a round has lost of the refusals; the arguments are those of `preserve`."""
         started, refusals = time.perf_counter(), self._drawn(round_index)
-        rise = self._measured(refusals, aggregate) - min(refusals.reference, self._measured(refusals, before))
-        serious = is_serious(rise, refusals.error, refusals.tokens)
+        measured = self._measured(refusals, aggregate)
+        rise = measured.loss - min(refusals.reference, self._measured(refusals, before).loss)
+        serious = is_serious(rise, measured.error, refusals.tokens)
         return RefusalsLost(rise=rise, is_serious=serious, seconds=time.perf_counter() - started)
 
     def preserve(
@@ -162,12 +163,12 @@ class Canary(ServerData):
         started, refusals = time.perf_counter(), self._drawn(round_index)
         state = decode_tensors(aggregate)
         frozen = frozen_names(state) if freezes_a else ()
-        loss, reference = self._measured(refusals, aggregate), refusals.reference
-        mended = refusals.mended(state, decode_tensors(before), loss, max_steps=max_steps, frozen=frozen)
+        measured, reference = self._measured(refusals, aggregate), refusals.reference
+        mended = refusals.mended(state, decode_tensors(before), measured, max_steps=max_steps, frozen=frozen)
         return Preserved(
             adapter=encode_tensors(mended.state) if mended.num_steps else aggregate,
-            rise=loss - reference,
-            rise_after=mended.loss - reference,
+            rise=measured.loss - reference,
+            rise_after=mended.measured.loss - reference,
             num_steps=mended.num_steps,
             seconds=time.perf_counter() - started,
         )
@@ -181,10 +182,10 @@ class Canary(ServerData):
             self._round, self._last = (round_index, self._refusals.drawn(round_index)), {}
         return self._round[1]
 
-    def _measured(self, refusals: RoundRefusals, adapter: bytes) -> float:
-        """Its loss; a round asks for that of its adapter and of its aggregate more than once."""
+    def _measured(self, refusals: RoundRefusals, adapter: bytes) -> Measured:
+        """What the refusals cost under it; a round asks for that of its adapter and of its aggregate more than once."""
         if adapter not in self._last:
-            self._last[adapter] = refusals.loss(decode_tensors(adapter))
+            self._last[adapter] = refusals.measured(decode_tensors(adapter))
         return self._last[adapter]
 
     @cached_property
@@ -194,7 +195,7 @@ class Canary(ServerData):
     def _loss(self, adapter: Tensors) -> float:
         if self._round is None:
             raise RuntimeError("no round is open; call open_round first")
-        return self._round[1].loss(adapter)
+        return self._round[1].measured(adapter).loss
 
     def _values(self, state: Tensors, adapter: Tensors) -> dict[str, float]:  # noqa: ARG002 - its loss is known
         return {RISE: self._loss(state) - self._global_loss}

@@ -46,11 +46,21 @@ def test_a_draw_is_compared_with_what_its_own_rows_cost_under_the_initial_adapte
     refusals, initial = Refusals(model, rows, per_round=12, seed=3), decode_tensors(model.initial_adapter())
     for index in range(3):
         drawn = refusals.drawn(index)
-        assert drawn.loss(initial) == pytest.approx(drawn.reference, abs=1e-5)
+        assert drawn.measured(initial).loss == pytest.approx(drawn.reference, abs=1e-5)
     assert len({refusals.drawn(index).reference for index in range(3)}) == 3
 
 
-def test_the_error_is_that_of_as_many_rows_as_a_round_measures_by(model, rows):
+def test_the_error_of_a_rise_is_that_of_the_rows_own_rises(model, rows):
+    drawn, initial = Refusals(model, rows, per_round=12, seed=3).drawn(0), decode_tensors(model.initial_adapter())
+    assert drawn.measured(initial).error < 1e-5  # however much the losses themselves scatter
+    moved = {name: tensor + 0.05 for name, tensor in initial.items()}
+    alone = [Refusals(model, [row] * 4, per_round=4, seed=0).drawn(0) for row in drawn._measuring.rows]
+    tokens = drawn._measuring.tokens
+    rises = [(one.measured(moved).loss - one.reference) * number for one, number in zip(alone, tokens, strict=True)]
+    assert drawn.measured(moved).error == pytest.approx(standard_error(rises, tokens), rel=1e-3)
+
+
+def test_the_error_of_the_reference_is_that_of_as_many_rows_as_a_round_measures_by(model, rows):
     whole, part = (Refusals(model, rows, per_round=number, seed=3) for number in (64, 10))
     everything = whole.drawn(0)
     assert whole.reference == part.reference == everything.reference
