@@ -29,5 +29,6 @@ LEVEL = Level(
         column=RISE,
         key="defense.canary.max_rise",
         by_hand=lambda config, threshold: config.canary.max_rise,  # noqa: ARG005
+        half_way="from limit",
     ),
 )

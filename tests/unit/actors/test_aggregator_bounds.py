@@ -44,19 +44,20 @@ def close(made, rises: dict[str, float], references=None, round_index: int = 0):
 
 
 def test_a_bound_follows_from_the_references_of_the_round_and_the_row_says_why_a_client_is_excluded():
-    limit = (0.2 + 2.5) / 2  # half way between the medians
+    # Half way from the prediction limit, with t of 2 degrees of freedom at 0.95, to the median of the unsafe.
+    limit = (0.2 + 2.919986 * 0.1 * math.sqrt(4 / 3) + 2.5) / 2
     made = make_aggregator("canary", defense=FREE)
-    report = close(made, {"a": 1.3, "b": 1.4, "c": math.nan}, REFERENCES)
+    report = close(made, {"a": 1.5, "b": 1.6, "c": math.nan}, REFERENCES)
     assert report.bounds == {"canary": pytest.approx(limit, abs=1e-6)}
     found = rows(report)
     assert {name: row.weight for name, row in found.items()} == {"a": 1.0, "b": 0.0, "c": 0.0}
     told = [(row.excluded_by, row.excluded_value, row.excluded_bound, row.excluded_because) for row in found.values()]
     assert told[0] == (None,) * 4
     because = (
-        "canary_rise 1.4 is at or above 1.35, half way from the 3 honest reference clients of round 1 to the unsafe; one like "
-        "the honest lies beyond with probability 0.005"
+        "canary_rise 1.6 is at or above 1.52, half way from the 3 honest reference clients of round 1 to the unsafe; one like "
+        "the honest lies beyond with probability 0.0038"
     )
-    assert told[1] == ("canary", 1.4, pytest.approx(limit, abs=1e-6), because)
+    assert told[1] == ("canary", 1.6, pytest.approx(limit, abs=1e-6), because)
     assert told[2][:2] == ("canary", None)
     values = ReferenceValues(benign=(0.1, 0.2, 0.3), unsafe=(2.0, 3.0), origin="round 1")  # in order of client id
     assert made.state().references == {"canary_rise": values}
@@ -68,7 +69,7 @@ def test_a_round_without_a_refresh_and_a_restored_aggregator_judge_by_what_was_m
     again = make_aggregator("canary", defense=FREE)
     again.restore(made.state())
     for each in (made, again):
-        report = close(each, {"a": 1.3, "b": 1.4}, round_index=1)
+        report = close(each, {"a": 1.5, "b": 1.6}, round_index=1)
         assert report.bounds == first.bounds
         assert [row.weight for row in report.clients] == [1, 0]
         assert "of round 1" in report.clients[1].excluded_because
@@ -86,7 +87,7 @@ def test_a_level_that_does_not_separate_abstains_and_the_round_says_so():
     tame = MeasuredReferences(updates=(*REFERENCES.updates[1:4], reference("u0", 0.3, True)))
     report = close(make_aggregator("canary", defense=FREE), {"a": 99.0}, tame)
     assert (report.outcome, report.bounds, report.clients[0].weight) == ("aggregated", {"canary": None}, 1.0)
-    why = "1 of 1 unsafe references lie above 0.25, the bound of the 3 honest reference clients of round 1, and 1 of these"
+    why = "0 of 1 unsafe references lie above 0.419, the bound of the 3 honest reference clients of round 1"
     assert f"; canary abstains: {why}" in report.why
 
 
