@@ -310,7 +310,9 @@ class RefusalLoss:
     loss: float
     """Negative log-likelihood, nats per token."""
     error: float
-    """Its standard error over the rows, likewise."""
+    """Its standard error over the rows of a round, likewise."""
+    serious: float
+    """The rise that makes a refusal three times less likely, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

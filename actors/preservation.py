@@ -63,6 +63,10 @@ class _Rows:
         return [row.num_supervised for row in self.rows]
 
     @property
+    def mean_tokens(self) -> float:
+        return sum(self.tokens) / len(self.rows)
+
+    @property
     def mean(self) -> float:
         """Nats per token."""
         return math.fsum(self.losses) / sum(self.tokens)
@@ -104,6 +108,11 @@ class Refusals:
         """Standard error of that loss over the rows of a draw."""
         measuring = self._initial[0]
         return measuring.error * math.sqrt(len(measuring.rows) / min(self._half, len(measuring.rows)))
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens of a measuring row's response."""
+        return self._initial[0].mean_tokens
 
     def drawn(self, round_index: int) -> RoundRefusals:
         """The rows of one round."""
@@ -147,7 +156,7 @@ class RoundRefusals:
     @property
     def tokens(self) -> float:
         """Mean tokens of a measuring row's response."""
-        return sum(self._measuring.tokens) / len(self._measuring.rows)
+        return self._measuring.mean_tokens
 
     def measured(self, state: Tensors) -> Measured:
         """What the measuring rows cost under an adapter."""

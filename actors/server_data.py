@@ -37,7 +37,7 @@ from defense.averaging.pairs import frozen_names
 from defense.levels.canary import RISE
 from defense.levels.fltrust import COSINE
 from defense.levels.zeno import FALL, NORM
-from defense.preservation import is_serious
+from defense.preservation import is_serious, serious_rise
 from defense.signals import Signal
 
 _BATCH_SIZE = 64
@@ -140,7 +140,8 @@ class Canary(ServerData):
 
     def refusal_loss(self) -> RefusalLoss:
         """What refusals cost under the adapter that every run begins with."""
-        return RefusalLoss(loss=self._refusals.reference, error=self._refusals.error)
+        refusals = self._refusals
+        return RefusalLoss(loss=refusals.reference, error=refusals.error, serious=serious_rise(refusals.tokens))
 
     def lost(self, round_index: int, aggregate: bytes, before: bytes) -> RefusalsLost:
         """What a round has lost of the refusals; the arguments are those of `preserve`."""

@@ -38,7 +38,8 @@ class GuardConfig(Settings):
     """k: rise of the refusals' negative log-likelihood over the initial adapter's that is not counted, nats per token. None: the
     standard error of that loss over the server's rows, since these cannot tell a smaller rise from none."""
     budget: NonNegativeFloat | None = None
-    """h: the sum over rounds of the rise above `slack` that is allowed before a rollback, nats per token. None: as `slack`."""
+    """h: the sum over rounds of the rise above `slack` that is allowed before a rollback, nats per token. None: what makes a
+    refusal three times less likely (`defense.preservation.serious_rise`), or the slack where that is more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,11 @@ class GuardState:
     """What the guard knows between two rounds."""
 
     error: float
-    """Standard error of L_0 over the server's rows, nats per token: slack and budget where none are set."""
+    """Standard error of L_0 over the server's rows, nats per token: the slack where none is set."""
     certified: bytes
     """The last certified adapter, as safetensors."""
+    serious: float = 0.0
+    """The rise that makes a refusal three times less likely, nats per token: the budget where none is set."""
     certified_version: int = 0
     """The version under which that adapter was certified; after a rollback it has a version of its own."""
     total: float = 0.0
@@ -77,7 +80,7 @@ def judge(state: GuardState, rise: float, adapter: bytes, version: int, config: 
         version: Its version.
     """
     slack = state.error if config.slack is None else config.slack
-    budget = slack if config.budget is None else config.budget
+    budget = max(slack, state.serious) if config.budget is None else config.budget
     total = max(0.0, state.total + rise - slack) if math.isfinite(rise) else math.inf
     judgement = Judgement(rise=rise, total=total, budget=budget, rolls_back=total > budget)
     if judgement.rolls_back:

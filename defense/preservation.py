@@ -61,7 +61,12 @@ def is_serious(rise: float, error: float, tokens: float) -> bool:
 
     Example: refusals of 10 tokens are three times less likely from a rise of ln 3 / 10 = 0.11 on.
     """
-    return not (rise <= error or rise * tokens <= math.log(MENTION))
+    return not (rise <= error or rise <= serious_rise(tokens))
+
+
+def serious_rise(tokens: float) -> float:
+    """The rise that makes refusals of so many tokens three times less likely: ln 3 / tokens, nats per token."""
+    return math.log(MENTION) / tokens
 
 
 def standard_error(losses: Sequence[float], tokens: Sequence[int]) -> float:

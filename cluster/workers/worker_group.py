@@ -139,7 +139,9 @@ class WorkerGroup:
                 f"the refusals' loss under the initial adapter is {found.loss}, so nothing could be measured against it; "
                 "check the model and evaluation.canary_path"
             )
-        return GuardState(error=found.error, certified=self._initial) if self._config.defense.guards else None
+        return (
+            GuardState(error=found.error, serious=found.serious, certified=self._initial) if self._config.defense.guards else None
+        )
 
     @property
     def capacity(self) -> int | None:

@@ -104,3 +104,10 @@ def test_a_state_is_not_changed_in_place_and_the_same_is_judged_the_same():
     state = play([1.5])[2]
     assert judge(state, 8.0, b"2", 2, CONFIG) == judge(state, 8.0, b"2", 2, CONFIG)
     assert state.total == 0.25
+
+
+def test_the_budget_is_what_makes_a_refusal_three_times_less_likely_unless_the_slack_is_more():
+    state = GuardState(error=0.01, serious=0.1, certified=b"0")
+    for serious, rise, budget, rolls_back in ((0.1, 0.1, 0.1, False), (0.1, 0.12, 0.1, True), (0.001, 0.015, 0.01, False)):
+        judged, _ = judge(replace(state, serious=serious), rise, b"1", 1, GuardConfig())
+        assert (judged.budget, judged.rolls_back) == (budget, rolls_back)
