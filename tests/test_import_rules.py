@@ -26,14 +26,26 @@ ROOMS = {
     "data": {"config", "state"},
     "reporting": {"config", "state"},
     "adapter": {"config", "data"},
+    "tracking": {"config", "state", "reporting"},
     "report": {"config", "state", "data", "reporting", "adapter"},
     "workers": {"config", "state", "data"},
     "round": {"config", "state", "data", "reporting", "workers"},
     "probes": {"config", "ray_connection", "data", "workers", "round"},
     "simulation": {"config", "ray_connection", "state", "data", "reporting", "workers", "round", "probes"},
     "live": {"config", "ray_connection", "state", "data", "reporting", "workers", "simulation"},
-    "doctor": {"config", "ray_connection", "state", "data", "workers", "probes", "simulation"},
-    "comparison": {"config", "ray_connection", "state", "data", "reporting", "report", "workers", "simulation", "federation"},
+    "doctor": {"config", "ray_connection", "state", "data", "tracking", "workers", "probes", "simulation"},
+    "comparison": {
+        "config",
+        "ray_connection",
+        "state",
+        "data",
+        "reporting",
+        "tracking",
+        "report",
+        "workers",
+        "simulation",
+        "federation",
+    },
 }
 """Room of cluster/ -> what it may import of cluster/ beside itself and errors; cli and federation, on top, may import all."""
 ROOMS["commands"] = {*ROOMS, *TOP}
