@@ -21,6 +21,7 @@ from cluster.commands.probe import collect, evaluate, merge, train
 from cluster.commands.report import report as report_
 from cluster.commands.run import run
 from cluster.commands.submit import submit
+from cluster.commands.watch import watch
 from cluster.commands.world import build
 from cluster.exits import ERROR, INTERRUPTED, report, report_interrupt
 from cluster.interruption import unwinding_on_signals
@@ -37,6 +38,7 @@ for command in (init, run, submit, compare, status, scale, pause, resume, stop):
     app.command()(command)
 app.command("set")(set_)
 app.command("report")(report_)
+app.command()(watch)
 app.command()(chat)
 app.command("merge")(merge_adapter)
 for command in (doctor, keys):

@@ -42,6 +42,8 @@ from cluster.state.lease import Lease
 from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory
 from cluster.state.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
+from cluster.tracking.opening import check_installed, open_trackers
+from cluster.tracking.tracker import TrackedRun
 from cluster.workers.deadlines import first_line
 from cluster.workers.deaths import fate_of
 from cluster.workers.memory import PeakMemory
@@ -82,6 +84,7 @@ class Federation:
             ConfigError, DataError: something is missing or does not fit, or checkpoint.path holds another run's checkpoints.
             CheckpointError: another driver owns the directory or the place for checkpoints, or one cannot be written.
         """
+        check_installed(config)
         config = config if _resumed else with_absolute_place(config)
         self.config, self._callback, self._resumed = config, callback or RunCallback(), _resumed
         self._directory = _resumed.directory if _resumed else RunDirectory.create(Path(output), config)
@@ -168,21 +171,38 @@ class Federation:
 
         Raises:
             ModelError, ClusterError: peft does not load the saved adapter as the run's, or no actor could try; all is written.
+            ConfigError: a tracker of `tracking` cannot begin.
         """
         started, memory = time.perf_counter(), PeakMemory()
         memory.start()
-        with self._owned, self._told():
+        with self._owned, self._told(), self._tracked() as callback:
             try:
-                with self._started(started) as loop:
+                with self._started(started, callback) as loop:
                     loop.run()
                     fault = loop.adapter_fault()
             finally:
                 peak_mb = memory.stop()
             result = self._finish(loop.state, peak_mb)
-        if fault is not None:
-            kind = ModelError if isinstance(fault, ModelError) else ClusterError
-            raise kind(f"{fault}; the run's results are written in {self._directory.path}") from fault
+            if fault is not None:
+                kind = ModelError if isinstance(fault, ModelError) else ClusterError
+                raise kind(f"{fault}; the run's results are written in {self._directory.path}") from fault
+            callback.finished(self._directory.path)
         return result
+
+    @contextmanager
+    def _tracked(self) -> Iterator[RunCallback]:
+        """The caller's callback, and one for each tracker of the configuration, until the run has ended."""
+        committed = self._resumed.state if self._resumed else None
+        run = TrackedRun(
+            name=self.name,
+            run_id=self._directory.run_id or self.name,
+            path=self._directory.path.resolve(),
+            rounds_done=committed.rounds_done if committed else None,
+        )
+        with ExitStack() as stack:
+            with self._directory.discarded_on_error():
+                trackers = stack.enter_context(open_trackers(self.config, run, self._callback.warned))
+            yield Callbacks(self._callback, *trackers)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -198,15 +218,15 @@ class Federation:
             ) from error
 
     @contextmanager
-    def _started(self, began: float) -> Iterator[_Loop]:
+    def _started(self, began: float, callback: RunCallback) -> Iterator[_Loop]:
         """Ray with the run's actors started; what fails before the first round leaves no directory behind."""
         with ExitStack() as stack:
             with self._directory.discarded_on_error():
                 stack.enter_context(ray_session(self.config.cluster.address))
-                loop = self._start(stack, began)
+                loop = self._start(stack, began, callback)
             yield loop
 
-    def _start(self, stack: ExitStack, began: float) -> _Loop:
+    def _start(self, stack: ExitStack, began: float, told: RunCallback) -> _Loop:
         """Start the actors, make the run known on the cluster until the stack unwinds, and restore the committed state."""
         config, directory = self.config, self._directory
         orders = Orders(self.name, config, directory, self._sources.tokens)
@@ -215,7 +235,7 @@ class Federation:
         stack.callback(metrics.close)
         path = directory.path.resolve()
         status, log = LiveStatus(self.name, str(path), orders.publish), EventLog(path / "events.jsonl", self.name)
-        callback = orders.callback = Callbacks(self._callback, status, metrics, log)
+        callback = orders.callback = Callbacks(told, status, metrics, log)
         callback.starting(config)
         for what in self._sources.tokens.take_left_out():
             callback.data_left_out(what)

@@ -63,8 +63,10 @@ def run(
     from cluster.federation import Federation
     from cluster.report.closing_table import group_table, outcome_table
     from cluster.simulation.world_build import ensure_world
+    from cluster.tracking.opening import check_installed
 
     console, folder = new_console(), resume or output or new_folder(config.defense.level)
+    check_installed(config)
     ensure_world(config, console)
     log_folder.set(folder)
     with shown_progress(console) as progress, writing_to("--resume" if resume else "--output", folder):

@@ -23,6 +23,7 @@ from cluster.report.page import write_page
 from cluster.report.run_result import RunResult
 from cluster.reporting.callback import RunCallback
 from cluster.simulation.world_build import ensure_world
+from cluster.tracking.opening import check_installed
 from cluster.workers.nodes import living_nodes
 
 _FEW = 4
@@ -55,6 +56,8 @@ def run_comparison(
     missing = [cell for cell in cells if cell.name not in outcomes]
     if outcomes or "unfinished" in stages:
         console.print(f"{len(outcomes)} of {len(cells)} cells are finished already, {stages.count('unfinished')} unfinished")
+    for cell in missing:
+        check_installed(cell.config)
     for config in {cell.config.world.seed: cell.config for cell in missing}.values():
         ensure_world(config, console)
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from defense.rules.config import AggregationConfig
 from probe.config import ProbeConfig
 from probe.paths import UserPath
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 _FAMILY = "family"
 """The only column by which the embedded world's data can be partitioned."""
 
@@ -143,6 +144,9 @@ class RunConfig(BaseModel, extra="forbid", frozen=True):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     cluster: ClusterConfig = ClusterConfig()
+    tracking: list[TrackerName] = []
+    """Who else is told of parameters, figures by round and the final adapter. Each needs the extra of its name, and takes its
+    place and account from the environment variables of its own."""
 
     @property
     def is_embedded(self) -> bool:

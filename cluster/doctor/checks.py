@@ -31,6 +31,7 @@ from cluster.doctor.node_report import NodeReport, code_hash, node_report, versi
 from cluster.errors import ClusterError
 from cluster.ray_connection.authentication import asks_for_token
 from cluster.ray_connection.session import ray_session
+from cluster.tracking.opening import check_installed
 from cluster.workers.nodes import Node, total
 from cluster.workers.placement import plan_placement
 
@@ -44,6 +45,8 @@ def check_all(config: RunConfig, runs: Path, timeout_s: float, key: str = "clust
         key: What gave the address of the cluster, for messages.
     """
     yield attempt("versions", check_versions)
+    if config.tracking:
+        yield attempt("tracking", lambda: check_installed(config) or ", ".join(config.tracking))
     with folder_in(runs) as folder:
         yield attempt("run directory", lambda: check_writable(str(runs)))
         if config.checkpoint.path is not None:

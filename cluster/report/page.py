@@ -59,10 +59,12 @@ class Page:
     comparison: Comparison | None
     made: str
     """When, in UTC."""
+    version: str | None = None
+    """Of the run's files, on a page that asks its server whether there is another; None: the page asks nobody."""
 
 
-def render(places: Sequence[Path], kind: Format = "html") -> str:
-    """The report of the runs in these directories.
+def render(places: Sequence[Path], kind: Format = "html", *, version: str | None = None) -> str:
+    """The report of the runs in these directories; with a version, a page that `cluster/watching/` serves.
 
     Raises:
         ConfigError: a directory holds no run, or one that cannot be read.
@@ -73,8 +75,15 @@ def render(places: Sequence[Path], kind: Format = "html") -> str:
         parts=[_part(run, i, len(runs)) for i, run in enumerate(runs)],
         comparison=compare(runs) if len(runs) > 1 else None,
         made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes"),
+        version=version,
     )
     return _as_markdown(page) if kind == "md" else _as_html(page, runs)
+
+
+def waiting_page(why: str, version: str) -> str:
+    """A served page that says why there is no report yet."""
+    template = _environment(autoescape=True, shown=shown).get_template("waiting.html")
+    return template.render(why=why, version=version, style=_file("style.css"), live=_file("live.js"))
 
 
 def write_page(places: Sequence[Path], file: Path, kind: Format = "html") -> Path:
@@ -162,6 +171,7 @@ def _as_html(page: Page, runs: Sequence[Run]) -> str:
             data=htmlsafe_json_dumps(_data(page, runs), separators=(",", ":"), allow_nan=False),
             style=_file("style.css"),
             script=_file("charts.js"),
+            live=_file("live.js"),
             echarts=_file("echarts/echarts.min.js"),
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from actors.messages import EvaluationReport, ProbeRound, RoundReport
 from cluster.config.schema import RunConfig
@@ -68,6 +69,9 @@ class RunCallback:
     def safety_fell(self, report: EvaluationReport, bound: float) -> None:
         """Safety is under `evaluation.stop_below`, here `bound`: the run ends with the adapter of this evaluation."""
 
+    def finished(self, path: Path) -> None:
+        """The run ended without an error, and this directory holds all that it wrote."""
+
     def close(self) -> None:
         """The run ended, with or without an error."""
 
@@ -107,4 +111,5 @@ class Callbacks(RunCallback):
     evaluated = _each(lambda to: to.evaluated)
     realigned = _each(lambda to: to.realigned)
     safety_fell = _each(lambda to: to.safety_fell)
+    finished = _each(lambda to: to.finished)
     close = _each(lambda to: to.close)

@@ -17,6 +17,7 @@ MAY_CHANGE: Mapping[str, str] = {
     "name": "other sessions find the run by it; no result depends on it",
     "cluster.": "where the actors run changes no bit",
     "checkpoint.": "where and how often rounds are kept changes no bit; without its checkpoints a run is not resumed at all",
+    "tracking": "who is told changes no bit",
     "clients.timeout_s": "how long to wait",
     "clients.on_client_loss": "what a death costs, which was not there yet",
     "probe.timeout_s": "how long to wait",

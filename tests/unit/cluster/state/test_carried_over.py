@@ -36,6 +36,7 @@ def other_values(value: object) -> Iterator[object]:
     yield from ("bfloat16", "eager", "all", "dirichlet", "column", "family", "retry_round", "none", "step", "lie", "sign_flip")
     yield from ("median", "krum", "nnm", "fedadam", "fedavgm", "samples", "ffa", "svd", "xgboost", "per_layer", "c2")
     yield from ("max", "sum", "min_max", "min_sum", "std", "sign", "unit_vector", "linear", "accuracy", "auto")
+    yield ["tensorboard"]
 
 
 def edited(key: str) -> tuple[RunConfig, RunConfig] | None:
