@@ -36,6 +36,20 @@ class LoraConfig(BaseModel, extra="forbid", frozen=True):
     """Module names as peft understands them. The paper names none; q and v are LoRA's original choice."""
     init_seed: int = 0
     """Seed of the initial adapter. Probe and shadow depend on that adapter, so it does not follow the run's seed."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(r) in place of alpha / r (rsLoRA, Kalajdzievski 2023, arXiv 2312.03732)."""
+    start_from: UserPath | None = None
+    """Folder of an adapter as PEFT saves it, of this base and these settings: the initial one, in place of a fresh one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_dora(cls, given: object) -> object:
+        if isinstance(given, dict) and (named := [key for key in ("dora", "use_dora") if given.get(key)]):
+            raise ValueError(
+                f"lora.{named[0]}={given[named[0]]}: DoRA trains a third tensor a module, the magnitude, which admission and "
+                "averaging do not know; leave it out, or try lora.rslora=true"
+            )
+        return given
 
 
 class TrainingConfig(BaseModel, extra="forbid", frozen=True):
