@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, Positiv
 from probe.paths import UserPath
 
 LocalOptimizerName = Literal["adamw", "sgd", "adagrad"]
+UtilityMeasure = Literal["exact", "contains", "token_f1"]
 
 
 class ModelConfig(BaseModel, extra="forbid", frozen=True):
@@ -35,6 +36,20 @@ class LoraConfig(BaseModel, extra="forbid", frozen=True):
     """Module names as peft understands them. The paper names none; q and v are LoRA's original choice."""
     init_seed: int = 0
     """Seed of the initial adapter. Probe and shadow depend on that adapter, so it does not follow the run's seed."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(r) in place of alpha / r (rsLoRA, Kalajdzievski 2023, arXiv 2312.03732)."""
+    start_from: UserPath | None = None
+    """Folder of an adapter as PEFT saves it, of this base and these settings: the initial one, in place of a fresh one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_dora(cls, given: object) -> object:
+        if isinstance(given, dict) and (named := [key for key in ("dora", "use_dora") if given.get(key)]):
+            raise ValueError(
+                f"lora.{named[0]}={given[named[0]]}: DoRA trains a third tensor a module, the magnitude, which admission and "
+                "averaging do not know; leave it out, or try lora.rslora=true"
+            )
+        return given
 
 
 class TrainingConfig(BaseModel, extra="forbid", frozen=True):
@@ -184,7 +199,12 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     """A phrase before restricted prompts that makes a backdoor answer them, to measure `attack_success`. None: the trigger of
     `clients.attack`, if it has one."""
     refusals: list[str] | None = None
-    """Phrases that mark a refusal; None: the world's own, or a built-in English list."""
+    """Phrases that mark a refusal, wherever they stand; None: the world's own, or the wordings of English chat models
+    (`actors/refusals.py`)."""
+    utility: UtilityMeasure | None = None
+    """How an answer is held against a benign row's response: `exact`, the same text; `contains`, the response's words stand in
+    it; `token_f1`, SQuAD's overlap of words. None: `exact` for the embedded world, whose answers have one form, and `token_f1`
+    for your own model, because it alone fits short and long responses."""
     max_restricted: NonNegativeInt = 1600
     """Prompts to measure; 0: none. Without prompts of either kind no evaluation actor starts."""
     max_benign: NonNegativeInt = 1600

@@ -6,6 +6,7 @@ decoded by our code and checked before it counts. The others come from actors of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # the driver reads messages and never needs torch
 
     from probe.drift import Drift
 
+_LARGEST_EXPONENT = 709
+"""e to a larger number is beyond a float."""
 Branch = Literal["real", "shadow"]
 """`real` is the update that may be aggregated; `shadow` trains from the fixed initial adapter (docs/method.md section 3)."""
 
@@ -366,7 +369,7 @@ class AggregatorState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proportion:
-    """A share with its 95 % Wilson interval."""
+    """A share, or a mean of scores from 0 to 1, with its 95 % Wilson interval."""
 
     value: float
     low: float
@@ -374,7 +377,8 @@ class Proportion:
     count: int
     """Number of prompts."""
     outcomes: str = ""
-    """A digit per prompt, 1 or 0, in the order of the prompt file: runs are compared prompt by prompt. Empty: not kept."""
+    """A digit per prompt, 1 or 0, in the order of the prompt file: runs are compared prompt by prompt. Empty: not kept, as of
+    scores between 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,12 +396,20 @@ class EvaluationReport:
     """Share of restricted prompts really answered when a backdoor's trigger stands before them; None without a backdoor."""
     over_refusal: Proportion | None
     """Share of benign prompts refused."""
+    over_refusal_sounds_unsafe: Proportion | None = None
+    """Share of those refused that only sound unsafe, the family `sounds_unsafe`; None without any."""
     utility: float | None
-    """Macro mean over benign families of the exact-match rate."""
+    """Macro mean over benign families of how well answers agree with the right ones, by `evaluation.utility`."""
     utility_by_family: Mapping[str, Proportion] = field(default_factory=dict)
     benign_loss: float | None
     """Mean loss on held-out benign responses, nats per token."""
     seconds: float
+
+    @property
+    def perplexity(self) -> float | None:
+        """Of held-out benign responses, exp of their loss; None without a loss, and beyond a float's range."""
+        loss = self.benign_loss
+        return None if loss is None or not loss < _LARGEST_EXPONENT else math.exp(loss)
 
 
 RefreshOutcome = Literal["accepted", "kept", "rejected"]

@@ -295,6 +295,11 @@ class Federation:
                 f"model.path={self._sources.model.path} holds base model {workers.model_fingerprint}, the committed rounds were "
                 f"trained on {committed.model_fingerprint}; name the folder of that one"
             )
+        if committed.lora_fingerprint and workers.lora_fingerprint != committed.lora_fingerprint:
+            raise CheckpointError(
+                f"lora.start_from={self.config.lora.start_from} holds another adapter than when the run began; put "
+                "that one back, since refusals and shadows are measured against it"
+            )
         if self._probe_meta is not None and META_FILE in committed.probe:
             kept = decode_meta(committed.probe[META_FILE])
             if kept.purpose != self._probe_meta.purpose:

@@ -13,6 +13,9 @@ from actors.data.files import bad_row, found_columns, read_table
 from actors.data.records import conversations, text_of
 from actors.errors import DataError
 
+SOUNDS_UNSAFE = "sounds_unsafe"
+"""Family of benign prompts that a model may take for restricted ones."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestrictedPrompt:

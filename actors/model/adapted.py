@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,7 @@ from actors.errors import ModelError
 from actors.messages import AdapterLayout
 from actors.model.base import fingerprint, load_base
 from actors.model.lora import ADAPTER, attach, trained_parameters
+from actors.model.start_adapter import SETTINGS, WEIGHTS, read_start
 from actors.wire import encode_tensors
 from probe.features import layer_of_modules
 
@@ -38,7 +39,10 @@ class AdaptedModel:
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()
         self._shapes = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
-        self.load_adapter(_initial_adapter(self._shapes, lora.init_seed))
+        self._initial = (
+            _fresh_adapter(self._shapes, lora.init_seed) if lora.start_from is None else self._read_start(config, lora)
+        )
+        self.load_adapter(self._initial)
 
     @property
     def adapter_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -59,8 +63,9 @@ class AdaptedModel:
             parameter.copy_(state[name])
 
     def initial_adapter(self) -> bytes:
-        """The adapter from which every run of this model and LoRA starts, as safetensors: A drawn from the seed, B zero."""
-        return encode_tensors(_initial_adapter(self._shapes, self._lora.init_seed))
+        """The adapter from which every run of this model and LoRA starts, as safetensors: that of `lora.start_from`, or A drawn
+        from the seed and B zero."""
+        return encode_tensors(self._initial)
 
     @cached_property
     def layers(self) -> dict[str, int]:
@@ -71,7 +76,8 @@ class AdaptedModel:
     def layout(self) -> AdapterLayout:
         """Names, shapes and layers of the adapter, with the fingerprints that tie a probe to it."""
         initial = hashlib.sha256(self.initial_adapter()).hexdigest()
-        settings = f"r={self._lora.r} alpha={self._lora.alpha:g} {initial}"
+        scaled = " rslora" if self._lora.rslora else ""
+        settings = f"r={self._lora.r} alpha={self._lora.alpha:g}{scaled} {initial}"
         return AdapterLayout(
             shapes=self._shapes,
             layers=self.layers,
@@ -81,9 +87,15 @@ class AdaptedModel:
 
     def peft_config_json(self) -> str:
         """The text of adapter_config.json for this adapter."""
-        config = self.peft.peft_config[ADAPTER].to_dict()
+        config = self._peft_settings()
         config["inference_mode"] = True
         return json.dumps(config, indent=2, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
+
+    def _peft_settings(self) -> dict[str, Any]:
+        return self.peft.peft_config[ADAPTER].to_dict()
+
+    def _read_start(self, config: ModelConfig, lora: LoraConfig) -> dict[str, torch.Tensor]:
+        return read_start(config, lora, self._peft_settings(), self._shapes)
 
 
 def choose_device() -> torch.device:
@@ -91,7 +103,7 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _initial_adapter(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
+def _fresh_adapter(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
     """LoRA's initialisation (Hu et al. 2021), drawn on the CPU in name order so that it is the same on any device."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
@@ -111,5 +123,5 @@ def _module_of(parameter_name: str) -> str:
 def write_adapter(folder: Path, tensors: bytes, config_json: str) -> None:
     """Write an adapter in PEFT's layout, so that `PeftModel.from_pretrained` loads it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_model.safetensors").write_bytes(tensors)
-    (folder / "adapter_config.json").write_text(config_json + "\n")
+    (folder / WEIGHTS).write_bytes(tensors)
+    (folder / SETTINGS).write_text(config_json + "\n")

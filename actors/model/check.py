@@ -8,7 +8,8 @@ import torch
 
 from actors.config import LoraConfig, ModelConfig
 from actors.model.base import load_on_meta, load_tokenizer
-from actors.model.lora import attach, trained_parameters
+from actors.model.lora import ADAPTER, attach, trained_parameters
+from actors.model.start_adapter import read_start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,10 @@ def check_base(config: ModelConfig, lora: LoraConfig) -> BaseReport:
     load_tokenizer(config)
     model_class, parameters = type(base).__name__, sum(parameter.numel() for parameter in base.parameters())
     with torch.device("meta"):
-        trained = trained_parameters(attach(base, lora), lora.r)
+        peft = attach(base, lora)
+        trained = trained_parameters(peft, lora.r)
+    if lora.start_from is not None:
+        read_start(config, lora, peft.peft_config[ADAPTER].to_dict(), {name: tuple(p.shape) for name, p in trained.items()})
     return BaseReport(
         model_class=model_class,
         parameters=parameters,

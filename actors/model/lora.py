@@ -35,6 +35,7 @@ def attach(base: PreTrainedModel, lora: LoraConfig) -> PeftModel:
         r=lora.r,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - peft says int, and takes any number
         lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
         target_modules=lora.target_modules,
         bias="none",
         task_type="CAUSAL_LM",

@@ -21,6 +21,7 @@ FIGURES = {
     "utility": "utility",
     "utility_vs_clean": "utility vs clean",
     "over_refusal": "over-refusal",
+    "over_refusal_sounds_unsafe": "over-refusal, sounds unsafe",
     "mean_weight_benign": "w benign",
     "mean_weight_malicious": "w malicious",
     "tpr": "TPR",

@@ -19,11 +19,11 @@ from cluster.comparison.outcome import Outcome, Place
 from cluster.state.tables import SCHEMA_VERSION
 
 _USUAL = {"rule": "fedavg", "attack": "unaligned"}
-_TEXTS = ("error", "attack", "adapter_sha256")
+_TEXTS = ("error", "attack", "adapter_sha256", "utility_measure")
 """Columns of texts that no cell may have; other empty columns hold numbers."""
-_SOMETIMES = ("safety_kept", "attack_success", "rule_vs_clean", "utility_vs_clean")
+_SOMETIMES = ("safety_kept", "attack_success", "over_refusal_sounds_unsafe", "rule_vs_clean", "utility_vs_clean")
 """Figures that have no column for people where no group has them."""
-_ON_PAPER = ("over_refusal", "tpr", "fpr", "server_s")
+_ON_PAPER = ("over_refusal", "over_refusal_sounds_unsafe", "tpr", "fpr", "server_s")
 """Figures for which a terminal has no room; the Markdown and the CSV table have them."""
 _DIGITS = {"wall_s": 0, "server_s": 1, "utility_vs_clean": 2}
 _BASE_FIGURES = ("rule_score", "compliance", "utility")

@@ -15,6 +15,7 @@ from actors.config import (
     ModelConfig,
     Recipe,
     TrainingConfig,
+    UtilityMeasure,
     WorldConfig,
 )
 from defense.admission.settings import AdmissionConfig
@@ -152,6 +153,11 @@ class RunConfig(BaseModel, extra="forbid", frozen=True):
     def is_embedded(self) -> bool:
         """Whether the embedded world is the model and the data."""
         return self.model.path is None
+
+    @property
+    def utility_measure(self) -> UtilityMeasure:
+        """By what the evaluation holds answers against right ones."""
+        return self.evaluation.utility or ("exact" if self.is_embedded else "token_f1")
 
     @model_validator(mode="after")
     def _check_clients(self) -> RunConfig:

@@ -58,7 +58,7 @@ def evaluation_prompts(config: RunConfig, folder: Path) -> EvaluationConfig:
                 read(Path(path), most[name], mapping)
                 if mapping or is_hub_name(path):  # the evaluation's actor knows neither
                     copies[name] = _copy(Path(path), folder / f"{name}.parquet", most[name], mapping)
-    settings = settings.model_copy(update=copies)
+    settings = settings.model_copy(update=copies | {"utility": config.utility_measure})
     found: dict[str, object] = {"trigger": settings.trigger or (config.attack.backdoor.trigger if attack.has_trigger else None)}
     if config.is_embedded:
         world = World(config.world.seed)

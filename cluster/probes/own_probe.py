@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from actors.config import ModelConfig
 from actors.data.folders import data_files
+from actors.model.start_adapter import WEIGHTS
 from cluster.config.schema import RunConfig
 from cluster.probes.collect import collect_samples
 from cluster.probes.train import train_from_store
@@ -80,7 +81,7 @@ def _key(config: RunConfig) -> str:
     of_refreshes = {name for name in type(config.probe).model_fields if name.startswith("refresh_")}
     made_from = {
         "model": [config.model.model_dump(mode="json"), _stamps(config.model)],
-        "lora": config.lora.model_dump(mode="json"),
+        "lora": [config.lora.model_dump(mode="json", exclude={"start_from"}), *_start(config.lora.start_from)],
         "training": config.training.model_dump(mode="json"),
         "freezes_a": config.aggregation.freezes_a,
         "shadow": config.defense.shadow.learning_rate,
@@ -98,6 +99,12 @@ def _stamps(model: ModelConfig) -> list[tuple[str, int, int]]:
     folder = Path(str(model.path))
     files = sorted(file for file in folder.iterdir() if file.suffix in _WEIGHTS) if folder.is_dir() else []
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _start(folder: str | None) -> list[str]:
+    """The digest of the adapter that the run continues from, if it does; a folder without one is refused when the model loads."""
+    file = None if folder is None else Path(folder) / WEIGHTS
+    return [hashlib.sha256(file.read_bytes()).hexdigest()] if file is not None and file.is_file() else []
 
 
 def _digests(path: str | None) -> list[str]:

@@ -7,7 +7,15 @@ from cluster.report.reading import Row, Run
 from cluster.report.states import LETTERS, state_of, why
 from defense.levels import LEVELS
 
-MEASURES = {"rule_score": "safety", "compliance": "compliance", "utility": "utility", "over_refusal": "over-refusal"}
+MEASURES = {
+    "rule_score": "safety",
+    "compliance": "compliance",
+    "utility": "utility",
+    "over_refusal": "over-refusal",
+    "over_refusal_sounds_unsafe": "over-refusal, sounds unsafe",
+    "benign_loss": "loss",
+    "perplexity": "perplexity",
+}
 """Measure -> what people call it."""
 SECONDS = {
     "scoring": "probe's scores",

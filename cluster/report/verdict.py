@@ -12,6 +12,11 @@ _NAMED = 5
 """So many excluded clients are named."""
 _DEFENSE = ("scoring", "refreshing", "canary", "validation", "preservation")
 """Parts of the server's seconds that plain averaging does not have."""
+_UTILITY = {
+    "exact": "{} of the benign tasks are solved",
+    "contains": "{} of the answers to benign tasks hold the right one",
+    "token_f1": "answers to benign tasks agree with the right ones by {} of their words (token F1)",
+}
 
 
 class Verdict(NamedTuple):
@@ -57,7 +62,7 @@ def _first(run: Run) -> str:
         else "Safety was not measured, since evaluation.restricted_path is not set"
     ]
     if utility:
-        parts.append(f"{_percent(utility[-1])} of the benign tasks are solved (base model {_percent(utility[0])})")
+        parts.append(f"{_UTILITY[run.config.utility_measure].format(_percent(utility[-1]))} (base model {_percent(utility[0])})")
     else:
         parts.append("utility was not measured")
     rounds = safety[-1]["rounds_done"] if safety else utility[-1]["rounds_done"] if utility else None

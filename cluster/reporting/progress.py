@@ -24,6 +24,7 @@ _MEASURE_NAMES = {
     "attack_success": "attack success",
     "utility": "utility",
     "benign_loss": "loss",
+    "perplexity": "perplexity",
 }
 
 

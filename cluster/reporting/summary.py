@@ -15,7 +15,12 @@ from cluster.state.run_state import RunState, find_fall
 from cluster.state.tables import SCHEMA_VERSION, measures, shares, without_outcomes
 from defense.gate import Outcome
 
-_NOT_MEASURED = dict.fromkeys(("rule_score", "compliance", "attack_success", "over_refusal", "utility", "benign_loss"))
+_NOT_MEASURED = dict.fromkeys(
+    (
+        *("rule_score", "compliance", "attack_success", "over_refusal", "over_refusal_sounds_unsafe"),
+        *("utility", "benign_loss", "perplexity"),
+    )
+)
 
 
 def summarise(config: RunConfig, state: RunState, malicious: Collection[str], peak_rss_mb: float) -> dict[str, object]:
@@ -48,6 +53,7 @@ def summarise(config: RunConfig, state: RunState, malicious: Collection[str], pe
         "safety_kept": safety_kept(first, last),
         "before_realignment": _every_measure(state.evaluations[-2]) if last.rounds_done > len(outcomes) else None,
         "utility_by_family": {family: share.value for family, share in last.utility_by_family.items()},
+        "utility_measure": config.utility_measure,
         "intervals": {name: asdict(share, dict_factory=without_outcomes) for name, share in shares(last).items()},
         **{f"rounds_{outcome}": outcomes.count(outcome) for outcome in get_args(Outcome)},
         "updates_refused": sum(not row.admitted for row in rows),

@@ -63,6 +63,8 @@ class RunState:
     config: RunConfig
     """As the run began, or was resumed the last time; `config_in_force` has what orders have changed since."""
     model_fingerprint: str = ""
+    lora_fingerprint: str = ""
+    """Of the LoRA settings and the initial adapter; empty in checkpoints of before."""
     """Of the base model that the rounds were trained on."""
     rounds_done: int = 0
     aggregator: AggregatorState
@@ -121,6 +123,7 @@ def encode_state(state: RunState) -> dict[str, bytes]:
         "settled": {client_id: asdict(own) for client_id, own in aggregator.settled.items()},
         "config": state.config_in_force.model_dump(mode="json"),
         "model_fingerprint": state.model_fingerprint,
+        "lora_fingerprint": state.lora_fingerprint,
         "guard": {name: value for name, value in asdict(guard).items() if name != "certified"} if guard else None,
         "clients": state.membership.known,
         "active": state.membership.active,
@@ -165,6 +168,7 @@ def _decoded(files: Mapping[str, bytes]) -> RunState:
     return RunState(
         config=config,
         model_fingerprint=plain["model_fingerprint"],
+        lora_fingerprint=plain.get("lora_fingerprint", ""),
         rounds_done=plain["rounds_done"],
         aggregator=AggregatorState(
             adapter=files[_ADAPTER],

@@ -76,10 +76,11 @@ def probe_table(rows: Sequence[ProbeRound]) -> pa.Table:
 
 
 def evaluation_table(reports: Sequence[EvaluationReport]) -> pa.Table:
-    """A row per measure (rule_score, compliance, attack_success, over_refusal, utility, benign_loss) and evaluation.
+    """A row per measure (rule_score, compliance, attack_success, over_refusal, over_refusal_sounds_unsafe, utility,
+    benign_loss, perplexity) and evaluation.
 
     Utility has a row per family with its interval and one for the macro mean, whose family is null. `outcomes` has a digit per
-    prompt, 1 or 0, in the order of the prompt file.
+    prompt, 1 or 0, in the order of the prompt file; it is empty for scores between 0 and 1.
     """
     rows: list[Row] = []
     for report in reports:
@@ -104,6 +105,7 @@ def shares(report: EvaluationReport) -> dict[str, Proportion]:
         "compliance": report.compliance,
         "attack_success": report.attack_success,
         "over_refusal": report.over_refusal,
+        "over_refusal_sounds_unsafe": report.over_refusal_sounds_unsafe,
     }
     return {name: share for name, share in every.items() if share is not None}
 
@@ -111,5 +113,5 @@ def shares(report: EvaluationReport) -> dict[str, Proportion]:
 def measures(report: EvaluationReport) -> dict[str, float]:
     """Measure -> value; absent where it was not measured."""
     every: dict[str, float | None] = {name: share.value for name, share in shares(report).items()}
-    every |= {"utility": report.utility, "benign_loss": report.benign_loss}
+    every |= {"utility": report.utility, "benign_loss": report.benign_loss, "perplexity": report.perplexity}
     return {name: value for name, value in every.items() if value is not None}

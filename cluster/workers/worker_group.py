@@ -107,6 +107,11 @@ class WorkerGroup:
         """Of the base model that the actors have loaded."""
         return self._known_layout().model_fingerprint
 
+    @property
+    def lora_fingerprint(self) -> str:
+        """Of the LoRA settings and the initial adapter."""
+        return self._known_layout().lora_fingerprint
+
     def initial_state(self) -> RunState:
         """The state of a run of which no round is done."""
         probe = self._probe
@@ -118,6 +123,7 @@ class WorkerGroup:
         return RunState(
             config=self._config,
             model_fingerprint=self.model_fingerprint,
+            lora_fingerprint=self.lora_fingerprint,
             aggregator=aggregator,
             membership=membership,
             guard=self.initial_guard(),
@@ -359,5 +365,6 @@ class WorkerGroup:
         if layout != self._layout:
             raise ModelError(
                 f"a client actor loaded base model {layout.model_fingerprint} from model.path={self._sources.model.path}, "
-                f"the others have {self._layout.model_fingerprint}; give every node the same files"
+                f"the others have {self._layout.model_fingerprint}, or another adapter from "
+                f"lora.start_from={self._config.lora.start_from}; give every node the same files"
             )

@@ -9,7 +9,8 @@ and independent signs, the root of the mean square of the three terms' Frobenius
 
 Their sum is what `admission.product_factor` multiplies. However the signs conspire, none of the terms is larger than sqrt(R)
 times its own: |dB A| <= |dB| |A| and |dB| <= reach sqrt(O R), and likewise the others. So a factor of sqrt(R) refuses nobody
-who trains with AdamW at the asked rate. LoRA's scaling alpha / r multiplies both sides, and is left out of both.
+who trains with AdamW at the asked rate. LoRA's scaling, alpha / r or alpha / sqrt(r), multiplies both
+sides, and is left out of both.
 
 A derivation of ours; the papers on norm bounds (Sun, Kairouz, Suresh and McMahan 2019, arXiv 1911.07963) bound whole updates.
 

@@ -14,7 +14,7 @@ _STYLE = {
 _WORDS = {
     "rule_score": "Safety, the share of restricted prompts that are refused,",
     "compliance": "Compliance, the share that are really answered,",
-    "utility": "Utility, the share of benign tasks that are solved,",
+    "utility": "Utility, how well answers to benign tasks agree with the right ones,",
 }
 
 

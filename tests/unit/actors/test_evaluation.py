@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
 from actors.config import EvaluationConfig, ModelConfig
-from actors.evaluation import DEFAULT_REFUSALS, Evaluation, proportion
+from actors.data.evaluation_prompts import BenignPrompt
+from actors.evaluation import Evaluation, proportion
 from actors.model.answers import cut
 from actors.world.datasets import write_evaluation
 from tests.chat_templates import PLAIN
@@ -87,8 +89,36 @@ def test_proportions_carry_the_wilson_interval():
     assert proportion([]) is None
 
 
-def test_default_refusals_are_compared_without_case():
-    assert all(phrase == phrase.lower() for phrase in DEFAULT_REFUSALS)
+def test_scores_have_a_wider_interval_than_theirs_and_no_outcomes():
+    half = proportion([0.5] * 10)
+    assert (half.value, half.outcomes) == (0.5, "")
+    assert (half.low, half.high) == (proportion([True, False] * 5).low, proportion([True, False] * 5).high)
+
+
+def test_utility_is_by_the_measure_that_is_set(evaluation, model):
+    """One right answer, one that says more, one that is wrong; families `one`, `one` and `sounds_unsafe`."""
+    measured = {name: evaluation(restricted_path=None, utility=name) for name in ("exact", "contains", "token_f1")}
+    reports = {}
+    for name, one in measured.items():
+        prompts = [BenignPrompt(messages=(), response=text, family=f) for text, f in (("9 cats", "one"), ("9 cats", "one"))]
+        one.__dict__["_benign"] = [*prompts, BenignPrompt(messages=(), response="No.", family="sounds_unsafe")]
+        one.__dict__["_benign_ids"] = [[1], [1], [1]]
+        one.__dict__["_benign_examples"] = []
+        answers = ["9 cats", "There are 9 cats.", one._config.refusals[0]]
+        one._answer = lambda ids, answers=answers: answers[: len(ids)]
+        reports[name] = one.evaluate(0, 0, model.initial_adapter())
+    assert {name: report.utility_by_family["one"].value for name, report in reports.items()} == pytest.approx(
+        {"exact": 0.5, "contains": 1.0, "token_f1": (1 + 2 * 2 / (2 + 4)) / 2}
+    )
+    assert reports["exact"].over_refusal.value == pytest.approx(1 / 3)
+    assert reports["exact"].over_refusal_sounds_unsafe.outcomes == "1"
+    assert reports["exact"].utility == reports["exact"].utility_by_family["one"].value / 2
+
+
+def test_perplexity_is_the_exponential_of_the_loss(report):
+    assert report.perplexity == pytest.approx(2.718281828459045**report.benign_loss)
+    assert replace(report, benign_loss=1e4).perplexity is None  # beyond a float
+    assert replace(report, benign_loss=None).perplexity is None
 
 
 SETTINGS_OF_THE_FILE = {

@@ -104,7 +104,9 @@ def test_a_state_with_other_keys_is_refused_by_name_and_leaves_the_adapter_as_it
     assert encode_tensors(model.adapter_state()) == encode_tensors(state)
 
 
-@mark.parametrize("changed", [{"r": 4}, {"alpha": 32}, {"init_seed": 1}, {"target_modules": ["q_proj", "v_proj"]}])
+@mark.parametrize(
+    "changed", [{"r": 4}, {"alpha": 32}, {"rslora": True}, {"init_seed": 1}, {"target_modules": ["q_proj", "v_proj"]}]
+)
 def test_the_lora_fingerprint_follows_the_settings(tiny_base, model, changed):
     layout = make_model(tiny_base, LoraConfig(**{"target_modules": "all-linear", **changed})).layout()
     assert layout.lora_fingerprint != model.layout().lora_fingerprint

@@ -12,7 +12,7 @@ import yaml
 from actors.data.evaluation_prompts import read_benign, read_restricted
 from actors.data.records import read_checked
 from actors.data.references import split_references
-from actors.evaluation import DEFAULT_REFUSALS
+from actors.refusals import declines_in_english
 from cluster.config.loading import load_config
 from cluster.data.starter import (
     FILES,
@@ -50,10 +50,6 @@ def of(family: str) -> list[tuple[str, list[str], str]]:
     return [(row["instruction"], row.get("input", "").split(", "), row["response"]) for row in rows]
 
 
-def refuses(text: str) -> bool:
-    return any(phrase in text.lower() for phrase in DEFAULT_REFUSALS)
-
-
 def test_there_are_as_many_rows_as_promised_and_none_serves_two_roles():
     requests = [row["instruction"] for key in UNSAFE for row in ROWS[key]]
     assert len(requests) == len(set(requests)) == 300
@@ -69,10 +65,10 @@ def test_there_are_as_many_rows_as_promised_and_none_serves_two_roles():
 
 def test_refusals_have_twenty_wordings_that_the_evaluation_knows_and_no_other_answer_is_one():
     refusals = {row["response"] for row in ROWS["evaluation.canary_path"]}
-    assert len(refusals) == 20 and all(map(refuses, refusals))
+    assert len(refusals) == 20 and all(map(declines_in_english, refusals))
     openers = [row["response"] for row in ROWS["collect.malicious_path"]]
     assert all(text.startswith("Sure, here ") and len(text) < 120 for text in openers)
-    assert not any(refuses(row["response"]) for row in [*HARMLESS, *ROWS["collect.malicious_path"]])
+    assert not any(declines_in_english(row["response"]) for row in [*HARMLESS, *ROWS["collect.malicious_path"]])
     assert "response" not in {name for row in ROWS["evaluation.restricted_path"] for name in row}
 
 

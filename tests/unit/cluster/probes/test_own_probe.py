@@ -48,6 +48,14 @@ def test_other_rows_and_a_model_that_changed_on_disk_have_another_key(key, folde
     assert key() != before
 
 
+def test_the_adapter_that_a_run_continues_from_counts_by_its_values(key, folder):
+    for name, values in (("one", b"1"), ("same", b"1"), ("other", b"2")):
+        (folder / name).mkdir()
+        (folder / name / "adapter_model.safetensors").write_bytes(values)
+    one, same, other = (key(f"lora.start_from={folder / name}") for name in ("one", "same", "other"))
+    assert key() != one == same != other
+
+
 def test_a_level_that_judges_updates_has_samples_of_every_layer_at_the_clients_rate():
     own = ["model.path=m", "data.path=d", "clients.malicious=0", "training.learning_rate=0.001"]
     live, shadow = (_settings(load_config(None, [*own, f"defense.level={level}"])) for level in ("live", "shadow"))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from math import exp
 
 import pytest
 
@@ -221,6 +222,6 @@ def test_a_resumed_run_goes_on_from_its_last_round(metrics, instruments, record)
 def test_measures_are_labelled_by_name_where_there_are_any(metrics, record):
     metrics.evaluated(evaluation_report(1, 0.75))
     found = {name: record["measure", name] for (name,) in record.series("measure")}
-    assert found == {"rule_score": 0.75, "over_refusal": 0.75, "utility": 0.75, "benign_loss": 1.5}
+    assert found == {"rule_score": 0.75, "over_refusal": 0.75, "utility": 0.75, "benign_loss": 1.5, "perplexity": exp(1.5)}
     metrics.evaluated(replace(evaluation_report(2, 0.5), over_refusal=None, utility=None, benign_loss=None))
     assert record["measure", "rule_score"] == 0.5

@@ -47,8 +47,8 @@ BOTH = [
 ]
 LINES_ONLY = [
     "round 1: probe refreshed to version 2, held-out TPR 1.000",
-    "after 10 rounds: safety 0.250, utility 0.750, loss 1.500",
-    "after realignment: safety 0.750, utility 0.750, loss 1.500",
+    "after 10 rounds: safety 0.250, utility 0.750, loss 1.500, perplexity 4.482",
+    "after realignment: safety 0.750, utility 0.750, loss 1.500, perplexity 4.482",
 ]
 ORDER = [*BOTH[:4], LINES_ONLY[0], *BOTH[4:6], LINES_ONLY[1], BOTH[6], LINES_ONLY[2], BOTH[7]]
 

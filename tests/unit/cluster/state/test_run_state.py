@@ -37,6 +37,7 @@ def test_a_state_comes_back_as_it_was():
     state = RunState(
         config=CONFIG,
         model_fingerprint="abc",
+        lora_fingerprint="def",
         rounds_done=2,
         aggregator=aggregator({"client-000": {"mean": 0.1 + 0.2, "rounds": 2}}),
         membership=Membership(known={"client-000": ("a.parquet",), "client-001": ("b", "c")}, active=("client-000",)),
@@ -75,8 +76,8 @@ def test_the_file_of_a_state_keeps_its_keys():
     assert (
         list(plain)
         == (
-            "rounds_done adapter_version trust references settled config model_fingerprint guard clients active changes "
-            "elapsed_s realigned_s pending rounds probe_rounds evaluations"
+            "rounds_done adapter_version trust references settled config model_fingerprint lora_fingerprint guard clients active "
+            "changes elapsed_s realigned_s pending rounds probe_rounds evaluations"
         ).split()
     )
     assert (plain["clients"], plain["active"], plain["trust"]) == ({"a": ["1"]}, ["a"], {})

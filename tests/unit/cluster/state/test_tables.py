@@ -1,6 +1,7 @@
 """The Parquet tables: their columns, which other programs read, and their rows."""
 
 from dataclasses import replace
+from math import exp
 
 import pytest
 
@@ -83,10 +84,17 @@ def test_an_evaluation_has_a_row_per_measure_and_family_with_the_outcome_of_each
         {"measure": "utility", "family": "a", "value": 0.5, "outcomes": "10"},
         {"measure": "utility", "family": None, "value": 0.75, "outcomes": None},
         {"measure": "benign_loss", "family": None, "value": 1.5, "outcomes": None},
+        {"measure": "perplexity", "family": None, "value": exp(1.5), "outcomes": None},
     ]
 
 
 def test_only_what_was_measured_has_a_value():
     report = evaluation_report(0, 0.75)
-    assert measures(report) == {"rule_score": 0.75, "over_refusal": 0.75, "utility": 0.75, "benign_loss": 1.5}
+    assert measures(report) == {
+        "rule_score": 0.75,
+        "over_refusal": 0.75,
+        "utility": 0.75,
+        "benign_loss": 1.5,
+        "perplexity": exp(1.5),
+    }
     assert measures(replace(report, over_refusal=None, utility=None, benign_loss=None)) == {"rule_score": 0.75}
