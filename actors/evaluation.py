@@ -166,8 +166,8 @@ def proportion(outcomes: Sequence[float]) -> Proportion | None:
     is_share = all(isinstance(outcome, bool) for outcome in outcomes)
     return Proportion(
         value=share,
-        low=max(0.0, centre - reach),
-        high=min(1.0, centre + reach),
+        low=max(0.0, min(share, centre - reach)),  # rounding may put a bound on the wrong side of a share of 0 or 1
+        high=min(1.0, max(share, centre + reach)),
         count=len(outcomes),
         outcomes="".join("1" if outcome else "0" for outcome in outcomes) if is_share else "",
     )

@@ -89,6 +89,13 @@ def test_proportions_carry_the_wilson_interval():
     assert proportion([]) is None
 
 
+@pytest.mark.parametrize("outcome", [True, False])
+def test_rounding_leaves_no_share_outside_its_interval(outcome):
+    for count in range(1, 400):
+        found = proportion([outcome] * count)
+        assert found.low <= found.value <= found.high
+
+
 def test_scores_have_a_wider_interval_than_theirs_and_no_outcomes():
     half = proportion([0.5] * 10)
     assert (half.value, half.outcomes) == (0.5, "")

@@ -35,7 +35,7 @@ def other_values(value: object) -> Iterator[object]:
     yield from (None, True, False, 1, 2, 0.5, 5e-7, "other", "a=b", ["other"], [{"steps": 1}])
     yield from ("bfloat16", "eager", "all", "dirichlet", "column", "family", "retry_round", "none", "step", "lie", "sign_flip")
     yield from ("median", "krum", "nnm", "fedadam", "fedavgm", "samples", "ffa", "svd", "xgboost", "per_layer", "c2")
-    yield from ("max", "sum", "min_max", "min_sum", "std", "sign", "unit_vector", "linear", "accuracy", "auto")
+    yield from ("max", "sum", "min_max", "min_sum", "std", "sign", "unit_vector", "linear", "accuracy", "auto", "contains")
     yield ["tensorboard"]
 
 
