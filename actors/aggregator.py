@@ -281,11 +281,10 @@ class Aggregator:
         """
         current = self._open()
         if references is not None:
-            self._now = replace(
-                self._now,
-                references={**self._now.references, **self._measured(current, references)},
-                settled=now_settled(self._now.settled, current.expected.round_index + 1, *self._said(evidence)),
-            )
+            self._now = replace(self._now, references={**self._now.references, **self._measured(current, references)})
+            if references.scored:  # without scores of this round, live judges by an older bound, which settles nothing
+                settled = now_settled(self._now.settled, current.expected.round_index + 1, *self._said(evidence))
+                self._now = replace(self._now, settled=settled)
         before, closing = self._now, replace(current, rows=dict(current.rows), unasked=frozenset(unasked))
         report = self._close(closing, evidence, absent or {})
         self._round = None

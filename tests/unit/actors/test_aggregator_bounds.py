@@ -190,3 +190,14 @@ def test_clients_are_in_doubt_by_the_references_that_were_measured_last():
     assert made.in_doubt(higher) == ["b"]
     made.open_round(2, ["a", "b"], 0.5)
     assert made.in_doubt(found) == ["b"]
+
+
+def test_a_refresh_that_left_no_scores_settles_no_doubt():
+    made = make_aggregator("live+canary", defense=FREE, threshold=None)
+    scored = {"last_step_probability": {"benign": [0.01, 0.02, 0.03], "malicious": [0.97, 0.98, 0.99]}}
+    for round_index, (references, settled) in enumerate(((REFERENCES, set()), (replace(REFERENCES, scored=scored), {"a"}))):
+        made.open_round(round_index, ["a"], 0.5)
+        payload = update("a", 1.0, round_index=round_index, base_version=made.state().version)
+        found = deliver(made, "a", payload, scores=scores("a", 0.3, branch="update"), readings=[canary("a", 0.1)])
+        made.close_round([found], None, references)
+        assert set(made.state().settled) == settled
