@@ -11,10 +11,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from actors.config import ModelConfig
 from actors.data.folders import data_files
@@ -44,7 +45,7 @@ def own_probe(config: RunConfig, say: Callable[[str], None], progress: Callable[
     folder = probes_folder() / _key(config)
     folder.mkdir(parents=True, exist_ok=True)
     probe, store = folder / "probe", folder / "store"
-    with FileLock(folder / "lock"):
+    with _alone(folder / "lock", say):
         if not (probe / META_FILE).is_file():
             say(
                 f"This model, LoRA and training have no probe yet. {2 * config.collect.clients} reference clients train for one "
@@ -57,6 +58,21 @@ def own_probe(config: RunConfig, say: Callable[[str], None], progress: Callable[
             shutil.rmtree(store)
             say(f"The probe is in {probe}; {_measured(meta)}.")
     return str(probe)
+
+
+@contextmanager
+def _alone(file: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """While no other process makes this probe; the system frees the lock of one that dies."""
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("Another run is making this probe; this one waits for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def probes_folder() -> Path:

@@ -1,11 +1,12 @@
 """Under what a run's own probe is kept: everything that it follows from, and nothing else."""
 
 import os
+import threading
 
 import pytest
 
 from cluster import load_config
-from cluster.probes.own_probe import _key, _settings
+from cluster.probes.own_probe import _alone, _key, _settings
 from tests.small_models import save_model
 
 
@@ -61,3 +62,23 @@ def test_a_level_that_judges_updates_has_samples_of_every_layer_at_the_clients_r
     live, shadow = (_settings(load_config(None, [*own, f"defense.level={level}"])) for level in ("live", "shadow"))
     assert (live.collect.modules, live.collect.learning_rate, live.probe.feature) == ("all", 0.001, "per_layer")
     assert (shadow.collect.modules, shadow.collect.learning_rate, shadow.probe.feature) == ("first_layer_b", None, None)
+
+
+def test_a_run_that_waits_for_another_says_so_and_goes_on_after_it(tmp_path):
+    said, free = [], threading.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        free.set()
+
+    def hold() -> None:
+        with _alone(tmp_path / "lock", lambda line: None):
+            held.set()
+            assert free.wait(30)
+
+    held, other = threading.Event(), threading.Thread(target=hold)
+    other.start()
+    assert held.wait(30)
+    with _alone(tmp_path / "lock", say):
+        assert said == ["Another run is making this probe; this one waits for it."]
+    other.join()
