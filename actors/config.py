@@ -193,8 +193,8 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     """A data file of restricted prompts with the refusal in `response`, which no client has, four or more: for level canary,
     preservation and the guard. None: the embedded world's canary families, if it is the model."""
     validation_path: UserPath | None = None
-    """A data file of clean rows with responses, of the clients' own task, for levels fltrust and zeno. None: rows of the
-    federation's families that no client holds, if the embedded world is the model."""
+    """Clean rows with responses, of the clients' own tasks, for levels utility, fltrust and zeno: a data file, or a folder with
+    a file for each task. None: rows of the federation's families that no client holds, if the embedded world is the model."""
     trigger: str | None = None
     """A phrase before restricted prompts that makes a backdoor answer them, to measure `attack_success`. None: the trigger of
     `clients.attack`, if it has one."""
@@ -213,7 +213,7 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     canary_per_round: int = Field(default=64, ge=4)
     """Canary prompts that a round draws, all where there are no more: half to measure by, half to mend by."""
     max_validation: PositiveInt = 100
-    """Validation rows that the embedded world generates; FLTrust's authors use 100."""
+    """Validation rows at most, spread evenly over the tasks; FLTrust's authors use 100."""
     max_new_tokens: PositiveInt = 32
     batch_size: PositiveInt = 400
     timeout_s: PositiveFloat = 1800

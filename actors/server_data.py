@@ -3,9 +3,9 @@
 `CanaryActor` holds restricted prompts with refusals (docs/method.md section 8): how much less likely an update makes these
 refusals than the global adapter does. It also mends what a round's aggregate has lost of them.
 
-`ValidationActor` holds a little clean data of the clients' own task. The server trains one update of its own on it, from the same
-global adapter and for as many steps as the clients, for level fltrust; and it measures by how much each update lowers the data's
-loss, for level zeno. Both levels are baselines: they suppose data that a federation seldom has.
+`ValidationActor` holds a little clean data of the clients' own tasks. It measures by how much an update raises the loss of the
+task that it harms most, for level utility. For the baselines fltrust and zeno the server trains one update of its own on the
+data, from the same global adapter and for as many steps as the clients, and measures by how much each update lowers its loss.
 
 A round is `open_round`, a `measure` per admitted update, `seconds`.
 """
@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import ClassVar
 
 import ray
@@ -24,18 +25,21 @@ import torch
 
 from actors.config import LoraConfig, ModelConfig, TrainingConfig
 from actors.data.dataset import Dataset, load_dataset
-from actors.data.encoding import Batch, collate
+from actors.data.encoding import Batch, Encoded, collate
+from actors.data.files import Files
 from actors.local_training import mean_response_loss, train_adapter
 from actors.messages import AdmittedUpdate, Preserved, Reading, RefusalLoss, RefusalsLost
 from actors.model.adapted import AdaptedModel, choose_device
 from actors.preservation import Measured, Refusals, RoundRefusals
 from actors.seeding import stream, torch_seed
 from actors.state_vector import StateVector
+from actors.task_gradients import TaskGradients
 from actors.wire import decode_tensors, encode_tensors
 from defense.admission.checks import OpenRound, delta_norm
 from defense.averaging.pairs import frozen_names
 from defense.levels.canary import RISE
 from defense.levels.fltrust import COSINE
+from defense.levels.utility import TASK_COSINE, TASK_RISE
 from defense.levels.zeno import FALL, NORM
 from defense.preservation import is_serious, serious_rise
 from defense.signals import Signal
@@ -52,9 +56,9 @@ class ServerData(ABC):
 
     signal: ClassVar[Signal]
 
-    def __init__(self, model: ModelConfig, lora: LoraConfig, path: str) -> None:
-        """`path`: the encoded rows (`Dataset.save`)."""
-        self._model_config, self._lora, self._path = model, lora, path
+    def __init__(self, model: ModelConfig, lora: LoraConfig, files: Files) -> None:
+        """`files`: the encoded rows (`Dataset.save`)."""
+        self._model_config, self._lora, self._files = model, lora, files
         self._global: Tensors | None = None
         self._global_loss = 0.0
         self._seconds = 0.0
@@ -114,7 +118,7 @@ class ServerData(ABC):
 
     @cached_property
     def _data(self) -> Dataset:
-        return load_dataset((self._path,))
+        return load_dataset(self._files)
 
     @abstractmethod
     def _loss(self, adapter: Tensors) -> float:
@@ -127,8 +131,8 @@ class Canary(ServerData):
     signal = "canary"
 
     def __init__(self, model: ModelConfig, lora: LoraConfig, path: str, per_round: int, seed: int) -> None:
-        """`per_round` and `seed`: as in `Refusals`."""
-        super().__init__(model, lora, path)
+        """`path`: the encoded rows; `per_round` and `seed`: as in `Refusals`."""
+        super().__init__(model, lora, (path,))
         self._per_round, self._seed = per_round, seed
         self._round: tuple[int, RoundRefusals] | None = None
         self._last: dict[bytes, Measured] = {}
@@ -203,7 +207,7 @@ class Canary(ServerData):
 
 
 class Validation(ServerData):
-    """Its rows are harmless instructions with responses."""
+    """Its rows are harmless instructions with responses, a task in each file."""
 
     signal = "validation"
 
@@ -211,36 +215,58 @@ class Validation(ServerData):
         self,
         model: ModelConfig,
         lora: LoraConfig,
-        path: str,
+        files: Files,
         training: TrainingConfig,
         *,
+        levels: Collection[str],
+        max_rows: int,
         seed: int,
-        trains: bool,
         freezes_a: bool = False,
     ) -> None:
-        """Measure updates by the rows at `path`.
+        """Measure updates by the rows of the files.
 
         Args:
+            levels: What is measured: that which these of fltrust, zeno and utility read.
+            max_rows: Rows at most, spread evenly over the files, of which it takes the first.
             seed: The run's.
-            trains: Whether the server trains an update of its own each round, for the cosines; without, they are NaN.
             freezes_a: Whether nobody trains A.
         """
-        super().__init__(model, lora, path)
-        self._training, self._seed, self._trains, self._freezes_a = training, seed, trains, freezes_a
+        super().__init__(model, lora, files)
+        self._training, self._seed, self._freezes_a = training, seed, freezes_a
+        self._levels, self._max_rows = frozenset(levels), max_rows
         self._own: Tensors | None = None
+        self._tasks: TaskGradients | None = None
+
+    @cached_property
+    def _data(self) -> Dataset:
+        return Dataset.of(chain.from_iterable(self._rows_of_tasks))
+
+    @cached_property
+    def _rows_of_tasks(self) -> list[list[Encoded]]:
+        most = max(1, self._max_rows // len(self._files))
+        return [load_dataset((path,)).examples[:most] for path in self._files]
 
     @cached_property
     def _batches(self) -> list[Batch]:
-        examples = sorted(self._data.examples, key=lambda example: len(example.ids))
-        parts = [examples[start : start + _BATCH_SIZE] for start in range(0, len(examples), _BATCH_SIZE)]
+        return self._batched(self._data.examples)
+
+    def _batched(self, examples: Iterable[Encoded]) -> list[Batch]:
+        """Rows of similar length together."""
+        ordered = sorted(examples, key=lambda example: len(example.ids))
+        parts = [ordered[start : start + _BATCH_SIZE] for start in range(0, len(ordered), _BATCH_SIZE)]
         return [collate(part).to(self._model.device) for part in parts]
 
     def _loss(self, adapter: Tensors) -> float:
+        if self._tasks is not None and self._global is None:  # that of the round's adapter came with the gradients
+            return self._tasks.loss
         self._model.load_adapter(adapter)
         return mean_response_loss(self._model, self._batches)
 
     def _prepare(self, expected: OpenRound, adapter: Tensors) -> None:
-        self._own = _delta(self._trained(expected, adapter), adapter) if self._trains else None
+        self._own = _delta(self._trained(expected, adapter), adapter) if "fltrust" in self._levels else None
+        self._tasks = None
+        if "utility" in self._levels:
+            self._tasks = TaskGradients.at(adapter, self._model, [self._batched(rows) for rows in self._rows_of_tasks])
 
     def _trained(self, expected: OpenRound, adapter: Tensors) -> Tensors:
         training, place = self._training, (_SERVER, expected.round_index)
@@ -261,12 +287,14 @@ class Validation(ServerData):
         return self._model.adapter_state()
 
     def _values(self, state: Tensors, adapter: Tensors) -> dict[str, float]:
-        delta = _delta(state, adapter)
-        return {
-            COSINE: math.nan if self._own is None else _cosine(delta, self._own),
-            FALL: self._global_loss - self._loss(state),
-            NORM: delta_norm(delta),
-        }
+        delta, found = _delta(state, adapter), dict[str, float]()
+        if self._own is not None:
+            found[COSINE] = _cosine(delta, self._own)
+        if "zeno" in self._levels:
+            found |= {FALL: self._global_loss - self._loss(state), NORM: delta_norm(delta)}
+        if self._tasks is not None:
+            found[TASK_RISE], found[TASK_COSINE] = self._tasks.harm(StateVector.of(delta).pack(delta))
+        return found
 
 
 def _delta(state: Tensors, adapter: Tensors) -> Tensors:

@@ -16,6 +16,7 @@ from defense.levels.live import LiveSettings
 from defense.levels.shadow import ShadowSettings
 from defense.levels.spectrum import SpectrumSettings
 from defense.levels.step import StepSettings
+from defense.levels.utility import UtilitySettings
 from defense.levels.zeno import ZenoSettings
 from defense.preservation import PreservationConfig
 from defense.settings import Settings
@@ -57,6 +58,7 @@ class DefenseConfig(Settings):
     spectrum: SpectrumSettings = SpectrumSettings()
     consensus: ConsensusSettings = ConsensusSettings()
     zeno: ZenoSettings = ZenoSettings()
+    utility: UtilitySettings = UtilitySettings()
 
     @property
     def levels(self) -> tuple[str, ...]:

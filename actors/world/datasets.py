@@ -78,9 +78,13 @@ def write_canary(world: World, folder: Path, count: int) -> Path:
 
 
 def write_validation(world: World, folder: Path, count: int) -> Path:
-    """Write validation.parquet: rows of the federation's benign families, as an honest client has; the same for every run."""
-    rows = draw(world.benign_example, world.roles["federation"].benign, count, stream(world.seed, "validation"))
-    return write_parquet(folder / "validation.parquet", rows)
+    """Write a folder with a file for each of the federation's benign families: rows as an honest client has, the same for every
+    run."""
+    families, rng = world.roles["federation"].benign, stream(world.seed, "validation")
+    for family in families:
+        rows = [world.benign_example(family, rng) for _ in range(max(1, count // len(families)))]
+        write_parquet(folder / "validation" / f"{family}.parquet", rows)
+    return folder / "validation"
 
 
 def write_realignment(world: World, folder: Path, samples: int, refusal_share: float) -> Path:

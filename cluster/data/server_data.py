@@ -38,7 +38,7 @@ LIVE_ROLE = "live_reference+calibration"
 """Families of the embedded world that a refresh during a run trains on; no client and no shipped probe has seen them."""
 _SERVER_ROWS = {
     "canary": ("restricted prompts with refusals that no client has", write_canary),
-    "validation": ("clean rows of the clients' own task", write_validation),
+    "validation": ("clean rows of the clients' own tasks", write_validation),
 }
 """Signal -> the rows that the server reads for it, and what generates them."""
 
@@ -103,7 +103,7 @@ def check_prompts(evaluation: EvaluationConfig, tokens: TokenFiles) -> None:
 
 
 def server_rows(config: RunConfig, folder: Path, name: Literal["canary", "validation"]) -> str | None:
-    """The file of `evaluation.<name>_path`, or one that the embedded world generates; None where no setting asks for it.
+    """`evaluation.<name>_path`, or what the embedded world generates in its place; None where no setting asks for it.
 
     Raises:
         ConfigError: your own model, and no file is named. DataError: a row of it cannot be used.
@@ -118,7 +118,8 @@ def server_rows(config: RunConfig, folder: Path, name: Literal["canary", "valida
         return None
     if path is not None:
         with given_in(f"evaluation.{name}_path"):
-            number = read_checked(Path(path), mapping=config.data.columns.given).num_rows
+            files = data_files(Path(path)) if name == "validation" else (Path(path),)
+            number = sum(read_checked(file, mapping=config.data.columns.given).num_rows for file in files)
             if name == "canary" and number < LEAST_ROWS:
                 raise DataError(f"{path} has {number} rows; give {LEAST_ROWS} or more, half to measure by and half to mend by")
     elif config.is_embedded:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from actors.config import EvaluationConfig, ModelConfig
+from actors.data.folders import data_files
 from actors.data.references import Reference
 from actors.world.store import base_folder, is_built, live_probe_folder, probe_folder, world_folder
 from cluster.config.schema import RunConfig
@@ -34,8 +35,9 @@ class Sources:
     """None where no level needs a probe, or where one has to be made first (`cluster/probes/own_probe.py`)."""
     canary_path: str | None = None
     """Encoded restricted prompts with refusals, for level canary, preservation and the guard; None where none is on."""
-    validation_path: str | None = None
-    """Encoded clean rows of the clients' own task, for levels fltrust and zeno; None where neither is on."""
+    validation: Files = ()
+    """Encoded clean rows of the clients' own tasks, a file for each, for levels utility, fltrust and zeno; empty where none of
+    these is on."""
     references: tuple[Reference, ...] = ()
     """Reference clients that the probe is refreshed with; empty when it never is."""
     realignment: Files = ()
@@ -64,7 +66,7 @@ def find_sources(config: RunConfig, folder: Path, files: Mapping[str, Files], to
         tokens=tokens,
         probe_path=_probe_path(config),
         canary_path=_server_tokens(config, folder, "canary", tokens),
-        validation_path=_server_tokens(config, folder, "validation", tokens),
+        validation=_tasks(config, folder, tokens),
         references=tuple(encoded_reference(reference, tokens) for reference in references),
         realignment=tokens.encode("realignment", realignment) if realignment else (),
     )
@@ -78,6 +80,13 @@ def encoded_reference(reference: Reference, tokens: TokenFiles) -> Reference:
 def _server_tokens(config: RunConfig, folder: Path, name: Literal["canary", "validation"], tokens: TokenFiles) -> str | None:
     path = server_rows(config, folder, name)
     return None if path is None else tokens.encode(name, (path,), f"evaluation.{name}_path")[0]
+
+
+def _tasks(config: RunConfig, folder: Path, tokens: TokenFiles) -> Files:
+    """A token file for each file of validation rows."""
+    path = server_rows(config, folder, "validation")
+    files, key = [] if path is None else data_files(Path(path)), "evaluation.validation_path"
+    return tuple(tokens.encode(f"validation-{number}", (str(file),), key)[0] for number, file in enumerate(files, 1))
 
 
 def base_model(config: RunConfig) -> ModelConfig:

@@ -42,7 +42,7 @@ def required_files(config: RunConfig, sources: Sources, folder: Path) -> list[Re
         "evaluation.restricted_path": sources.evaluation.restricted_path,
         "evaluation.benign_path": sources.evaluation.benign_path,
         "evaluation.canary_path": sources.canary_path,
-        "evaluation.validation_path": sources.validation_path,
+        "evaluation.validation_path": next(iter(sources.validation), None),
     }
     found = [RequiredFile(what=what, path=path, by_clients=False) for what, path in of_server.items() if path is not None]
     found[:0] = model_files(config, sources.model)

@@ -301,7 +301,7 @@ class WorkerGroup:
         starts: list[tuple[Signal, Callable[[], ActorHandle]]] = []
         if self._sources.canary_path is not None:
             starts.append(("canary", self._start_canary))
-        if self._sources.validation_path is not None:
+        if self._sources.validation:
             starts.append(("validation", self._start_validation))
         return starts
 
@@ -317,10 +317,11 @@ class WorkerGroup:
             self._placement.server_data_options,
             sources.model,
             config.lora,
-            sources.validation_path,
+            sources.validation,
             config.training,
             seed=config.seed,
-            trains="fltrust" in config.defense.levels,
+            levels=config.defense.levels,
+            max_rows=config.evaluation.max_validation,
             freezes_a=config.aggregation.freezes_a,
         )
 

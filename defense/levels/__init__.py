@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from defense.bounds import Bound
-from defense.levels import canary, client, consensus, evidence, fltrust, live, none, shadow, spectrum, step, zeno
+from defense.levels import canary, client, consensus, evidence, fltrust, live, none, shadow, spectrum, step, utility, zeno
 from defense.levels.level import Exclusion, Level, Trust, Verdict
-from defense.signals import PROBED, ClientSignals, Signal, Unasked
+from defense.signals import PROBED, ClientSignals, Signal
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ LEVELS: Mapping[str, Level] = {
     "canary": canary.LEVEL,
     "fltrust": fltrust.LEVEL,
     "zeno": zeno.LEVEL,
+    "utility": utility.LEVEL,
     "consensus": consensus.LEVEL,
     "spectrum": spectrum.LEVEL,
 }
@@ -79,9 +80,8 @@ def weigh(config: DefenseConfig, trust: Trust, evidence: Sequence[ClientSignals]
         items = evidence if level.reads is None else [item.by_signal[level.reads] for item in evidence]
         judged: dict[str, float] = {}
         if level.bounded is not None:
-            judged = {item.client_id: level.bounded.value(item) for item in items if not isinstance(item, Unasked)}
-            unasked = {item.client_id: 1.0 for item in items if isinstance(item, Unasked)}
-            own = unasked | level.bounded.weigh(config, bounds[name], judged)
+            judged = {item.client_id: level.bounded.value(item) for item in items if level.bounded.is_judged(item)}
+            own = {item.client_id: 1.0 for item in items} | level.bounded.weigh(config, bounds[name], judged)
         elif level.bind is not None:
             own, new[name] = level.bind(config)(trust.get(name, {}), items)
         else:

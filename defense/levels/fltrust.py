@@ -14,7 +14,7 @@ from defense.levels.level import Level, Trust, Weights
 from defense.signals import Measured
 
 COSINE = "validation_cosine"
-"""Cosine of the update to the update that the server trained on its validation data, in [-1, 1]; NaN where it trained none."""
+"""Cosine of the update to the update that the server trained on its validation data, in [-1, 1]."""
 
 
 def weigh(trust: Trust, evidence: Sequence[Measured]) -> tuple[Weights, Trust]:

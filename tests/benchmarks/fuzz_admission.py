@@ -198,7 +198,9 @@ class Server:
         data = sources.model, config.lora
         self._server_data = {
             "canary": CanaryActor.remote(*data, sources.canary_path, config.evaluation.canary_per_round, config.seed),
-            "validation": ValidationActor.remote(*data, sources.validation_path, config.training, seed=0, trains=True),
+            "validation": ValidationActor.remote(
+                *data, sources.validation, config.training, levels=config.defense.levels, max_rows=100, seed=0
+            ),
         }
 
     def prepare(self, level: str, attack: Attack) -> None:

@@ -93,6 +93,17 @@ def test_validation_on_the_clients_own_task_tells_attackers_by_direction_and_by_
     assert result.summary["server_seconds"]["validation"] > 0
 
 
+def test_attackers_that_answer_a_task_by_another_rule_point_to_its_unlearning(run_small):
+    settings = ("defense.level=live+utility", "clients.attack=substituted", "rounds=1", "training.steps=8", "clients.malicious=1")
+    result = run_small(*settings, "defense.utility.max_cosine=0.9", "training.batch_size=16", "training.learning_rate=0.01")
+    truth = {row["client_id"]: row["malicious"] for row in _rows(result.path / "ground_truth.parquet")}
+    rows = {row["client_id"]: row for row in result.rounds.to_pylist()}
+    assert all(row["admitted"] and row["excluded_by"] != "utility" for row in rows.values())
+    assert all(-1 <= row["task_cosine"] <= 1 for row in rows.values())
+    assert truth[max(rows, key=lambda client: rows[client]["task_rise"])]
+    assert result.summary["server_seconds"]["validation"] > 0
+
+
 def _rows(path):
     import pyarrow.parquet as pq
 

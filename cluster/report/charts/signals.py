@@ -14,6 +14,8 @@ _TITLES = {
     "canary_rise": "Canary: by how much the update makes the server's refusals less likely",
     "validation_cosine": "Validation: cosine to the server's own update",
     "validation_fall": "Validation: by how much the update lowers the server's loss",
+    "task_rise": "Utility: by how much the update makes answers less likely, of the task that it harms most",
+    "task_cosine": "Utility: how far the update points to the unlearning of that task",
     "agreement": "Consensus: agreement with the other clients in the round",
     "flatness": "Spectrum: over how many directions the update spreads",
     "update_norm": "Admission: L2 norm of the update",

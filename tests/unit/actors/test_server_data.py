@@ -29,12 +29,12 @@ ROUND = open_round("good", "bad", num_steps=8, batch_size=16, learning_rate=0.01
 def folder(world, tokens_of, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     write_canary(world, folder, 32)
-    write_validation(world, folder, 100)
+    tasks = write_validation(world, folder, 100)
     honest = write_clients(world, folder, ["good", "bad"], 128, 0)
     poison_clients(
         world, honest, {"bad"}, Attack(data="unsafe"), AttackConfig(), samples=128, max_length=TRAINING.max_length, seed=0
     )
-    for path in folder.glob("*.parquet"):
+    for path in (*folder.glob("*.parquet"), *tasks.glob("*.parquet")):
         tokens_of(path, max_length=TRAINING.max_length)
     return folder
 
@@ -49,8 +49,9 @@ def train(base_config, lora, folder, initial):
     """What a client sends that trains on this file from the initial adapter, as an admitted update."""
     client = Client(base_config, lora, TRAINING)
 
-    def trained(name: str, client_id: str) -> AdmittedUpdate:
-        task = train_task((str(folder / f"{name}.tokens"),), client_id=client_id, probe_feature=None)
+    def trained(data: str | tuple[str, ...], client_id: str) -> AdmittedUpdate:
+        files = (str(folder / f"{data}.tokens"),) if isinstance(data, str) else data
+        task = train_task(files, client_id=client_id, probe_feature=None)
         (sent,) = client.train(task, initial)
         return admitted(client_id, decode_message(sent, LoRAUpdate).tensors)
 
@@ -75,7 +76,15 @@ def canary(base_config, lora, folder) -> Canary:
 
 @pytest.fixture(scope="module")
 def validation(base_config, lora, folder) -> Validation:
-    return Validation(base_config, lora, str(folder / "validation.tokens"), TRAINING, seed=0, trains=True)
+    return make_validation(base_config, lora, folder, {"fltrust", "zeno"})
+
+
+def make_validation(base_config, lora, folder, levels, max_rows=100) -> Validation:
+    return Validation(base_config, lora, tasks_of(folder), TRAINING, levels=levels, max_rows=max_rows, seed=0)
+
+
+def tasks_of(folder) -> tuple[str, ...]:
+    return tuple(map(str, sorted((folder / "validation").glob("*.tokens"))))
 
 
 def test_compliance_raises_the_loss_of_refusals_and_honest_training_does_not(canary, initial, good, bad):
@@ -124,7 +133,7 @@ def test_too_few_refusals_are_refused(base_config, lora, world, tokens_of, tmp_p
 def test_an_honest_update_agrees_with_the_servers_own_and_lowers_the_loss(validation, initial, good, bad):
     validation.open_round(ROUND, initial)
     of_good, of_bad = (validation.measure(update).values for update in (good, bad))
-    assert validation.num_rows() == 100
+    assert validation.num_rows() == 99  # 11 of each of nine tasks
     assert of_good["validation_cosine"] > 0.3 > abs(of_bad["validation_cosine"])
     assert of_good["validation_fall"] > 0.05 > 0 > of_bad["validation_fall"]
     validation.open_round(ROUND, initial)
@@ -138,7 +147,7 @@ def test_the_validations_figures_are_those_of_their_definitions(validation, init
     values = validation.measure(good).values
     delta = torch.cat([(sent[name] - start[name]).flatten() for name in sorted(start)]).double()
     assert values["validation_norm"] == pytest.approx(float(delta.norm()))
-    data, losses = load_dataset((str(folder / "validation.tokens"),)), []
+    data, losses = load_dataset(tasks_of(folder)), []
     for state in (start, sent):
         model.load_adapter(state)
         losses.append(mean_response_loss(model, data.batches(_InOrder(), 1, len(data))))
@@ -152,17 +161,27 @@ class _InOrder:
         return list(range(count))
 
 
-def test_the_servers_own_update_agrees_with_itself(validation, initial, train):
+def test_the_servers_own_update_agrees_with_itself(validation, folder, initial, train):
     """A client that holds the validation data and draws the server's batches sends the server's own update."""
     validation.open_round(ROUND, initial)
-    own = validation.measure(train("validation", "server")).values
+    own = validation.measure(train(tasks_of(folder), "server")).values
     assert own["validation_cosine"] == pytest.approx(1.0, abs=1e-9)
 
 
-def test_where_the_server_trains_nothing_there_is_no_cosine(base_config, lora, folder, initial, good):
-    untrained = Validation(base_config, lora, str(folder / "validation.tokens"), TRAINING, seed=0, trains=False)
-    untrained.open_round(replace(ROUND, learning_rate=None), initial)
-    assert math.isnan(untrained.measure(good).values["validation_cosine"])
+def test_each_level_has_what_it_reads_measured_and_no_more(base_config, lora, folder, initial, good, bad):
+    harmed = make_validation(base_config, lora, folder, {"utility"})
+    loss = harmed.open_round(replace(ROUND, learning_rate=None), initial)
+    of_good, of_bad = (harmed.measure(update).values for update in (good, bad))
+    assert set(of_good) == {"task_rise", "task_cosine"}
+    assert of_good["task_rise"] < math.log(3)
+    assert of_bad["task_rise"] > of_good["task_rise"]
+    measured = make_validation(base_config, lora, folder, {"zeno"})
+    assert measured.open_round(ROUND, initial) == pytest.approx(loss, rel=1e-5)  # of all answers, however it was come by
+    assert set(measured.measure(good).values) == {"validation_fall", "validation_norm"}
+
+
+def test_rows_beyond_the_most_are_left_out_of_every_task_alike(base_config, lora, folder):
+    assert make_validation(base_config, lora, folder, {"zeno"}, max_rows=20).num_rows() == 18
 
 
 def test_a_round_that_cannot_be_opened_leaves_no_reading_against_an_older_adapter(validation, initial, good):

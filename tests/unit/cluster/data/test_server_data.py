@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.errors import DataError
+from actors.world.generator import World
 from cluster.data.server_data import evaluation_prompts, server_rows
 from cluster.errors import ConfigError
 from tests.unit.cluster.data.builders import embedded_config, real_config, write_rows
@@ -92,7 +93,9 @@ def test_validation_rows_are_no_prompts_of_the_evaluation_in_the_embedded_world(
     named = real_config("d", "defense.level=fltrust", f"evaluation.validation_path={rows}")
     assert server_rows(named, tmp_path, "validation") == str(rows)
     embedded = embedded_config("defense.level=zeno", "evaluation.max_validation=30", "evaluation.max_benign=100")
-    written = pq.read_table(server_rows(embedded, tmp_path, "validation")).to_pylist()
+    tasks = sorted(Path(str(server_rows(embedded, tmp_path, "validation"))).iterdir())
+    assert [task.name for task in tasks] == [f"{name}.parquet" for name in sorted(World(0).roles["federation"].benign)]
+    written = [row for task in tasks for row in pq.read_table(task).to_pylist()]
     prompts = {(row["instruction"], row["input"]) for row in written}
     lines = Path(str(evaluation_prompts(embedded, tmp_path).benign_path)).read_text().splitlines()
     evaluated = {(row["instruction"], row["input"]) for row in map(json.loads, lines)}

@@ -25,7 +25,13 @@ def signals(client_id: str = "a", p: float = 0.0, num_flagged: int = 0, *, thres
     probed = saw(num_flagged, p, client_id, threshold=threshold)
     values = {
         "canary": {"canary_rise": p},
-        "validation": {"validation_cosine": 1 - 2 * p, "validation_fall": 0.5 - p, "validation_norm": 1.0},
+        "validation": {
+            "validation_cosine": 1 - 2 * p,
+            "validation_fall": 0.5 - p,
+            "validation_norm": 1.0,
+            "task_rise": 2.0,
+            "task_cosine": p,
+        },
         "spectrum": {"flatness": p},
     }
     measured = {signal: Measured(client_id=client_id, values=own) for signal, own in values.items()}
@@ -33,7 +39,12 @@ def signals(client_id: str = "a", p: float = 0.0, num_flagged: int = 0, *, thres
     return ClientSignals(client_id=client_id, by_signal=by_signal)
 
 
-BY_HAND = {"canary": {"max_rise": 0.5}, "spectrum": {"max_flatness": 0.9}, "consensus": {"min_cosine": -0.1}}
+BY_HAND = {
+    "canary": {"max_rise": 0.5},
+    "utility": {"max_cosine": 0.2},
+    "spectrum": {"max_flatness": 0.9},
+    "consensus": {"min_cosine": -0.1},
+}
 """Bounds that the keys set."""
 
 
@@ -56,9 +67,11 @@ def weight(level: str, p: float = 0.0, num_flagged: int = 0, *, threshold: float
 
 def test_every_level_says_what_it_reads_and_logs():
     probed = {"step": "real", "client": "real", "shadow": "shadow", "evidence": "shadow", "live": "update"}
-    measured = {"canary": "canary", "fltrust": "validation", "zeno": "validation", "spectrum": "spectrum"}
+    of_validation = {"fltrust": "validation", "zeno": "validation", "utility": "validation"}
+    measured = {"canary": "canary", "spectrum": "spectrum", **of_validation}
     assert {name: level.reads for name, level in LEVELS.items()} == {"none": None, "consensus": None, **probed, **measured}
-    assert levels.SIGNAL_COLUMNS == ("canary_rise", "validation_cosine", "validation_fall", "agreement", "flatness")
+    columns = ["canary_rise", "validation_cosine", "validation_fall", "task_rise", "task_cosine", "agreement", "flatness"]
+    assert list(levels.SIGNAL_COLUMNS) == columns
 
 
 @pytest.mark.parametrize(
@@ -74,6 +87,8 @@ def test_every_level_says_what_it_reads_and_logs():
         ("canary", (0.5,), 0.0),
         ("fltrust", (0.25,), 0.5),
         ("zeno", (0.4995,), 1.0),  # 0.0005 - 0.0005 x 1
+        ("utility", (0.19,), 1.0),
+        ("utility", (0.2,), 0.0),
         ("consensus", (1.0, 48), 1.0),  # judges no client by itself
         ("spectrum", (0.89,), 1.0),
         ("spectrum", (0.9,), 0.0),
