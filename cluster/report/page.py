@@ -15,6 +15,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from cluster.report.chart import Chart, Table
+from cluster.report.charts.client import client_charts
 from cluster.report.charts.measures import measures_chart
 from cluster.report.charts.probe import probe_chart
 from cluster.report.charts.seconds import seconds_chart
@@ -211,12 +212,14 @@ def _data(page: Page, runs: Sequence[Run]) -> Mapping[str, object]:
     if page.comparison and page.comparison.chart:
         tables["safety"], charts = _shown_table(safety_table(runs)), [page.comparison.chart, *charts]
     names = {"round": "round", "state": "state", "weight": "weight", "share": "share of the aggregate"}
-    last = {"update_norm": "norm", "loss": "loss", "train_s": "seconds", "why": "why it did not count"}
+    last = {"update_norm": "norm", "max_norm": "bound of the norm", "loss": "loss", "train_s": "seconds"}
     signals = {name: name.replace("_", " ") for name in signal_columns(runs[0])}
+    own_charts = client_charts(runs[0]) if len(runs) == 1 else []
     return {
         "tables": tables,
         "charts": [_shown_strings(dataclasses.asdict(chart)) for chart in charts],
-        "client": names | signals | last,
+        "client": names | signals | last | {"why": "why it did not count"},
+        "client_charts": [dataclasses.asdict(chart) for chart in own_charts],
     }
 
 

@@ -95,6 +95,10 @@ def test_a_client_shows_each_of_its_rounds(browser, pages):
     rows = client.locator("tbody tr").all()
     assert len(rows) == 3
     assert "level live: P(malicious) 0.99 is at or above 0.9" in rows[0].inner_text()
+    norm = client.locator("figure.chart").last
+    norm.scroll_into_view_if_needed()
+    client.locator("figure.chart[data-drawn]").first.wait_for()
+    assert norm.locator(".plot").get_attribute("aria-label").startswith("Norm of the update of client-3")
 
 
 def test_hostile_names_are_shown_as_text(browser, pages):

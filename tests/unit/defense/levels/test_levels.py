@@ -58,6 +58,7 @@ def test_every_level_says_what_it_reads_and_logs():
     probed = {"step": "real", "client": "real", "shadow": "shadow", "evidence": "shadow", "live": "update"}
     measured = {"canary": "canary", "fltrust": "validation", "zeno": "validation", "spectrum": "spectrum"}
     assert {name: level.reads for name, level in LEVELS.items()} == {"none": None, "consensus": None, **probed, **measured}
+    assert list(levels.TRUST_COLUMNS.values()) == ["step", "client", "evidence", "consensus"]
     assert levels.SIGNAL_COLUMNS == ("canary_rise", "validation_cosine", "validation_fall", "agreement", "flatness")
 
 
