@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.report.page import render, shown
+from cluster.report.page import render
 from cluster.report.tables import SECONDS
 from tests.unit.cluster.builders import client_round
 from tests.unit.cluster.report.run_directories import OWN, excluded, four_clients, report, write_run
@@ -105,13 +105,6 @@ def test_what_others_wrote_is_text_in_markdown(hostile):
     assert r"\[a\](b)" in text
     assert "\\x1b" in text.replace("\\\\", "\\")
     assert "\x1b" not in text
-
-
-@pytest.mark.parametrize(
-    ("text", "as_shown"), [("a\x1b[31mb\x00", "a\\x1b[31mb\\x00"), ("x" * 601, "x" * 600 + "… (601 characters)"), (7, "7")]
-)
-def test_control_characters_are_written_out_and_long_texts_cut(text, as_shown):
-    assert shown(text) == as_shown
 
 
 def test_a_run_without_log_probe_or_evaluation_has_fewer_charts(tmp_path):
