@@ -153,7 +153,7 @@ class ProgressBars(_Display):
         if round_index == 0:
             self._bars.update(self._rounds, note="")
 
-    def client_done(self, client_id: str) -> None:  # noqa: ARG002 - the bar only counts
+    def client_done(self, client_id: str, why: str | None = None) -> None:  # noqa: ARG002 - the bar only counts
         self._bars.advance(self._clients)
 
     def round_finished(self, report: RoundReport) -> None:

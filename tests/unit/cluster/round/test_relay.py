@@ -69,7 +69,7 @@ class Log(RunCallback):
         self.done: list[str] = []
         self.failed: list[tuple[str, str]] = []
 
-    def client_done(self, client_id):
+    def client_done(self, client_id, why=None):
         self.done.append(client_id)
 
     def client_failed(self, client_id, traceback):
