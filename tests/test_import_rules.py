@@ -28,7 +28,7 @@ ROOMS = {
     "adapter": {"config", "data"},
     "tracking": {"config", "state", "reporting"},
     "report": {"config", "state", "data", "reporting", "adapter"},
-    "watching": {"report"},
+    "watching": {"report", "reporting"},
     "workers": {"config", "state", "data"},
     "round": {"config", "state", "data", "reporting", "workers"},
     "probes": {"config", "ray_connection", "data", "workers", "round"},
