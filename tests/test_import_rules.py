@@ -34,7 +34,7 @@ ROOMS = {
     "probes": {"config", "ray_connection", "data", "workers", "round"},
     "simulation": {"config", "ray_connection", "state", "data", "reporting", "workers", "round", "probes"},
     "live": {"config", "ray_connection", "state", "data", "reporting", "workers", "simulation"},
-    "doctor": {"config", "ray_connection", "state", "data", "tracking", "workers", "probes", "simulation"},
+    "doctor": {"config", "ray_connection", "state", "data", "reporting", "tracking", "workers", "probes", "simulation"},
     "comparison": {
         "config",
         "ray_connection",

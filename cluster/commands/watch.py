@@ -19,7 +19,7 @@ def watch(
     host: Annotated[str, typer.Option(help="Address to listen on; by default only this machine reaches it.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 0,
 ) -> None:
-    """Serve the report of a run or a comparison that goes on, which follows it round by round, until Ctrl-C. It stays when the run has ended.
+    """Serve the report of a run or a comparison until Ctrl-C. It follows what goes on round by round, and stays at the end.
 
     Example: safe-fedllm watch runs/mine
     """

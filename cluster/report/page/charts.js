@@ -104,7 +104,7 @@ function tableOf(columns, rows) {
     for (const value of row) {
       const cell = line.insertCell();
       cell.textContent = value ?? "";
-      if (typeof value === "string") cell.className = "text";
+      if (typeof value === "string") cell.className = value.length > 40 ? "text long" : "text";
     }
   }
   box.append(table);
@@ -125,7 +125,9 @@ function chartTables(name) {
 
 // The charts of one client, which are made when a person opens it.
 function clientFigures(client) {
-  return data.client_charts.map((chart) => {
+  const ofClient = (part) => part.table === "clients" ? { ...part, where: { ...part.where, client_id: [client] } } : part;
+  const isKnown = (part) => part.table === "clients" && drawnSeries(ofClient(part), {})[0].data.length > 0;
+  return data.client_charts.filter((chart) => chart.series.some(isKnown)).map((chart) => {
     const figure = document.createElement("figure"), caption = document.createElement("figcaption"), plot = document.createElement("div");
     figure.className = "chart";
     caption.textContent = chart.title;
@@ -133,7 +135,6 @@ function clientFigures(client) {
     plot.style.height = `${chart.height}px`;
     plot.setAttribute("role", "img");
     figure.append(caption, plot);
-    const ofClient = (part) => part.table === "clients" ? { ...part, where: { ...part.where, client_id: [client] } } : part;
     own.set(figure, { ...chart, title: `${chart.title} of ${client}`, series: chart.series.map(ofClient) });
     watcher.observe(figure);
     return figure;
