@@ -18,6 +18,8 @@ _READS = {
     "validation": "the server's clean rows",
     "spectrum": "the singular values of the update",
 }
+_LEAST_S = 0.05
+"""A part that took less is not named."""
 _MEASURED = 2
 """The first rounds, of which the first trains the reference clients and the second usually does not."""
 
@@ -72,7 +74,6 @@ class FirstLines(RunCallback):
         if self._num_said == _MEASURED or not parts:
             return
         self._num_said += 1
-        said = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items() if seconds >= 0.05)
-        self._write(
-            f"round {report.round + 1} took {round_s:.1f} s, the defense {sum(parts.values()):.1f} s: {said or 'no part of it'}"
-        )
+        said = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items() if seconds >= _LEAST_S)
+        total = f"the defense {sum(parts.values()):.1f} s" + (f": {said}" if said else "")
+        self._write(f"round {report.round + 1} took {round_s:.1f} s, {total}")
