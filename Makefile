@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two processes, a file each at a time, in order of name: tests/integration has the longest files and comes first.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo check test style types lint clean
+.PHONY: setup demo check test style types docs lint clean
 
 demo: setup
 	$(BIN)/safe-fedllm compare defenses=none,live+canary+spectrum+consensus --parallel 1 --output runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -26,6 +26,10 @@ style: setup
 types: setup
 	$(BIN)/basedpyright
 
+# The documents as a site: open site/index.html. Search needs a server: `.venv/bin/mkdocs serve`.
+docs: setup
+	$(BIN)/mkdocs build --strict
+
 setup: $(READY)
 
 # The CPU build of torch is asked for by its exact version before anything else can ask for a CUDA build.
@@ -40,4 +44,4 @@ lint: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -509,7 +509,12 @@ class Aggregator:
     ) -> RoundReport:
         masses, whole = (folded.masses, self._divisor(current, folded)) if folded else ({}, math.inf)
         rows = tuple(
-            replace(row, round_outcome=decision.outcome, share=masses.get(client_id, 0.0) / whole)
+            replace(
+                row,
+                round_outcome=decision.outcome,
+                share=masses.get(client_id, 0.0) / whole,
+                signals={**row.signals, **levels.trust_in(self._defense, self._now.trust, client_id)},
+            )
             for client_id, row in sorted(current.rows.items())
         )
         return RoundReport(
@@ -520,6 +525,7 @@ class Aggregator:
             mean_weight=decision.mean_weight,
             clients=rows,
             averaging_error=error,
+            max_norm=current.expected.max_norm,
             aggregate_s=seconds,
             admit_s=current.admit_s,
         )

@@ -229,7 +229,8 @@ class ClientRound:
     round_outcome: str
     """`aggregated`, `skipped`, `no_quorum` or `rolled_back`."""
     signals: Mapping[str, float | None] = field(default_factory=dict)
-    """What was measured of the update, by column (`defense.levels.SIGNAL_COLUMNS`); absent or None: it was not measured."""
+    """What was measured of the update, by column (`defense.levels.SIGNAL_COLUMNS`); absent or None: it was not measured. Likewise
+    what levels remember of the client after the round (`defense.levels.TRUST_COLUMNS`)."""
     excluded_by: str | None = None
     """The level that gives the client weight 0, the first in order of the composition; None where none does. A client without
     evidence weighs 0 too: then `reason` says why."""
@@ -298,6 +299,8 @@ class RoundReport:
     """Steps that preservation took; None where it is off."""
     guard_sum: float | None = None
     """The guard's sum that decided on the adapter, nats per token; above its budget in a round that was rolled back."""
+    max_norm: float | None = None
+    """Largest `update_norm` that admission let pass in the round."""
     aggregate_s: float = field(default=0.0, compare=False)
     """Seconds the aggregator took to close the round. For the log only."""
     admit_s: float = field(default=0.0, compare=False)

@@ -23,6 +23,10 @@ class ClusterError(SafeFedError, RuntimeError):
     """The Ray cluster is not there, or too small for the run."""
 
 
+class EndedError(ClusterError):
+    """A run that was asked something is over."""
+
+
 class DeadlineError(SafeFedError, TimeoutError):
     """Something took longer than its deadline: names what was waited for."""
 

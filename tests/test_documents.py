@@ -12,7 +12,7 @@ from cluster.config.loading import known_keys, validate
 from tests.commands import parse
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")} - {ROOT / "CHANGELOG.md"})  # which may name keys of old
+DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")} - {ROOT / "CHANGELOG.md"})  # which may name keys of old
 OURS = re.compile(r"(?:safe-fedllm|python -m cluster) .*")
 EACH = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 KEYS = set(known_keys())
@@ -93,6 +93,11 @@ def test_the_way_of_an_update_passes_files_that_exist_and_few_of_them():
     assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
     assert 20 < len(rows) <= 25
     assert [path for _, path in rows if not (ROOT / path).is_file()] == []
+
+
+def test_each_picture_is_shown():
+    shown = {name for document in DOCUMENTS for name in re.findall(r"pictures/([\w-]+\.png)", document.read_text())}
+    assert {path.name for path in (ROOT / "docs" / "pictures").iterdir()} == shown
 
 
 def test_there_is_something_to_check():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -11,21 +12,34 @@ import typer
 
 from cluster.commands.options import Address, Name
 from cluster.commands.progress import print_line
+from cluster.errors import ConfigError, EndedError
 from cluster.reporting.console import new_console
 
 if TYPE_CHECKING:
     from cluster.live.control import LiveRun
+    from cluster.reporting.status import Status
 
 
+_LOOK_S = 1.0
 _NEXT = "takes effect when the round under way is committed"
 
 
-def status(name: Name = None, address: Address = "auto", as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Show the round, clients by state, last weights, probe version and rates of a live run."""
+def status(
+    name: Name = None,
+    address: Address = "auto",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew each second, until the run ends or Ctrl-C.")] = False,
+) -> None:
+    """Show the round, which clients have delivered, last weights, safety and expected end of a live run."""
     from cluster.reporting.status import status_table
 
+    if watch and as_json:
+        raise ConfigError("--watch shows a table; leave --json out")
     with _live(name, address) as live:
         shown = live.status()
+        if watch:
+            _follow(live, shown)
+            return
     if as_json:
         typer.echo(json.dumps(shown))
     else:
@@ -59,6 +73,23 @@ def set_(
 ) -> None:
     """Change a parameter of the defense of a live run."""
     _order(name, address, lambda live: live.set(change), f"{change} {_NEXT}")
+
+
+def _follow(live: LiveRun, shown: Status) -> None:
+    """Draw the status in place until the run ends."""
+    from rich.live import Live
+
+    from cluster.reporting.status import status_table
+
+    console = new_console()
+    with Live(status_table(shown), console=console, auto_refresh=False) as display:
+        try:
+            while True:
+                time.sleep(_LOOK_S)
+                display.update(status_table(live.status()), refresh=True)
+        except EndedError as error:
+            ended = str(error)
+    console.print(ended, soft_wrap=True)
 
 
 @contextmanager

@@ -20,10 +20,12 @@ def print_line(text: str) -> None:
 
 @contextmanager
 def shown_progress(console: Console, label: str = "") -> Iterator[RunCallback]:
+    from cluster.reporting.callback import Callbacks
+    from cluster.reporting.first_lines import FirstLines
     from cluster.reporting.progress import ProgressBars, ProgressLines
 
     progress = ProgressBars(console, label) if console.is_terminal else ProgressLines(print_line, label)
     try:
-        yield progress
+        yield progress if label else Callbacks(progress, FirstLines(progress.show))
     finally:
         progress.close()

@@ -30,20 +30,27 @@ from cluster.workers.placement import SERVER_GPU_SHARE, plan_placement
 
 _ALMOST = 1e-9
 _MANY = 1_000_000
+_LOOK_S = 1.0
 
 
 def run_one_by_one(
     cells: Sequence[Cell], folder: Path, progress: Callable[[str], AbstractContextManager[RunCallback]]
 ) -> Iterator[Outcome]:
     """Yield each outcome as it comes. `progress` shows a run whose lines begin with a label."""
-    for cell in cells:
-        with progress(f"{cell.label}: ") as shown:
+    for number, cell in enumerate(cells, start=1):
+        with progress(f"{number}/{len(cells)} {cell.label}: ") as shown:
             outcome = _attempt(cell, folder, shown)
         yield outcome
 
 
-def run_side_by_side(cells: Sequence[Cell], folder: Path, at_once: int) -> Iterator[Outcome]:
-    """Yield each outcome as it comes, in the order in which cells end. `at_once` cells share the connected cluster."""
+def run_side_by_side(
+    cells: Sequence[Cell], folder: Path, at_once: int, look: Callable[[Sequence[Cell], int], None]
+) -> Iterator[Outcome]:
+    """Yield each outcome as it comes, in the order in which cells end. `at_once` cells share the connected cluster.
+
+    Args:
+        look: Called each second with the cells that run and the number of those that wait.
+    """
     nodes, here = living_nodes(), ray.get_runtime_context().get_node_id()
     drive = ray.remote(_attempt_in).options(
         num_cpus=0,
@@ -56,7 +63,11 @@ def run_side_by_side(cells: Sequence[Cell], folder: Path, at_once: int) -> Itera
         while waiting and len(running) < at_once:
             cell = waiting.pop(0)
             running[drive.remote(Path.cwd(), cell, folder.resolve())] = cell
-        (done,), _ = ray.wait(list(running), num_returns=1)
+        ended, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)
+        if not ended:
+            look(list(running.values()), len(waiting))
+            continue
+        (done,) = ended
         cell = running.pop(done)
         try:
             yield ray.get(done)

@@ -14,6 +14,7 @@ from rich.console import Console
 from cluster.comparison.cell_directory import drop_surplus, find_stage, is_finished
 from cluster.comparison.cell_runner import most_at_once, run_one_by_one, run_side_by_side
 from cluster.comparison.cells import Cell, for_each_cell
+from cluster.comparison.display import RunningCells
 from cluster.comparison.groups import grouped
 from cluster.comparison.outcome import Outcome
 from cluster.comparison.tables import brief_texts, has_several_seeds, notes, write_tables
@@ -85,7 +86,8 @@ def _run(cells: Sequence[Cell], folder: Path, console: Console, progress: ShowRu
             yield from run_one_by_one(cells, folder, partial(progress, console))
         else:
             console.print(f"{len(cells)} cells to run, {at_once} at once; safe-fedllm status shows them")
-            yield from run_side_by_side(cells, folder, at_once)
+            with RunningCells(console, folder) as display:
+                yield from run_side_by_side(cells, folder, at_once, display.look)
 
 
 def _in_order(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> list[Outcome]:

@@ -7,16 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from cluster.config.schema import RunConfig
-from defense.levels import LEVELS
-
-_READS = {
-    "real": "the probe, on each local step",
-    "shadow": "the probe, on a shadow training",
-    "update": "the probe, on the update",
-    "canary": "the server's refusals",
-    "validation": "the server's clean rows",
-    "spectrum": "the singular values of the update",
-}
+from cluster.reporting.first_lines import reads, references
 
 
 def plan(config: RunConfig, output: Path | None) -> dict[str, str]:
@@ -31,8 +22,8 @@ def plan(config: RunConfig, output: Path | None) -> dict[str, str]:
         "clients": f"{clients.count}{attackers}; {a_round} a round",
         "training": f"{config.rounds} rounds, {config.rounds * a_round} trainings of {training.steps} steps x "
         f"{training.batch_size} examples, learning rate {training.learning_rate:g}",
-        **{f"level {name}": _reads(name) for name in config.defense.levels},
-        **_references(config),
+        **{f"level {name}": reads(name) for name in config.defense.levels},
+        **({"references": found} if (found := references(config)) else {}),
         "aggregation": f"{config.aggregation.rule}, {config.aggregation.averaging}",
         "measured": f"before the first round, {_every(evaluation.every)} and at the end{stop}",
         "kept": f"a checkpoint {_every(config.checkpoint.every)}, in {config.checkpoint.path or 'the run directory'}",
@@ -42,22 +33,6 @@ def plan(config: RunConfig, output: Path | None) -> dict[str, str]:
 
 def _every(rounds: int) -> str:
     return "after every round" if rounds == 1 else f"after every {rounds} rounds"
-
-
-def _references(config: RunConfig) -> dict[str, str]:
-    """The server's own trainings, where the probe is refitted."""
-    if not config.refreshes:
-        return {}
-    number = config.probe.refresh_clients
-    when = "in round 1 and where clients are in doubt"
-    return {"references": f"{2 * number} trainings of the server's own, {number} of each class, {when}"}
-
-
-def _reads(name: str) -> str:
-    level = LEVELS[name]
-    if level.reads is None:
-        return "compares the clients' updates" if level.compare else "weighs nothing: every admitted update counts"
-    return f"reads {_READS.get(level.reads, level.reads)}"
 
 
 def plan_table(facts: dict[str, str]) -> Table:

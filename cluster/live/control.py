@@ -12,7 +12,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle, ActorProxy
 from ray.exceptions import RayError
 
-from cluster.errors import ClusterError, ConfigError, DeadlineError
+from cluster.errors import ClusterError, ConfigError, DeadlineError, EndedError
 from cluster.workers.deadlines import first_line, wait_for
 from cluster.workers.deaths import fate_of
 
@@ -192,7 +192,7 @@ class LiveRun:
         except RayError as error:
             if fate_of(error) == "raised":
                 raise ClusterError(f"run {self.name}: {first_line(error)}") from error
-            raise ClusterError(f"run {self.name} has ended") from error
+            raise EndedError(f"run {self.name} has ended") from error
 
 
 def _bounded(value: object) -> str | int | None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+from rich.text import Text
 
 from cluster.report.reading import Row, Run
 from cluster.report.states import COUNTING, STATES, cause, state_of, why
+from cluster.report.text import shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """One client over all rounds."""
+    """One client over all rounds. A notebook and a terminal show it in words."""
 
     client_id: str
-    rows: Sequence[Row]
+    rows: Sequence[Row] = field(repr=False)
     """In order of rounds."""
     attacker: bool | None
     """Whether it is a simulated attacker; None: nobody knows."""
@@ -57,6 +61,16 @@ class History:
             elif rows and state != "counted":
                 said.append(f"{state.capitalize()} in {_rounds(rows)}: {STATES[state]}. Last: {_last(rows)}.")
         return said
+
+    def __str__(self) -> str:
+        return " ".join([f"{shown(self.client_id)}:", *(shown(sentence) for sentence in self.sentences())])
+
+    def __rich__(self) -> Text:
+        return Text(str(self))
+
+    def _repr_html_(self) -> str:
+        said = Markup().join(Markup("<li>{}</li>").format(shown(sentence)) for sentence in self.sentences())
+        return Markup("<p><strong>{}</strong></p><ul>{}</ul>").format(shown(self.client_id), said)
 
     def _out(self) -> list[Row]:
         return [row for row in self.rows if state_of(row) not in COUNTING]

@@ -15,6 +15,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from cluster.report.chart import Chart, Table
+from cluster.report.charts.client import client_charts
 from cluster.report.charts.measures import measures_chart
 from cluster.report.charts.probe import probe_chart
 from cluster.report.charts.seconds import seconds_chart
@@ -26,16 +27,13 @@ from cluster.report.grid import Grid, figure
 from cluster.report.histories import History, histories
 from cluster.report.reading import Run, find_runs, read_run
 from cluster.report.tables import MEASURES, clients_table, measures_table, rounds_table, signal_columns
+from cluster.report.text import shown, shown_in_markdown
 from cluster.report.verdict import Verdict, judge
-from cluster.reporting.console import plain
 
 Format = Literal["html", "md"]
 _FILES = Path(__file__).parent / "page"
-_LONGEST = 600
-"""Characters of a text that other people wrote; more are cut, and the page says so."""
 _FEW = 8
 """Up to so many runs have charts of their own beside the others'."""
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#&~])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +81,7 @@ def render(places: Sequence[Path], kind: Format = "html", *, version: str | None
 def waiting_page(why: str, version: str) -> str:
     """A served page that says why there is no report yet."""
     template = _environment(autoescape=True, shown=shown).get_template("waiting.html")
-    return template.render(why=why, version=version, style=_file("style.css"), live=_file("live.js"))
+    return template.render(why=why, title="Safe-FedLLM run", version=version, style=_file("style.css"), live=_file("live.js"))
 
 
 def write_page(places: Sequence[Path], file: Path, kind: Format = "html") -> Path:
@@ -115,19 +113,28 @@ def _named(runs: Sequence[Run]) -> list[Run]:
 def _part(run: Run, num: int, num_runs: int) -> Part:
     """Of one run all charts and clients; of several what is good to compare, and of many the verdict."""
     whole, place = num_runs == 1, _place(num, num_runs)
-    charts: list[Chart | None] = []
-    if whole or num_runs <= _FEW:
-        charts += [measures_chart(run, place), weights_chart(run, place)]
-    if whole:
-        charts += [*signal_charts(run), probe_chart(run), seconds_chart(run), traffic_chart(run)]
+    beside = [measures_chart(run, place), weights_chart(run, place)] if 1 < num_runs <= _FEW else []
     return Part(
         run=run,
         about=f"{about(run)}. Directory: {run.path.resolve()}",
         verdict=judge(run),
-        charts=[chart for chart in charts if chart is not None],
+        charts=charts_of(run) if whole else [chart for chart in beside if chart is not None],
         clients=histories(run) if whole else [],
         measures=measures_grid(run),
     )
+
+
+def charts_of(run: Run) -> list[Chart]:
+    """All charts of one run, in the order of its page."""
+    charts = [
+        measures_chart(run),
+        weights_chart(run),
+        *signal_charts(run),
+        probe_chart(run),
+        seconds_chart(run),
+        traffic_chart(run),
+    ]
+    return [chart for chart in charts if chart is not None]
 
 
 def _place(num: int, num_runs: int) -> str:
@@ -163,18 +170,31 @@ def _with_interval(table: Table, name: str, i: int) -> str:
 
 
 def _as_html(page: Page, runs: Sequence[Run]) -> str:
+    return _whole("page.html", _data(page, runs), title=page.title, version=page.version, page=page)
+
+
+def _whole(template: str, data: Mapping[str, object], **facts: object) -> str:
+    """A page that draws charts from this data."""
     return (
         _environment(autoescape=True, shown=shown)
-        .get_template("page.html")
+        .get_template(template)
         .render(
-            page=page,
-            data=htmlsafe_json_dumps(_data(page, runs), separators=(",", ":"), allow_nan=False),
+            data=htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False),
             style=_file("style.css"),
             script=_file("charts.js"),
             live=_file("live.js"),
             echarts=_file("echarts/echarts.min.js"),
+            **facts,
         )
     )
+
+
+def chart_page(run: Run, chart: Chart) -> str:
+    """A page of one chart of a run."""
+    used = {series.table for series in chart.series}
+    tables = {name: table for name, table in _tables(run, "").items() if name in used}
+    data = {"tables": tables, "charts": [_shown_strings(dataclasses.asdict(chart))]}
+    return _whole("figure.html", data, title=f"{chart.title}: {run.name}", version=None, chart=chart)
 
 
 def _as_markdown(page: Page) -> str:
@@ -184,7 +204,7 @@ def _as_markdown(page: Page) -> str:
 
 def markdown_environment() -> Environment:
     """Templates of Markdown, in which the filter `shown` leaves no markup in a text."""
-    return _environment(autoescape=False, shown=_markdown)
+    return _environment(autoescape=False, shown=shown_in_markdown)
 
 
 def _environment(*, autoescape: bool, shown: Callable[[object], str]) -> Environment:
@@ -204,20 +224,25 @@ def _data(page: Page, runs: Sequence[Run]) -> Mapping[str, object]:
     """What charts.js reads: tables by name, charts, and the columns of a client's own table."""
     tables: dict[str, Table] = {}
     for i, run in enumerate(runs if len(runs) <= _FEW else []):
-        place = _place(i, len(runs))
-        own = {"clients": clients_table, "rounds": rounds_table, "measures": measures_table}
-        tables |= {f"{place}{name}": _shown_table(make(run)) for name, make in own.items()}
+        tables |= _tables(run, _place(i, len(runs)))
     charts = [chart for part in page.parts for chart in part.charts]
     if page.comparison and page.comparison.chart:
         tables["safety"], charts = _shown_table(safety_table(runs)), [page.comparison.chart, *charts]
     names = {"round": "round", "state": "state", "weight": "weight", "share": "share of the aggregate"}
-    last = {"update_norm": "norm", "loss": "loss", "train_s": "seconds", "why": "why it did not count"}
+    last = {"update_norm": "norm", "max_norm": "bound of the norm", "loss": "loss", "train_s": "seconds"}
     signals = {name: name.replace("_", " ") for name in signal_columns(runs[0])}
+    own_charts = client_charts(runs[0]) if len(runs) == 1 else []
     return {
         "tables": tables,
         "charts": [_shown_strings(dataclasses.asdict(chart)) for chart in charts],
-        "client": names | signals | last,
+        "client": names | signals | last | {"why": "why it did not count"},
+        "client_charts": [dataclasses.asdict(chart) for chart in own_charts],
     }
+
+
+def _tables(run: Run, place: str) -> dict[str, Table]:
+    own = {"clients": clients_table, "rounds": rounds_table, "measures": measures_table}
+    return {f"{place}{name}": _shown_table(make(run)) for name, make in own.items()}
 
 
 def _shown_table(table: Table) -> Table:
@@ -230,14 +255,3 @@ def _shown_strings(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _shown_strings(own) for key, own in value.items()}
     return [_shown_strings(own) for own in value] if isinstance(value, (list, tuple)) else value
-
-
-def shown(text: object) -> str:
-    """A text that other people may have written: control characters are written out, and a long one is cut."""
-    whole = str(text)
-    return plain(whole if len(whole) <= _LONGEST else f"{whole[:_LONGEST]}… ({len(whole)} characters)")
-
-
-def _markdown(text: object) -> str:
-    """The same where nothing of it is markup."""
-    return _MARKDOWN.sub(r"\\\1", shown(text).replace("\n", " "))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from rich.text import Text
 
+    from cluster.report.figure import Figure
+    from cluster.report.histories import History
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -44,6 +47,26 @@ class RunResult:
         from cluster.adapter.loading import load_adapted
 
         return load_adapted(self.path)[0]
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The charts of the report by name, such as `weights` and `measures`; a notebook draws each of them.
+
+        Raises:
+            ConfigError: no round was committed.
+        """
+        from cluster.report.figure import figures
+        from cluster.report.reading import read_run
+
+        return figures(read_run(self.path))
+
+    @property
+    def clients(self) -> dict[str, History]:
+        """What became of each client over the rounds, by id; those that counted least come first. Raises as `figures`."""
+        from cluster.report.histories import histories
+        from cluster.report.reading import read_run
+
+        return {item.client_id: item for item in histories(read_run(self.path))}
 
     def report(self) -> Path:
         """Write the run's page, report.html in its directory, and return where it lies."""

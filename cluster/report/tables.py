@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.report.chart import Table, columns
 from cluster.report.reading import Row, Run
 from cluster.report.states import LETTERS, state_of, why
-from defense.levels import LEVELS
+from defense.levels import LEVELS, TRUST_COLUMNS
 
 MEASURES = {
     "rule_score": "safety",
@@ -31,7 +31,7 @@ SECONDS = {
 
 def clients_table(run: Run) -> Table:
     """A row per client per round: `round` counts from 1."""
-    measured = ["update_norm", "loss", "num_samples", "train_s", "num_bytes"]
+    measured = ["update_norm", "max_norm", "loss", "num_samples", "train_s", "num_bytes"]
     table = columns(run.clients, ["client_id", "weight", "share", *signal_columns(run), *measured])
     states = [state_of(row) for row in run.clients]
     table |= {
@@ -46,13 +46,14 @@ def clients_table(run: Run) -> Table:
 
 
 def signal_columns(run: Run) -> list[str]:
-    """Columns that the run's levels judge by, in order, where anything was measured."""
+    """Columns that the run's levels judge by, in order, where anything was measured; what they remember comes last."""
     wanted = ["last_step_probability", "malicious_ratio", *(name for level in LEVELS.values() for name in level.columns)]
+    wanted += TRUST_COLUMNS
     return [name for name in wanted if any(row.get(name) is not None for row in run.clients)]
 
 
 def rounds_table(run: Run) -> Table:
-    """A row per round: outcome, bounds by level, seconds by part, megabytes, and what is known of the probe."""
+    """A row per round: outcome, bounds of admission and levels, seconds by part, megabytes, and what is known of the probe."""
     by_round: dict[int, list[Row]] = {}
     for row in run.clients:
         by_round.setdefault(row["round"], []).append(row)
@@ -68,6 +69,7 @@ def _round_row(run: Run, index: int, clients: list[Row], probe: Row) -> dict[str
     return {
         "round": index + 1,
         "outcome": clients[0]["round_outcome"],
+        "max_norm": clients[0].get("max_norm"),
         **bounds,
         **_seconds(event, probe),
         "update_mb": sum(row["num_bytes"] for row in clients) / 1e6,

@@ -45,8 +45,8 @@ class RunCallback:
     def clients_waiting(self, round_index: int, client_ids: Sequence[str]) -> None:
         """The cluster has no room yet for these clients of the round; sent in every round, also when there are none."""
 
-    def client_done(self, client_id: str) -> None:
-        """A client finished or was dropped."""
+    def client_done(self, client_id: str, why: str | None = None) -> None:
+        """A client has delivered; with `why`, it has ended or was dropped without an update, and this is the reason."""
 
     def client_failed(self, client_id: str, traceback: str) -> None:
         """A client's training raised an error, with this traceback."""

@@ -72,6 +72,9 @@ class EventLog(RunCallback):
             self._waiting = tuple(client_ids)
             self._write("waiting", round=round_index, client_ids=list(client_ids))
 
+    def client_done(self, client_id: str, why: str | None = None) -> None:
+        self._write("client_done", round=self._round, client_id=client_id, reason=why)
+
     def client_failed(self, client_id: str, traceback: str) -> None:
         self._write("client_failed", round=self._round, client_id=client_id, traceback=traceback)
 

@@ -73,9 +73,9 @@ class Metrics(RunCallback):
     def clients_waiting(self, round_index: int, client_ids: Sequence[str]) -> None:
         self._status.clients_waiting(round_index, client_ids)
 
-    def client_done(self, client_id: str) -> None:
+    def client_done(self, client_id: str, why: str | None = None) -> None:
         self._clients_ended = self._clock()
-        self._status.client_done(client_id)
+        self._status.client_done(client_id, why)
 
     def round_lost(self, round_index: int, why: str) -> None:  # noqa: ARG002 - the log has the reason
         self._rounds.inc(tags={"outcome": "lost"})

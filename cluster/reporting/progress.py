@@ -36,58 +36,58 @@ class _Display(RunCallback, ABC):
     _num_waiting = 0
 
     @abstractmethod
-    def _print(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """Show a line."""
 
     def preparing(self, what: str) -> None:
-        self._print(what)
+        self.show(what)
 
     def order_carried_out(self, round_index: int, order: str) -> None:
-        self._print(f"from round {round_index + 1} on: {order}")
+        self.show(f"from round {round_index + 1} on: {order}")
 
     def order_refused(self, why: str) -> None:
-        self._print(f"order refused: {why}")
+        self.show(f"order refused: {why}")
 
     def warned(self, why: str) -> None:
-        self._print(f"warning: {why}")
+        self.show(f"warning: {why}")
 
     def clients_waiting(self, round_index: int, client_ids: Sequence[str]) -> None:
         if len(client_ids) != self._num_waiting:
             self._num_waiting = len(client_ids)
             some = ", ".join(client_ids[:_CLIENTS_SHOWN]) + (" ..." if len(client_ids) > _CLIENTS_SHOWN else "")
             pending = f"{len(client_ids)} clients are pending until there is room for more actors: {some}"
-            self._print(f"round {round_index + 1}: {pending if client_ids else 'there is room for every client'}")
+            self.show(f"round {round_index + 1}: {pending if client_ids else 'there is room for every client'}")
 
     def client_failed(self, client_id: str, traceback: str) -> None:
-        self._print(f"{client_id} failed: {traceback}")
+        self.show(f"{client_id} failed: {traceback}")
 
     def round_lost(self, round_index: int, why: str) -> None:
-        self._print(f"round {round_index + 1} begins again: {why}")
+        self.show(f"round {round_index + 1} begins again: {why}")
 
     def round_finished(self, report: RoundReport) -> None:
         if self._shows_success or report.outcome != "aggregated":
-            self._print(f"round {report.round + 1}: {report.outcome}, {report.why}")
+            self.show(f"round {report.round + 1}: {report.outcome}, {report.why}")
         for client in report.clients:
             if client.reason is not None:
-                self._print(f"round {report.round + 1}: {client.client_id} {client.reason}")
+                self.show(f"round {report.round + 1}: {client.client_id} {client.reason}")
 
     def probe_judged(self, row: ProbeRound) -> None:
         number, version, why = row.round + 1, row.version, row.refresh_why
         if row.refresh == "accepted" and self._shows_success:
-            self._print(f"round {number}: probe refreshed to version {version}, {why}")
+            self.show(f"round {number}: probe refreshed to version {version}, {why}")
         if row.refresh == "kept" and self._shows_success:
-            self._print(f"round {number}: bounds renewed, probe version {version} stays: {why}")
+            self.show(f"round {number}: bounds renewed, probe version {version} stays: {why}")
         if row.refresh == "rejected":
-            self._print(f"round {number}: the refresh failed, probe version {version} judges by older bounds: {why}")
+            self.show(f"round {number}: the refresh failed, probe version {version} judges by older bounds: {why}")
         if row.warning is not None:
-            self._print(f"round {number}: warning: {row.warning}")
+            self.show(f"round {number}: warning: {row.warning}")
 
     def realigned(self, num_steps: int, seconds: float) -> None:
-        self._print(f"the server realigned the final adapter: {num_steps} steps, {seconds:.1f} s")
+        self.show(f"the server realigned the final adapter: {num_steps} steps, {seconds:.1f} s")
 
     def safety_fell(self, report: EvaluationReport, bound: float) -> None:
         safety = measures(report)["rule_score"]
-        self._print(f"safety {safety:.3f} is under evaluation.stop_below={bound:g} after {report.rounds_done} rounds")
+        self.show(f"safety {safety:.3f} is under evaluation.stop_below={bound:g} after {report.rounds_done} rounds")
 
 
 class ProgressLines(_Display):
@@ -101,19 +101,19 @@ class ProgressLines(_Display):
 
     def starting(self, config: RunConfig) -> None:
         self._rounds = config.rounds
-        self._print(describe(config))
+        self.show(describe(config))
 
     def data_left_out(self, what: str) -> None:
-        self._print(f"data: {what}")
+        self.show(f"data: {what}")
 
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:  # noqa: ARG002 - the table has the rest
-        self._print(f"resumed after {rounds_done} rounds")
+        self.show(f"resumed after {rounds_done} rounds")
 
     def evaluated(self, report: EvaluationReport) -> None:
         when = f"after {report.rounds_done} rounds" if report.rounds_done <= self._rounds else "after realignment"
-        self._print(f"{when}: {_measures_text(report)}")
+        self.show(f"{when}: {_measures_text(report)}")
 
-    def _print(self, text: str) -> None:
+    def show(self, text: str) -> None:
         self._write(f"[{time.perf_counter() - self._since:6.1f} s] {self._label}{text}")
 
 
@@ -137,12 +137,12 @@ class ProgressBars(_Display):
         self._clients = self._bars.add_task("clients", total=None, note="")
 
     def starting(self, config: RunConfig) -> None:
-        self._print(self._label + describe(config))
+        self.show(self._label + describe(config))
         self._bars.update(self._rounds, total=config.rounds)
         self._bars.start()
 
     def data_left_out(self, what: str) -> None:
-        self._print(f"{self._label}data: {what}")
+        self.show(f"{self._label}data: {what}")
 
     def resumed(self, rounds_done: int, last: RoundReport | None) -> None:
         self._bars.update(self._rounds, completed=rounds_done)
@@ -153,7 +153,7 @@ class ProgressBars(_Display):
         if round_index == 0:
             self._bars.update(self._rounds, note="")
 
-    def client_done(self, client_id: str) -> None:  # noqa: ARG002 - the bar only counts
+    def client_done(self, client_id: str, why: str | None = None) -> None:  # noqa: ARG002 - the bar only counts
         self._bars.advance(self._clients)
 
     def round_finished(self, report: RoundReport) -> None:
@@ -167,7 +167,7 @@ class ProgressBars(_Display):
     def close(self) -> None:
         self._bars.stop()
 
-    def _print(self, text: str) -> None:
+    def show(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

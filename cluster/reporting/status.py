@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from statistics import median
 from typing import TypedDict
 
 from rich.table import Table
@@ -17,6 +18,9 @@ from cluster.state.tables import measures
 Order = tuple[str, str | int | None]
 """Verb (scale, pause, resume, stop or set) and value."""
 _CLIENTS_SHOWN = 12
+_NAMES = {"rule_score": "safety"}
+_STATES = {"running": "training", "slow": "late", "pending": "no turn or room yet", "lost": "lost", "refused": "not admitted"}
+"""State -> what a person reads."""
 
 
 class Status(TypedDict):
@@ -31,7 +35,8 @@ class Status(TypedDict):
     rounds: int
     """Rounds that the run will have."""
     clients: dict[str, str]
-    """Client id -> running, done, slow, pending, lost or refused."""
+    """Client id -> running, done, slow, pending, lost or refused; of clients that are not in the round under way, as their last
+    one ended."""
     counts: dict[str, int]
     """State -> number of clients."""
     weights: dict[str, float]
@@ -43,6 +48,8 @@ class Status(TypedDict):
     """Rule score, compliance and utility of the newest evaluation, and `rounds_done`, after which it was made."""
     round_s: float | None
     """Seconds of the last round."""
+    expected_end: str | None
+    """When the last round should be over if rounds go on as in the median so far; UTC, ISO 8601."""
     updates_per_s: float | None
     orders: list[Order]
     """Orders that wait for the end of the round."""
@@ -63,6 +70,7 @@ def first_status(name: str, directory: str = "") -> Status:
         "probe_version": None,
         "measures": {},
         "round_s": None,
+        "expected_end": None,
         "updates_per_s": None,
         "orders": [],
     }
@@ -71,8 +79,15 @@ def first_status(name: str, directory: str = "") -> Status:
 class LiveStatus(RunCallback):
     """Keeps the newest status and publishes it after every event that changes it."""
 
-    def __init__(self, name: str, directory: str, publish: Callable[[Status], None]) -> None:
-        self._publish, self._status, self._round_began = publish, first_status(name, directory), 0.0
+    def __init__(
+        self,
+        name: str,
+        directory: str,
+        publish: Callable[[Status], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._publish, self._status, self._now = publish, first_status(name, directory), now
+        self._round_began, self._round_seconds = now(), list[float]()
 
     def starting(self, config: RunConfig) -> None:
         self._status["rounds"] = config.rounds
@@ -94,22 +109,26 @@ class LiveStatus(RunCallback):
         self._show()
 
     def round_started(self, round_index: int, client_ids: Sequence[str]) -> None:
-        self._round_began = time.perf_counter()
+        self._round_began = self._now()
         self._status["round"] = round_index + 1
         self._show_states(dict.fromkeys(client_ids, "running"))
 
     def clients_waiting(self, round_index: int, client_ids: Sequence[str]) -> None:  # noqa: ARG002 - round_started had it
         self._show_states(dict.fromkeys(client_ids, "pending"))
 
-    def client_done(self, client_id: str) -> None:
-        if self._status["clients"].get(client_id) == "running":
-            self._show_states({client_id: "done"})
+    def client_done(self, client_id: str, why: str | None = None) -> None:
+        if self._status["clients"].get(client_id) in ("running", "pending"):
+            self._show_states({client_id: client_state(why is None, why)})
 
     def round_finished(self, report: RoundReport) -> None:
-        seconds = time.perf_counter() - self._round_began
+        now = self._now()
+        seconds = (now - self._round_began).total_seconds()
+        self._round_seconds.append(seconds)
+        left_s = median(self._round_seconds) * max(0, self._status["rounds"] - report.round - 1)
+        self._status["expected_end"] = (now + timedelta(seconds=left_s)).isoformat(timespec="seconds")
         self._status["weights"], self._status["outcome"] = _weights(report), report.outcome
         self._status["round_s"] = seconds
-        self._status["updates_per_s"] = sum(row.admitted for row in report.clients) / seconds
+        self._status["updates_per_s"] = sum(row.admitted for row in report.clients) / seconds if seconds else None
         self._show_states({row.client_id: client_state(row.admitted, row.reason) for row in report.clients})
 
     def probe_judged(self, row: ProbeRound) -> None:
@@ -145,23 +164,39 @@ def status_table(status: Status) -> Table:
     table = Table(title=f"{status['name']}: {status['state']}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    found = {name: value for name, value in status["measures"].items() if name != "rounds_done" and value is not None}
+    for name, text in status_rows(status).items():
+        table.add_row(name, text)
+    return table
+
+
+def status_rows(status: Status) -> dict[str, str]:
+    """What -> in words; what there is nothing to say of is left out."""
+    measured, rate = status["measures"], status["updates_per_s"]
+    found = {_NAMES.get(name, name): value for name, value in measured.items() if name != "rounds_done" and value is not None}
     figures = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
     rows = {
         "round": f"{status['round']} of {status['rounds']}" + (f", last {status['outcome']}" if status["outcome"] else ""),
-        "clients": ", ".join(f"{count} {state}" for state, count in sorted(status["counts"].items())),
-        "not in the last round": _some([f"{c} {s}" for c, s in status["clients"].items() if s not in ("running", "done")]),
+        "delivered": f"{len(in_state(status, 'done'))} of {len(status['clients'])} clients" if status["clients"] else "",
+        **{text: _some(in_state(status, state)) for state, text in _STATES.items()},
         "weights": _some([f"{client} {weight:.2f}" for client, weight in status["weights"].items()]),
         "probe version": str(status["probe_version"] or ""),
-        "measured": f"after {status['measures']['rounds_done']} rounds: {figures}" if found else "",
-        "rates": f"{status['round_s']:.1f} s a round, {status['updates_per_s']:.2f} updates/s" if status["round_s"] else "",
+        "measured": f"after {measured['rounds_done']} rounds: {figures}" if found else "",
+        "rates": f"{status['round_s']:.1f} s a round, {rate:.2f} updates/s" if status["round_s"] and rate is not None else "",
+        "expected end": _local(status["expected_end"]) if status["expected_end"] and status["state"] == "running" else "",
         "waiting orders": ", ".join(f"{verb} {'' if value is None else value}".strip() for verb, value in status["orders"]),
         "directory": status["directory"],
     }
-    for name, text in rows.items():
-        if text:
-            table.add_row(name, text)
-    return table
+    return {name: text for name, text in rows.items() if text}
+
+
+def in_state(status: Status, state: str) -> list[str]:
+    """The clients in a state."""
+    return [client_id for client_id, own in status["clients"].items() if own == state]
+
+
+def _local(moment: str) -> str:
+    """A moment by this machine's clock."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def _some(parts: list[str]) -> str:

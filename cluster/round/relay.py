@@ -92,7 +92,7 @@ class Relay:
         client_id = delivery.task.client_id
         self._check_kept(client_id, delivery.failure if delivery.lost else None)
         self.last_delivery = time.perf_counter()
-        self._callback.client_done(client_id)
+        self._callback.client_done(client_id, delivery.failure)
         if delivery.failure is not None:
             self._absent[client_id] = delivery.failure
             return

@@ -13,13 +13,13 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import pyarrow as pa
 
 from actors.messages import ClientRound, EvaluationReport, ProbeRound, Proportion, RoundReport
-from defense.levels import SIGNAL_COLUMNS
+from defense.levels import SIGNAL_COLUMNS, TRUST_COLUMNS
 
 SCHEMA_VERSION = 1
 Row = dict[str, object]
 
 _ARROW = {int: pa.int32(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
-_OF_THE_ROUND = ("refusal_rise", "preserved_rise", "preservation_steps", "guard_sum")
+_OF_THE_ROUND = ("max_norm", "refusal_rise", "preserved_rise", "preservation_steps", "guard_sum")
 """Fields of the round's report that stand in the rows of all its clients."""
 
 
@@ -43,7 +43,9 @@ def _schema(columns: dict[str, pa.DataType]) -> pa.Schema:
 
 _PLAIN = [field.name for field in dataclasses.fields(ClientRound) if field.name != "signals"]
 ROUNDS = _schema(
-    _columns(ClientRound, *_PLAIN) | dict.fromkeys(SIGNAL_COLUMNS, pa.float64()) | _columns(RoundReport, *_OF_THE_ROUND)
+    _columns(ClientRound, *_PLAIN)
+    | dict.fromkeys((*SIGNAL_COLUMNS, *TRUST_COLUMNS), pa.float64())
+    | _columns(RoundReport, *_OF_THE_ROUND)
 )
 PROBE = _schema(_columns(ProbeRound))
 EVALUATION = _schema(

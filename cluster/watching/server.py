@@ -1,6 +1,6 @@
 """A server for one page, behind a token in its address.
 
-The standard library's server does: there are two addresses, both are read only, and of a request nothing is used but whether it
+The standard library's server does: there are three addresses, all are read only, and of a request nothing is used but whether it
 is one of them. An ASGI server would add an event loop and three packages to hold the same page; it is made for many connections.
 It is plain HTTP, meant for this machine; from another one, an SSH tunnel leads here.
 """
@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 
 from cluster.errors import ConfigError, in_words
-from cluster.watching.following import FollowedRun
+from cluster.watching.following import Followed
 
 _TOKEN_BYTES = 32
 _SLOW_S = 10.0
@@ -30,13 +30,13 @@ _HEADERS = {
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves a run's page at `url`, and its version at `url` + `version`; everything else is not found."""
+    """Serves a page at `url`, and below it its `version` and the `progress` of the round; everything else is not found."""
 
     daemon_threads = True
 
-    def __init__(self, run: FollowedRun, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, followed: Followed, host: str = "127.0.0.1", port: int = 0) -> None:
         """`port` 0: any that is free. Raises ConfigError: the address cannot be listened on."""
-        self.run, self.token = run, secrets.token_urlsafe(_TOKEN_BYTES)
+        self.followed, self.token = followed, secrets.token_urlsafe(_TOKEN_BYTES)
         try:
             self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             super().__init__((host, port), _Handler)
@@ -68,11 +68,13 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "safe-fedllm", ""
 
     def do_GET(self) -> None:
-        asked, place = self.path.encode(errors="surrogateescape"), f"/{self.server.token}/"
+        asked, place, followed = self.path.encode(errors="surrogateescape"), f"/{self.server.token}/", self.server.followed
         if secrets.compare_digest(asked, place.encode()):
-            self._answer(HTTPStatus.OK, "text/html", self.server.run.page())
+            self._answer(HTTPStatus.OK, "text/html", followed.page())
         elif secrets.compare_digest(asked, f"{place}version".encode()):
-            self._answer(HTTPStatus.OK, "text/plain", self.server.run.version())
+            self._answer(HTTPStatus.OK, "text/plain", followed.version())
+        elif secrets.compare_digest(asked, f"{place}progress".encode()):
+            self._answer(HTTPStatus.OK, "text/plain", followed.progress())
         else:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", "not found\n")
 

@@ -37,7 +37,9 @@ LEVELS: Mapping[str, Level] = {
     "spectrum": spectrum.LEVEL,
 }
 SIGNAL_COLUMNS: tuple[str, ...] = tuple(column for level in LEVELS.values() for column in level.columns)
-"""What the levels add to rounds.parquet, in order."""
+"""What the levels measure for rounds.parquet, in order."""
+TRUST_COLUMNS: Mapping[str, str] = {f"trust_{name}": name for name, level in LEVELS.items() if level.trusts is not None}
+"""Column of rounds.parquet -> the level whose trust in the client it holds."""
 
 
 def chosen(config: DefenseConfig) -> dict[str, Level]:
@@ -117,6 +119,15 @@ def wants_shadow(config: DefenseConfig, trust: Trust, client_id: str) -> bool:
     """Whether the client has to train a shadow in its next round."""
     levels = chosen(config).items()
     return any(level.wants_shadow(config, trust.get(name, {}), client_id) for name, level in levels if level.wants_shadow)
+
+
+def trust_in(config: DefenseConfig, trust: Trust, client_id: str) -> dict[str, float | None]:
+    """What each level with a memory remembers of the client, by column; None where it does not know the client."""
+    found: dict[str, float | None] = {}
+    for column, name in TRUST_COLUMNS.items():
+        if name in config.levels and (trusts := LEVELS[name].trusts) is not None:
+            found[column] = trusts(trust.get(name, {}), client_id)
+    return found
 
 
 def is_banned(config: DefenseConfig, trust: Trust, client_id: str) -> bool:

@@ -57,4 +57,9 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-LEVEL = Level(bind=lambda config: partial(weigh, **config.client.model_dump()), reads="real")
+def trusts(trust: Trust, client_id: str) -> float | None:
+    """The running mean in [0, 1]; None: no round of the client was scored."""
+    return trust[client_id]["mean"] if client_id in trust else None
+
+
+LEVEL = Level(bind=lambda config: partial(weigh, **config.client.model_dump()), reads="real", trusts=trusts)

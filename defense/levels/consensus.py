@@ -95,6 +95,7 @@ def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates, bound: B
 
 LEVEL = Level(
     compare=compare,
+    trusts=mean_excess,
     columns=(AGREEMENT,),
     bounded=Bounded(
         column=AGREEMENT,

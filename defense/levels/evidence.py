@@ -49,6 +49,12 @@ def is_banned(trust: Trust, client_id: str) -> bool:
     return trust.get(client_id, _NEW)["status"] == "malicious"
 
 
+def trusts(trust: Trust, client_id: str) -> float | None:
+    """0 for a client that is frozen as malicious, else the mean weight of its latest equal verdicts; None without one."""
+    past = trust.get(client_id, _NEW)
+    return _frozen_weight(past) if past["weights"] else None
+
+
 def weigh(
     trust: Trust,
     evidence: Sequence[ProbeEvidence | Unasked],
@@ -124,4 +130,5 @@ LEVEL = Level(
     reads="shadow",
     wants_shadow=_is_due,
     is_banned=is_banned,
+    trusts=trusts,
 )

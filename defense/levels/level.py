@@ -141,6 +141,8 @@ class Level:
     """Whether a client has to train a shadow in its next round; None: never."""
     is_banned: Callable[[Trust, str], bool] | None = None
     """Whether the level has frozen a client as malicious, so that `min_weight` does not apply; None: never."""
+    trusts: Callable[[Trust, str], float | None] | None = None
+    """What it remembers of a client in one number, None of one that it does not know; None at a level without a memory."""
 
     def excluded(self, name: str, weights: Weights, judged: Mapping[str, float], bound: Bound | None) -> dict[str, Exclusion]:
         """Why each client of weight 0 has none.

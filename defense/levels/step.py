@@ -46,4 +46,9 @@ def _mean(counts: Mapping[str, float]) -> float:
     return counts["alpha"] / (counts["alpha"] + counts["beta"])
 
 
-LEVEL = Level(bind=lambda config: partial(weigh, **config.step.model_dump()), reads="real")
+def trusts(trust: Trust, client_id: str) -> float | None:
+    """alpha / (alpha + beta) in [0, 1]; None: no round of the client was scored."""
+    return _mean(trust[client_id]) if client_id in trust else None
+
+
+LEVEL = Level(bind=lambda config: partial(weigh, **config.step.model_dump()), reads="real", trusts=trusts)

@@ -34,7 +34,7 @@ class Saboteur(RunCallback):
     def round_started(self, round_index, client_ids):
         self.round = round_index
 
-    def client_done(self, client_id):
+    def client_done(self, client_id, why=None):
         if self.left.get(self.round):
             self.left[self.round] -= 1
             Killer(self.victims[self.round], 0.0).run()

@@ -32,7 +32,7 @@ class Saboteur(RunCallback):
     def __init__(self) -> None:
         self.begun_again: list[tuple[int, str]] = []
 
-    def client_done(self, client_id):
+    def client_done(self, client_id, why=None):
         if not self.begun_again:
             Killer("canary", 0.0).run()
 

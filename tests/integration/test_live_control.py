@@ -98,6 +98,8 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped_from_here_and_f
         live.scale(0)
 
     address = ray.get_runtime_context().gcs_address
+    watching = [sys.executable, "-m", "cluster", "status", "--watch", "--address", address]
+    watcher = subprocess.Popen(watching, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     shown = command("status", "--json", "--address", address)
     assert shown.returncode == 0, shown.stderr
     status = json.loads(shown.stdout)
@@ -107,6 +109,8 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped_from_here_and_f
     stopped = command("stop", "--name", "mine", "--address", address)
     assert (stopped.returncode, stopped.stdout.startswith("mine: stop")) == (0, True), stopped.stderr
     result = finish()
+    watched, errors = watcher.communicate(timeout=60)
+    assert (watcher.returncode, "of 5 clients" in watched, "run mine has ended" in watched) == (0, True, True), errors
     assert result.summary["rounds_done"] == len(log.rounds) < 40
     assert [change["order"] for change in result.summary["changes"]] == CARRIED_OUT
     saved = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])

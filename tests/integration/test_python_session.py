@@ -1,17 +1,23 @@
-"""The README's Python examples: one round by hand, and a whole run. They are run as they stand there."""
+"""The Python examples of README and docs, run as they stand there: one round by hand, a whole run, and the report of a run."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import MEASURED
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+IN_DOCS = {
+    f"{path.name}-{i}": block
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+    for i, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
+}
 
 
 def python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
 def test_the_readme_has_both_examples():
@@ -39,3 +45,11 @@ def test_readme_example_runs(index, local_ray, tmp_path, monkeypatch, capsys):
     else:
         assert names["result"].summary["rounds_aggregated"] == 1
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", IN_DOCS)
+def test_example_of_docs_runs_where_the_runs_that_it_names_are(name, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in set(re.findall(r"runs/(\w+)", IN_DOCS[name])):
+        shutil.copytree(small_run.path, tmp_path / "runs" / run)
+    exec(compile(IN_DOCS[name], name, "exec"), {})

@@ -120,7 +120,7 @@ def test_chat_and_instructions_train_side_by_side_and_rows_that_teach_nothing_ar
         def data_left_out(self, what):
             left_out.append(what)
 
-        def client_done(self, client_id):
+        def client_done(self, client_id, why=None):
             titles.update(" ".join(process.cmdline()).partition(".")[0].strip() for process in actor_processes("client"))
 
     result = Federation(load_config(None, overrides), tmp_path / "run", Titles()).run()

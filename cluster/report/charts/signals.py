@@ -19,6 +19,10 @@ _TITLES = {
     "agreement": "Consensus: agreement with the other clients in the round",
     "flatness": "Spectrum: over how many directions the update spreads",
     "update_norm": "Admission: L2 norm of the update",
+    "trust_step": "Trust of level step: the share of clean samples so far",
+    "trust_client": "Trust of level client: the mean over a client's rounds",
+    "trust_evidence": "Trust of level evidence: the mean weight of a client's last verdicts",
+    "trust_consensus": "Trust of level consensus: agreement above the bound, in the mean over a client's rounds",
 }
 _KINDS = {
     "counts": ("var(--blue)", COUNTING),
@@ -28,7 +32,7 @@ _SYMBOLS = {"honest": "circle", "attacker": "triangle"}
 
 
 def signal_charts(run: Run, place: str = "") -> list[Chart]:
-    """A chart per column that was measured, and one of the norm that admission bounds."""
+    """A chart per column that was measured, of trust among them, and one of the norm that admission bounds."""
     return [_chart(run, column, place) for column in [*signal_columns(run), "update_norm"] if _has(run, column)]
 
 
@@ -37,28 +41,36 @@ def _has(run: Run, column: str) -> bool:
 
 
 def _chart(run: Run, column: str, place: str) -> Chart:
-    levels = {name: level for name, level in LEVELS.items() if name in run.config.defense.levels and level.bounded}
-    level = next((name for name, own in levels.items() if own.bounded and own.bounded.column == column), None)
-    bounds = [event["bounds"].get(level) for event in run.rounds.values() if event.get("bounds")] if level else []
-    series = _points(run, column, place)
-    if any(bound is not None for bound in bounds):
-        names = {"round": "round", f"bound_{level}": f"bound of {level}"}
-        line = {
-            "type": "line",
-            "name": "bound",
-            "color": "var(--ink)",
-            "symbol": "none",
-            "lineStyle": {"type": "dashed", "width": 2},
-        }
-        series.append(Series(table=f"{place}rounds", columns=names, style={**line, "z": 1}))
+    level = _level_of(run, column)
+    series, bound = _points(run, column, place), bound_line(run, column, place)
     return Chart(
         name=f"{place}signal-{column.replace('_', '-')}",
         title=_TITLES.get(column, column),
         text=_text(run, column, level),
-        series=series,
+        series=[*series, bound] if bound else series,
         option={"xAxis": round_axis(run.rounds_done), "yAxis": {"type": "value", "scale": True}},
-        notes=_notes(column, level, any(bound is not None for bound in bounds)),
+        notes=_notes(column, level, bound is not None),
     )
+
+
+def bound_line(run: Run, column: str, place: str = "") -> Series | None:
+    """The bound of admission or of a level by round; None where the column has none."""
+    if column == "update_norm":
+        name, label, known = "max_norm", "bound of admission", _has(run, "max_norm")
+    else:
+        level = _level_of(run, column)
+        name, label = f"bound_{level}", f"bound of {level}"
+        known = any((event.get("bounds") or {}).get(level) is not None for event in run.rounds.values())
+    if not known:
+        return None
+    line = {"type": "line", "name": "bound", "color": "var(--ink)", "symbol": "none", "lineStyle": {"type": "dashed", "width": 2}}
+    return Series(table=f"{place}rounds", columns={"round": "round", name: label}, style={**line, "z": 1})
+
+
+def _level_of(run: Run, column: str) -> str | None:
+    """The level of the run that judges by the column's bound."""
+    own = {name: LEVELS[name].bounded for name in run.config.defense.levels}
+    return next((name for name, bounded in own.items() if bounded and bounded.column == column), None)
 
 
 def _points(run: Run, column: str, place: str) -> list[Series]:
@@ -90,6 +102,10 @@ def _notes(column: str, level: str | None, has_bound: bool) -> list[str]:
         notes.append(
             f"Level {level} excludes a client {bounded.side} its bound." if has_bound else f"Level {level} had no bound."
         )
+    if column == "update_norm" and has_bound:
+        notes.append("Admission refuses a larger update.")
+    if column == "trust_consensus":
+        notes.append("Level consensus excludes a client at 0 or below.")
     if column == "agreement":
         notes.append("The level judges by the mean over the client's rounds, so one round beyond the bound may be no ground.")
     return notes

@@ -3,6 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const root = document.documentElement;
 const drawn = new Map();
+const own = new Map();  // a client's figure -> its chart
 
 // Names of colours become the theme's; `data` holds clients' names, which stay as they are.
 function themed(option) {
@@ -53,7 +54,7 @@ function pointed(point) {
 }
 
 function draw(figure) {
-  const spec = data.charts.find((chart) => chart.name === figure.id), plot = figure.querySelector(".plot");
+  const spec = own.get(figure) ?? data.charts.find((chart) => chart.name === figure.id), plot = figure.querySelector(".plot");
   drawn.get(figure)?.dispose();
   const renderer = root.classList.contains("printed") ? "svg" : "canvas";  // printers lose all but one of a map's canvases
   const chart = echarts.init(plot, null, { renderer }), ink = themed("var(--ink)"), line = themed("var(--line)");
@@ -103,7 +104,7 @@ function tableOf(columns, rows) {
     for (const value of row) {
       const cell = line.insertCell();
       cell.textContent = value ?? "";
-      if (typeof value === "string") cell.className = "text";
+      if (typeof value === "string") cell.className = value.length > 40 ? "text long" : "text";
     }
   }
   box.append(table);
@@ -120,6 +121,24 @@ function chartTables(name) {
     columns.set(part.table, { ...columns.get(part.table), ...part.columns });
   }
   return [...columns].map(([table, own]) => tableOf(own, rowsOf(table, own, {})));
+}
+
+// The charts of one client, which are made when a person opens it.
+function clientFigures(client) {
+  const ofClient = (part) => part.table === "clients" ? { ...part, where: { ...part.where, client_id: [client] } } : part;
+  const isKnown = (part) => part.table === "clients" && drawnSeries(ofClient(part), {})[0].data.length > 0;
+  return data.client_charts.filter((chart) => chart.series.some(isKnown)).map((chart) => {
+    const figure = document.createElement("figure"), caption = document.createElement("figcaption"), plot = document.createElement("div");
+    figure.className = "chart";
+    caption.textContent = chart.title;
+    plot.className = "plot";
+    plot.style.height = `${chart.height}px`;
+    plot.setAttribute("role", "img");
+    figure.append(caption, plot);
+    own.set(figure, { ...chart, title: `${chart.title} of ${client}`, series: chart.series.map(ofClient) });
+    watcher.observe(figure);
+    return figure;
+  });
 }
 
 const figures = [...document.querySelectorAll("figure.chart")];
@@ -143,10 +162,11 @@ for (const figure of figures) {
   once(figure.querySelector("details.data"), () => chartTables(figure.id));
 }
 for (const details of document.querySelectorAll("details.client")) {
-  once(details, () => [tableOf(data.client, rowsOf("clients", data.client, { client_id: [details.dataset.client] }))]);
+  const client = details.dataset.client, rows = () => rowsOf("clients", data.client, { client_id: [client] });
+  once(details, () => [tableOf(data.client, rows()), ...clientFigures(client)]);
 }
 const redraw = () => drawn.forEach((_, figure) => draw(figure));
 addEventListener("resize", () => drawn.forEach((chart) => chart.resize()));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-addEventListener("beforeprint", () => { root.classList.add("printed"); figures.forEach(draw); });
+addEventListener("beforeprint", () => { root.classList.add("printed"); [...figures, ...own.keys()].forEach(draw); });
 addEventListener("afterprint", () => { root.classList.remove("printed"); redraw(); });

@@ -2,6 +2,7 @@
 "use strict";
 {
   const version = document.documentElement.dataset.version, note = document.getElementById("live"), kept = "open";
+  const progress = document.getElementById("progress");
   const nameOf = (item) => item.dataset.client === undefined ? `data ${item.closest("figure").id}` : `client ${item.dataset.client}`;
   const all = () => [...document.querySelectorAll("details.client, figure > details.data")];
 
@@ -10,6 +11,9 @@
 
   async function look() {
     try {
+      const round = await fetch("progress", { cache: "no-store" });
+      if (!round.ok) throw new Error(round.statusText);
+      progress.textContent = await round.text();
       const answer = await fetch("version", { cache: "no-store" });
       if (!answer.ok) throw new Error(answer.statusText);
       if (await answer.text() !== version) {
@@ -23,5 +27,5 @@
     }
     setTimeout(look, 2000);
   }
-  setTimeout(look, 2000);
+  look();
 }

@@ -108,6 +108,7 @@ def test_step_level_weighs_the_aggregate_and_trust_lasts_over_rounds():
     last = step_delta("a", {B0: moved[B0] - start[B0]}, **version)
     report = made.close_round([deliver(made, "a", update("a", moved, **version), last, scores("a", 0.1, 0.1))])
     assert report.clients[0].weight == pytest.approx(16.5025 / (16.5025 + 0.9025))
+    assert report.clients[0].signals == {"trust_step": report.clients[0].weight}
 
 
 def test_consensus_excludes_a_client_that_pulls_against_the_others():
@@ -119,6 +120,8 @@ def test_consensus_excludes_a_client_that_pulls_against_the_others():
         assert [row.weight for row in report.clients] == [1, 1, 0]
         assert [row.signals["agreement"] for row in report.clients] == pytest.approx(expected)
         assert value_of(made) == start + 1
+    # Above the bound of -0.1 in the mean, the first round faded to 0.9: (0.9 x 0.1 + 1.1) / 1.9 for a and b.
+    assert [row.signals["trust_consensus"] for row in report.clients] == pytest.approx([1.19 / 1.9, 1.19 / 1.9, -0.9])
     assert made.state().trust["consensus"]["c"] == {"excess": pytest.approx(0.9 * -0.9 - 0.9), "rounds": pytest.approx(1.9)}
 
 
@@ -135,6 +138,7 @@ def test_consensus_compares_only_clients_that_the_other_levels_let_through():
     report = run_round(made, {"a": 1.0, "b": 1.0, "c": -1.0}, flagged="c")
     assert [row.weight for row in report.clients] == [1, 1, 0]
     assert [row.signals.get("agreement") for row in report.clients] == [pytest.approx(1), pytest.approx(1), None]
+    assert [row.signals["trust_consensus"] for row in report.clients] == [pytest.approx(1.1), pytest.approx(1.1), None]
     assert set(made.state().trust["consensus"]) == {"a", "b"}
 
 

@@ -37,6 +37,7 @@ def report(round_index: int, *clients: ClientRound, outcome: str = "aggregated")
         mean_weight=0.5,
         clients=tuple(replace(client, round=round_index, round_outcome=outcome) for client in clients),
         bounds={"live": 0.9},
+        max_norm=4.0,
         aggregate_s=0.25,
         admit_s=0.25,
         measuring_s={"canary": 0.5},

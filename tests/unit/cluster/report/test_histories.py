@@ -1,6 +1,7 @@
 """Each client's part in words."""
 
 import pytest
+from rich.console import Console
 
 from cluster.report.histories import histories, ranges
 from cluster.report.reading import read_run
@@ -32,3 +33,14 @@ def test_a_client_is_out_since_the_round_after_the_last_in_which_it_counted(tmp_
     (item,) = histories(read_run(write_run(tmp_path / "mine", rounds)))
     assert item.out_since == 4
     assert "Level live excluded it in rounds 2, 4 to 5." in " ".join(item.sentences())
+
+
+def test_a_client_is_shown_as_text_in_a_terminal_and_a_notebook(tmp_path):
+    rows = [excluded(0, "[red]\x1b[31m<b>", excluded_because="<script>\x1b[0m")]
+    (item,) = histories(read_run(write_run(tmp_path / "mine", [report(0, *rows)])))
+    console = Console(width=300)
+    with console.capture() as capture:
+        console.print(item)
+    assert capture.get().startswith(r"[red]\x1b[31m<b>: It took part in 1 rounds and counted in 0.")
+    assert "<strong>[red]\\x1b[31m&lt;b&gt;</strong>" in item._repr_html_()
+    assert "&lt;script&gt;\\x1b[0m" in item._repr_html_()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.report.page import write_page
+from cluster.report.run_result import RunResult
 from tests.unit.cluster.builders import client_round
 from tests.unit.cluster.report.run_directories import OWN, excluded, four_clients, report, write_run
 from tests.unit.cluster.report.test_page import HOSTILE
@@ -95,6 +96,10 @@ def test_a_client_shows_each_of_its_rounds(browser, pages):
     rows = client.locator("tbody tr").all()
     assert len(rows) == 3
     assert "level live: P(malicious) 0.99 is at or above 0.9" in rows[0].inner_text()
+    norm = client.locator("figure.chart").last
+    norm.scroll_into_view_if_needed()
+    client.locator("figure.chart[data-drawn]").first.wait_for()
+    assert norm.locator(".plot").get_attribute("aria-label").startswith("Norm of the update of client-3")
 
 
 def test_hostile_names_are_shown_as_text(browser, pages):
@@ -104,6 +109,25 @@ def test_hostile_names_are_shown_as_text(browser, pages):
     assert HOSTILE[3] in text
     assert "\\x1b[31mred" in text
     assert opened.errors == []
+
+
+def test_a_notebook_shows_hostile_names_as_text_and_draws_each_figure_in_its_frame(browser, pages, tmp_path):
+    result = RunResult(pages["hostile"].parent / "hostile", {})
+    shown = [result, *result.clients.values(), result.figures["weights"], result.figures["signal-update-norm"]]
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<!DOCTYPE html><meta charset='utf-8'><body>{''.join(item._repr_html_() for item in shown)}</body>")
+    errors, page = [], browser.new_context(offline=True).new_page()
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(f"dialog {dialog.message}"))
+    page.goto(notebook.as_uri())
+    for i, name in enumerate(["weights", "signal-update-norm"]):
+        page.locator("iframe").nth(i).scroll_into_view_if_needed()
+        page.frame_locator("iframe").nth(i).locator(f"#{name}[data-drawn] canvas").first.wait_for()
+    text = page.locator("body").inner_text()
+    assert all(name in text for name in (HOSTILE[0], HOSTILE[3], HOSTILE[4], "\\x1b[31mred", "… (10000 characters)"))
+    assert "\x1b" not in page.content()
+    assert errors == []
 
 
 def test_charts_are_drawn_anew_for_the_printer(browser, pages):

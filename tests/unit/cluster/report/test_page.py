@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.report.page import render, shown
+from cluster.report.page import render
 from cluster.report.tables import SECONDS
 from tests.unit.cluster.builders import client_round
 from tests.unit.cluster.report.run_directories import OWN, excluded, four_clients, report, write_run
@@ -63,6 +63,19 @@ def test_the_bound_of_a_level_is_drawn_with_its_signal(tmp_path):
     assert chart["text"].endswith("Level live excluded 3 of them.")
 
 
+def test_trust_and_the_bound_of_the_norm_are_drawn_and_stand_in_a_clients_own_charts(tmp_path):
+    trusted = [client_round(0, "client-0", 1.0), client_round(0, "client-1", 0.5)]
+    rows = [replace(row, signals={"trust_step": row.weight}) for row in trusted]
+    data = data_of(render([write_run(tmp_path / "mine", [report(0, *rows)])]))
+    by_name = {chart["name"]: chart for chart in data["charts"]}
+    assert by_name["signal-trust-step"]["text"] == "2 updates that counted: 0.5 to 1."
+    assert by_name["signal-update-norm"]["series"][-1]["columns"] == {"round": "round", "max_norm": "bound of admission"}
+    assert (data["tables"]["rounds"]["max_norm"], data["tables"]["clients"]["max_norm"]) == ([4.0], [4.0, 4.0])
+    own = {chart["name"]: [series["style"]["name"] for series in chart["series"]] for chart in data["client_charts"]}
+    assert own == {"client-trust": ["step"], "client-norm": ["norm", "bound"]}
+    assert data["client"]["trust_step"] == "trust step"
+
+
 def test_without_ground_truth_the_page_names_no_attacker(tmp_path):
     path = write_run(tmp_path / "mine", four_clients(), overrides=OWN, attackers=[])
     page = render([path])
@@ -92,13 +105,6 @@ def test_what_others_wrote_is_text_in_markdown(hostile):
     assert r"\[a\](b)" in text
     assert "\\x1b" in text.replace("\\\\", "\\")
     assert "\x1b" not in text
-
-
-@pytest.mark.parametrize(
-    ("text", "as_shown"), [("a\x1b[31mb\x00", "a\\x1b[31mb\\x00"), ("x" * 601, "x" * 600 + "… (601 characters)"), (7, "7")]
-)
-def test_control_characters_are_written_out_and_long_texts_cut(text, as_shown):
-    assert shown(text) == as_shown
 
 
 def test_a_run_without_log_probe_or_evaluation_has_fewer_charts(tmp_path):

@@ -64,6 +64,15 @@ def test_a_round_has_a_line_per_client_and_one_of_its_own(log, path):
     assert 0 <= ended["round_s"] < 60
 
 
+def test_a_client_that_has_ended_has_a_line_with_the_reason_where_it_delivered_nothing(log, path):
+    log.round_started(4, ["a", "b"])
+    log.client_done("a")
+    log.client_done("b", "late: no update")
+    _, a, b = lines(path)
+    assert (a["event"], a["round"], a["client_id"], a["reason"]) == ("client_done", 4, "a", None)
+    assert (b["client_id"], b["reason"]) == ("b", "late: no update")
+
+
 def test_a_probes_judgement(log, path):
     log.probe_judged(probe_row(2, version=3, refresh="rejected", refresh_why="too few", warning="drift"))
     only(path, event="probe", round=2, version=3, refresh="rejected", refresh_why="too few", warning="drift", blind=False)

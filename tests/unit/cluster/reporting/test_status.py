@@ -1,12 +1,13 @@
 """The published status: plain data made from a run's events, and its table."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
 from cluster.config.schema import RunConfig
-from cluster.reporting.status import LiveStatus, client_state, first_status, status_table
+from cluster.reporting.status import LiveStatus, client_state, first_status, status_rows, status_table
 from tests.unit.cluster.builders import evaluation_report, probe_row, round_report
 
 
@@ -15,9 +16,18 @@ def published():
     return []
 
 
+class Clock:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 @pytest.fixture
-def status(published):
-    status = LiveStatus("mine", "/runs/mine", published.append)
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def status(published, clock):
+    status = LiveStatus("mine", "/runs/mine", published.append, lambda: clock.now)
     status.starting(RunConfig(rounds=7))
     status.members_changed(["a", "b", "c"])
     return status
@@ -38,13 +48,33 @@ def test_a_client_without_room_is_pending_again(status, published):
     assert published[-1]["clients"] == {"a": "running", "b": "done", "c": "pending"}
 
 
-def test_a_round_leaves_states_weights_and_rates(status, published):
+def test_a_client_that_ends_without_an_update_is_late_or_lost_while_the_round_goes_on(status, published):
+    status.round_started(0, ["a", "b", "c"])
+    status.client_done("a", "late: no update within clients.timeout_s=120 s")
+    status.client_done("b", "client_lost: killed")
+    assert published[-1]["clients"] == {"a": "slow", "b": "lost", "c": "running"}
+    rows = status_rows(published[-1])
+    assert [rows[name] for name in ("delivered", "training", "late", "lost")] == ["0 of 3 clients", "c", "a", "b"]
+
+
+def test_the_end_is_expected_from_the_median_round(status, published, clock):
+    for index, seconds in enumerate([60, 10, 10]):
+        status.round_started(index, ["a"])
+        clock.now += timedelta(seconds=seconds)
+        status.round_finished(round_report(index, {"a": 1.0}))
+    assert published[-1]["expected_end"] == "2026-01-01T00:02:00+00:00"  # 80 s, and 4 of 7 rounds of 10 s
+    status.state_changed("running")
+    assert "expected end" in status_rows(published[-1])
+
+
+def test_a_round_leaves_states_weights_and_rates(status, published, clock):
     status.round_started(0, ["a", "b"])
+    clock.now += timedelta(seconds=4)
     status.round_finished(round_report(0, {"a": 0.25, "b": None}))
     last = published[-1]
     assert last["clients"] == {"a": "done", "b": "slow", "c": "pending"}
     assert last["weights"] == {"a": 0.25, "b": 0.0}
-    assert last["updates_per_s"] == pytest.approx(1 / last["round_s"])
+    assert (last["round_s"], last["updates_per_s"]) == (4.0, 0.25)
 
 
 def test_clients_that_leave_are_no_longer_shown(status, published):
@@ -62,7 +92,7 @@ def test_every_status_is_plain_json_and_a_table(status, published):
     console = Console(width=120)
     with console.capture() as captured:
         console.print(status_table(shown))
-    for part in ("mine: paused", "1 of 7, last skipped", "c slow", "a 1.00, b 0.00", "rule_score 0.750", "scale 3, pause"):
+    for part in ("mine: paused", "1 of 7, last skipped", "late", "a 1.00, b 0.00", "safety 0.750", "scale 3, pause"):
         assert part in captured.get()
 
 

@@ -67,10 +67,12 @@ class Server:
 class Log(RunCallback):
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.reasons: list[str | None] = []
         self.failed: list[tuple[str, str]] = []
 
-    def client_done(self, client_id):
+    def client_done(self, client_id, why=None):
         self.done.append(client_id)
+        self.reasons.append(why)
 
     def client_failed(self, client_id, traceback):
         self.failed.append((client_id, traceback))
@@ -159,6 +161,7 @@ def test_an_update_is_admitted_once_and_what_others_read_is_the_admitted_one(ser
     assert [ray.get(item.update).state for item in evidence] == [4.0, 2.0]
     assert absent == {}
     assert log.done == ["b", "a"]
+    assert log.reasons == [None, None]
     asked = ray.get(server.asked.remote())
     assert [call for call in asked if call.startswith("admit")] == ["admit b last of b", "admit a None"]
     assert len(asked) == len(set(asked))  # nothing twice
@@ -208,6 +211,7 @@ def test_clients_that_end_without_an_update_are_absent_and_a_lost_one_ends_a_rou
     made.deliver(lost)
     assert made.collect() == ([], {"late": "late: no update", "lost": "client_lost: its node died"})
     assert log.done == ["late", "lost"]
+    assert log.reasons == ["late: no update", "client_lost: its node died"]
     keeping = relay(server, keep_all=True)
     keeping.deliver(late)
     with pytest.raises(LostError, match=r"^lost client_lost: its node died$"):

@@ -26,7 +26,8 @@ COLUMNS = {
         update_norm: double, loss: double, train_s: double, probe_version: int32, round_outcome: string,
         excluded_by: string, excluded_value: double, excluded_bound: double, excluded_because: string, num_bytes: int64,
         canary_rise: double, validation_cosine: double, validation_fall: double, agreement: double, flatness: double,
-        refusal_rise: double, preserved_rise: double, preservation_steps: int32, guard_sum: double""",
+        trust_step: double, trust_client: double, trust_evidence: double, trust_consensus: double,
+        max_norm: double, refusal_rise: double, preserved_rise: double, preservation_steps: int32, guard_sum: double""",
     ),
     "probe": (
         PROBE,
@@ -52,15 +53,18 @@ def test_the_columns_of_the_files_do_not_change(table):
 
 
 def test_rounds_have_a_row_per_client_with_the_rounds_figures_in_each():
-    guarded = replace(round_report(1, {"a": 1.0, "b": 0.5}, outcome="rolled_back"), refusal_rise=0.25, guard_sum=0.125)
+    guarded = replace(
+        round_report(1, {"a": 1.0, "b": 0.5}, outcome="rolled_back"), refusal_rise=0.25, guard_sum=0.125, max_norm=2.0
+    )
     table = rounds_table([round_report(0, {"a": 1.0, "b": None}), guarded])
     assert table.schema.equals(ROUNDS, check_metadata=True)
-    assert table.select(["round", "client_id", "reason", "refusal_rise", "guard_sum", "agreement"]).to_pydict() == {
+    assert table.select(["round", "client_id", "reason", "refusal_rise", "guard_sum", "max_norm", "agreement"]).to_pydict() == {
         "round": [0, 0, 1, 1],
         "client_id": ["a", "b", "a", "b"],
         "reason": [None, "late: no update", None, None],
         "refusal_rise": [None, None, 0.25, 0.25],
         "guard_sum": [None, None, 0.125, 0.125],
+        "max_norm": [None, None, 2.0, 2.0],
         "agreement": [None] * 4,
     }
 

@@ -5,9 +5,11 @@ import threading
 
 import pytest
 
-from cluster.watching.following import FollowedRun
+from cluster.reporting.event_log import EventLog
+from cluster.watching.following import Followed
 from cluster.watching.server import PageServer
 from tests.unit.cluster.report.run_directories import four_clients, write_run
+from tests.unit.cluster.report.test_page import HOSTILE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; Debian: apt-get install chromium")
@@ -26,12 +28,18 @@ def test_it_follows_the_run_with_what_was_open_and_says_when_the_server_is_gone(
     path, errors = write_run(tmp_path / "mine", four_clients(2), summary=False), []
     page.on("console", lambda message: errors.append(message.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
-    with PageServer(FollowedRun(path)) as server:
+    with PageServer(Followed(path)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             page.goto(server.url)
             opened = page.locator("details.client[data-client='client-3']")
+            log = EventLog(path / "events.jsonl", "mine")
+            log.members_changed(["client-0", HOSTILE[0]])
+            log.state_changed("running")
+            log.round_started(2, ["client-0", HOSTILE[0]])
+            log.client_done("client-0")
+            page.get_by_text(f"delivered 1 of 2 clients; training {HOSTILE[0]}").wait_for()
             opened.locator("summary").first.click()
             assert opened.locator("tbody tr").count() == 2
             shutil.rmtree(path)

@@ -15,7 +15,8 @@ import pytest
 
 from cluster.config.loading import load_config
 from cluster.errors import ConfigError
-from cluster.watching.following import FollowedRun, newest_run
+from cluster.reporting.event_log import EventLog
+from cluster.watching.following import Followed, newest_run
 from cluster.watching.server import PageServer
 from tests.unit.cluster.report.run_directories import four_clients, write_run
 
@@ -30,7 +31,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def server(path):
-    with PageServer(FollowedRun(path)) as server:
+    with PageServer(Followed(path)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -82,7 +83,7 @@ def test_it_reads_only(server):
 
 
 def test_tokens_are_long_and_differ(path):
-    with PageServer(FollowedRun(path)) as one, PageServer(FollowedRun(path)) as other:
+    with PageServer(Followed(path)) as one, PageServer(Followed(path)) as other:
         assert one.token != other.token
         assert len(one.token) >= 43
 
@@ -93,6 +94,40 @@ def test_the_page_follows_the_run_and_survives_its_end(server, path):
     go_on(path)
     assert ask(server, f"/{server.token}/version")[2] != version
     assert f"3 of {ROUNDS} rounds" in ask(server, f"/{server.token}/")[2]
+
+
+def test_while_a_round_goes_on_it_says_who_has_delivered_trains_and_is_late(server, path):
+    log = EventLog(path / "events.jsonl", "mine")
+    assert ask(server, f"/{server.token}/progress")[2] == ""
+    log.members_changed(["a", "b", "c", "<b>\x1b[31m"])
+    log.state_changed("running")
+    log.round_started(2, ["a", "b", "c", "<b>\x1b[31m"])
+    log.client_done("a")
+    log.client_done("b", "late: no update within clients.timeout_s=120 s")
+    status, headers, text = ask(server, f"/{server.token}/progress")
+    assert (status, headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    expected = f"mine: round 3 of {ROUNDS}; delivered 1 of 4 clients; training c, <b>\\x1b[31m; late b"
+    assert text == expected
+    (path / "summary.json").write_text("{}")
+    assert ask(server, f"/{server.token}/progress")[2] == ""
+
+
+def test_a_comparison_is_served_side_by_side_with_the_progress_of_each_run(tmp_path):
+    folder = tmp_path / "matrix"
+    for name in ("one", "other"):
+        write_run(folder / name, four_clients(2), summary=False)
+    log = EventLog(folder / "other" / "events.jsonl", "other")
+    log.state_changed("running")
+    log.round_started(1, [])
+    with PageServer(Followed(folder)) as server:
+        followed = server.followed
+        assert "Side by side" in followed.page()
+        assert followed.progress() == f"other: round 2 of {ROUNDS}"
+        version = followed.version()
+        write_run(folder / "third", four_clients(2), summary=False)
+        assert followed.version() != version
+        assert "3 Safe-FedLLM runs" in followed.page()
+    assert newest_run(tmp_path) == folder
 
 
 def test_before_the_first_round_it_waits(server, path):
@@ -106,12 +141,12 @@ def test_before_the_first_round_it_waits(server, path):
 def test_a_port_that_is_taken_is_an_error_that_names_it(server, path):
     port = server.server_address[1]
     with pytest.raises(ConfigError, match=f"--host 127.0.0.1 --port {port}: "):
-        PageServer(FollowedRun(path), port=port)
+        PageServer(Followed(path), port=port)
 
 
 def test_a_place_without_a_run_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
-        FollowedRun(tmp_path)
+        Followed(tmp_path)
     with pytest.raises(ConfigError, match="holds no run"):
         newest_run(tmp_path)
 

@@ -34,6 +34,15 @@ def test_a_failed_audit_weighs_nothing_and_begins_again():
     assert play(GOOD, GOOD, GOOD, BAD, GOOD, GOOD, GOOD)[3:] == ["- 1"] * 4 + [0.0, 1.0, 1.0, 1.0]
 
 
+def test_trust_is_the_mean_weight_of_the_latest_equal_verdicts_and_nothing_once_frozen_as_malicious():
+    given = []
+    trust = {}
+    for seen in (GOOD, DOUBTFUL, BAD, BAD, BAD):
+        given.append(evidence.trusts(trust, "a"))
+        _, trust = evidence.weigh(trust, [seen])
+    assert [*given, evidence.trusts(trust, "a")] == [None, 1.0, (1 + 1 / 128) / 2, 0.0, 0.0, 0.0]
+
+
 def test_a_malicious_client_is_frozen_for_good_unless_it_may_appeal():
     trust = {}
     for seen in [BAD] * 3 + [RESTING] * 50:
