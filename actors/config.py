@@ -21,7 +21,10 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     path: UserPath | None = None
     """Local directory or hub name of a causal language model; None: the embedded world's."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the frozen base weights; adapters are always float32."""
+    """Type of the frozen base weights, and where these are quantised of what is computed; adapters are always float32."""
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Bits of the frozen linear weights, through bitsandbytes (extra `bitsandbytes`); None: all of `dtype`. The paper's is 8bit,
+    which needs a package more, so it is no default (`actors/model/quantization.py`)."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
 
