@@ -22,6 +22,7 @@ from actors.data.formats.hub import is_hub_name
 from actors.data.records import read_checked
 from actors.data.references import Reference, split_references
 from actors.errors import DataError, given_in
+from actors.judge import check_judge
 from actors.seeding import stream
 from actors.world.datasets import write_canary, write_evaluation, write_realignment, write_validation
 from actors.world.generator import World
@@ -66,7 +67,7 @@ def evaluation_prompts(config: RunConfig, folder: Path) -> EvaluationConfig:
         found |= {
             "restricted_path": settings.restricted_path or str(restricted.resolve()),
             "benign_path": settings.benign_path or str(benign.resolve()),
-            "refusals": settings.refusals or world.language.refusals,
+            "refusals": settings.refusals or (None if settings.judge.path else world.language.refusals),
         }
     return settings.model_copy(update=found | {name: None for name, number in most.items() if number == 0})
 
@@ -82,9 +83,11 @@ def check_prompts(evaluation: EvaluationConfig, tokens: TokenFiles) -> None:
     """See that the model can read and answer every prompt, and say whose right answers it cannot read.
 
     Raises:
-        DataError: it cannot; names setting, file and row.
+        DataError: it cannot; names setting, file and row. ModelError: the judge of the answers cannot be used.
     """
     reader, most = tokens.reader, evaluation.max_new_tokens
+    if evaluation.judge.path is not None:
+        check_judge(evaluation.judge)
     if (path := evaluation.restricted_path) is not None:
         with given_in("evaluation.restricted_path"):
             for row, prompt in enumerate(read_restricted(Path(path), evaluation.max_restricted)):
