@@ -52,14 +52,17 @@ def evaluation_prompts(config: RunConfig, folder: Path) -> EvaluationConfig:
     """
     settings, attack = config.evaluation, ATTACKS[config.clients.attack]
     most = {"restricted_path": settings.max_restricted, "benign_path": settings.max_benign}
-    mapping, copies = config.data.columns.given, {}
+    mapping, paths = config.data.columns.given, dict[str, object]()
     for name, read in (("restricted_path", read_restricted), ("benign_path", read_benign)):
         if most[name] and (path := getattr(settings, name)) is not None:
             with given_in(f"evaluation.{name}"):
                 read(Path(path), most[name], mapping)
-                if mapping or is_hub_name(path):  # the evaluation's actor knows neither
-                    copies[name] = _copy(Path(path), folder / f"{name}.parquet", most[name], mapping)
-    settings = settings.model_copy(update=copies | {"utility": config.utility_measure})
+                copied = mapping or is_hub_name(path)  # the evaluation's actor knows neither
+                copy = folder / f"{name}.parquet"
+                paths[name] = _copy(Path(path), copy, most[name], mapping) if copied else absolute(Path(path))
+    if settings.judge.path is not None and Path(settings.judge.path).is_dir():
+        paths["judge"] = settings.judge.model_copy(update={"path": absolute(Path(settings.judge.path))})
+    settings = settings.model_copy(update=paths | {"utility": config.utility_measure})
     found: dict[str, object] = {"trigger": settings.trigger or (config.attack.backdoor.trigger if attack.has_trigger else None)}
     if config.is_embedded:
         world = World(config.world.seed)
