@@ -18,7 +18,7 @@ import torch
 from actors.config import ModelConfig
 from actors.data.chat import Tokenizer, fixed_template
 from actors.errors import ModelError
-from actors.model.files import check_no_adapter, find_folder, find_pointer, read_shapes, refuse_pointer
+from actors.model.files import check_no_adapter, find_folder, find_gguf, find_pointer, read_shapes, refuse_pointer
 from actors.model.quantization import check_library, is_quantized, keep_exact, quantization_settings
 
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ def load_base(config: ModelConfig, device: torch.device | None = None) -> tuple[
     with _loading(config) as path:
         check_no_adapter(path)
         read_shapes(path)
-        saved = getattr(AutoConfig.from_pretrained(path, trust_remote_code=False), "quantization_config", None)
+        gguf = _gguf(config)
+        saved = getattr(AutoConfig.from_pretrained(path, **gguf, trust_remote_code=False), "quantization_config", None)
         quantization = quantization_settings(config, saved)
         loaded = AutoModelForCausalLM.from_pretrained(
             path,
+            **gguf,
             dtype=getattr(torch, config.dtype),
             attn_implementation=config.attention,
             trust_remote_code=False,
@@ -63,6 +65,9 @@ def load_base(config: ModelConfig, device: torch.device | None = None) -> tuple[
         )
         model, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
         _check_complete(found)
+        if gguf:  # its weights are dequantised, so the model is no longer what the file was
+            vars(model.config).pop("quantization_config", None)
+            del model.hf_quantizer
         keep_exact(model)
     model.generation_config = GenerationConfig()  # how text is generated is the evaluation's to say, not the model file's
     if config.gradient_checkpointing:
@@ -76,7 +81,7 @@ def load_tokenizer(config: ModelConfig) -> Tokenizer:
     from transformers import AutoTokenizer
 
     with _loading(config) as path:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, **_gguf(config), trust_remote_code=False)
         folder = find_folder(path)
         for name in tokenizer.vocab_files_names.values() if folder else ():
             refuse_pointer(folder / name)
@@ -108,7 +113,7 @@ def load_on_meta(config: ModelConfig) -> PreTrainedModel:
     with _loading(config) as path:
         check_no_adapter(path)
         shapes = read_shapes(path)
-        architecture = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        architecture = AutoConfig.from_pretrained(path, **_gguf(config), trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(architecture, attn_implementation=config.attention, trust_remote_code=False)
         quantization = getattr(architecture, "quantization_config", None)
@@ -131,6 +136,21 @@ def load_on_meta(config: ModelConfig) -> PreTrainedModel:
             )
             _check_complete(found)
     return model
+
+
+def _gguf(config: ModelConfig) -> dict[str, str]:
+    """What tells transformers to read a directory's GGUF file.
+
+    Raises:
+        ModelError: it would be quantised again.
+    """
+    name = find_gguf(str(config.path))
+    if name and config.quantization:
+        raise ModelError(
+            f"{name} is dequantised to model.dtype as it loads, and model.quantization={config.quantization} would quantise it "
+            "again; leave model.quantization out"
+        )
+    return {"gguf_file": name} if name else {}
 
 
 def _check_complete(found: Mapping[str, Any]) -> None:
