@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,7 +73,6 @@ def keep_exact(model: PreTrainedModel) -> None:
     Raises:
         ModelError: names a weight with such rows.
     """
-    logging.getLogger(f"{LIBRARY}.autograd._functions").setLevel(logging.ERROR)  # it says at each pass that it casts to float16
     for name, module in model.named_modules():
         if (state := getattr(module, "quant_state", None)) is None:
             continue
