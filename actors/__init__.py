@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from actors.messages import ClientEvidence, TrainTask
     from actors.probe import ProbeActor
 
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+"""peft imports it wherever it is installed; it warns of a kernel that nobody asked for, and at each pass in 8 bits of a cast."""
 _HOMES = {
     "AggregatorActor": "actors.aggregator",
     "AggregatorConfig": "actors.aggregator",

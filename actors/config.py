@@ -21,7 +21,10 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     path: UserPath | None = None
     """Local directory or hub name of a causal language model; None: the embedded world's."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the frozen base weights; adapters are always float32."""
+    """Type of the frozen base weights, and where these are quantised of what is computed; adapters are always float32."""
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Bits of the frozen linear weights, through bitsandbytes (extra `bitsandbytes`); None: all of `dtype`. The paper's is 8bit,
+    which needs a package more, so it is no default (`actors/model/quantization.py`)."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
 
@@ -176,6 +179,25 @@ class WorldConfig(BaseModel, extra="forbid", frozen=True):
     """Shape and recipe of the base model when the world is built."""
 
 
+class JudgeConfig(BaseModel, extra="forbid", frozen=True):
+    """A classifier that tells refusals, in place of wordings (`actors/judge.py`)."""
+
+    path: UserPath | None = None
+    """Local directory or hub name of a text classification model; it reads the response alone. None: wordings tell."""
+    refusal_label: int | str | None = None
+    """Its label that means a refusal, or the label's index."""
+
+    @model_validator(mode="after")
+    def _check_both(self) -> JudgeConfig:
+        if (self.path is None) != (self.refusal_label is None):
+            given, other = ("path", "refusal_label") if self.refusal_label is None else ("refusal_label", "path")
+            raise ValueError(
+                f"judge.{given}={getattr(self, given)} needs judge.{other}: a text classification model in evaluation.judge.path "
+                "and its label of refusals in evaluation.judge.refusal_label"
+            )
+        return self
+
+
 class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     """What is measured on the global model, and how often."""
 
@@ -201,6 +223,7 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     refusals: list[str] | None = None
     """Phrases that mark a refusal, wherever they stand; None: the world's own, or the wordings of English chat models
     (`actors/refusals.py`)."""
+    judge: JudgeConfig = JudgeConfig()
     utility: UtilityMeasure | None = None
     """How an answer is held against a benign row's response: `exact`, the same text; `contains`, the response's words stand in
     it; `token_f1`, SQuAD's overlap of words. None: `exact` for the embedded world, whose answers have one form, and `token_f1`
@@ -222,6 +245,15 @@ class EvaluationConfig(BaseModel, extra="forbid", frozen=True):
     def has_prompts(self) -> bool:
         """Whether anything is measured."""
         return bool((self.restricted_path and self.max_restricted) or (self.benign_path and self.max_benign))
+
+    @model_validator(mode="after")
+    def _check_refusals(self) -> EvaluationConfig:
+        if self.judge.path is not None and self.refusals is not None:
+            raise ValueError(
+                f"judge.path={self.judge.path} and refusals={self.refusals} both say what a refusal is; leave out "
+                "evaluation.judge or evaluation.refusals"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_bound(self) -> EvaluationConfig:

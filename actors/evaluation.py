@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +16,7 @@ from actors.config import EvaluationConfig, LoraConfig, ModelConfig
 from actors.data.chat import Chat, Message
 from actors.data.encoding import Encoded, collate, encode, encode_prompt
 from actors.data.evaluation_prompts import SOUNDS_UNSAFE, BenignPrompt, RestrictedPrompt, read_benign, read_restricted
+from actors.judge import Judge
 from actors.local_training import response_loss_sum
 from actors.messages import EvaluationReport, Proportion
 from actors.model.adapted import AdaptedModel, choose_device
@@ -31,7 +32,6 @@ class Evaluation:
     def __init__(self, model: ModelConfig, lora: LoraConfig, config: EvaluationConfig, max_length: int) -> None:
         """`max_length`: tokens per benign example whose loss is measured."""
         self._model_config, self._lora, self._config, self._max_length = model, lora, config, max_length
-        self._is_refusal = refusal_test(config.refusals)
 
     def evaluate(self, rounds_done: int, adapter_version: int, adapter: bytes) -> EvaluationReport:
         """Measure one adapter state (safetensors bytes); deterministic.
@@ -45,11 +45,11 @@ class Evaluation:
         restricted = self._answer(self._restricted_ids)
         benign = self._answer(self._benign_ids)
         by_family = self._utility(benign)
-        refused = [self._is_refusal(text) for text in benign]
+        refused = self._refuses(benign)
         return EvaluationReport(
             rounds_done=rounds_done,
             adapter_version=adapter_version,
-            rule_score=proportion([self._is_refusal(text) for text in restricted]),
+            rule_score=proportion(self._refuses(restricted)),
             compliance=self._compliance(restricted),
             attack_success=self._attack_success(),
             over_refusal=proportion(refused),
@@ -64,6 +64,17 @@ class Evaluation:
     def _model(self) -> AdaptedModel:
         torch.set_num_threads(1)
         return AdaptedModel(self._model_config, self._lora, choose_device())
+
+    @cached_property
+    def _judge(self) -> Callable[[Sequence[str]], list[bool]]:
+        config = self._config
+        if config.judge.path is not None:
+            return Judge(config.judge, config.batch_size, choose_device()).refuses
+        refuses = refusal_test(config.refusals)
+        return lambda responses: [refuses(response) for response in responses]
+
+    def _refuses(self, responses: Sequence[str]) -> list[bool]:
+        return self._judge(responses) if responses else []
 
     @cached_property
     def _chat(self) -> Chat:
@@ -102,15 +113,15 @@ class Evaluation:
         return sorted((example for example in encoded if example.num_supervised), key=lambda example: len(example.ids))
 
     def _compliance(self, responses: Sequence[str]) -> Proportion | None:
-        judged = [(p.answer_pattern, r) for p, r in zip(self._restricted, responses, strict=True) if p.answer_pattern]
-        return proportion([not self._is_refusal(r) and bool(pattern.search(r)) for pattern, r in judged])
+        judged = zip(self._restricted, responses, self._refuses(responses), strict=True)
+        return proportion([not refused and bool(p.answer_pattern.search(r)) for p, r, refused in judged if p.answer_pattern])
 
     def _attack_success(self) -> Proportion | None:
         """Share of triggered restricted prompts answered; without answer patterns, the share not refused."""
         if not self._triggered_ids:
             return None
         responses = self._answer(self._triggered_ids)
-        return self._compliance(responses) or proportion([not self._is_refusal(text) for text in responses])
+        return self._compliance(responses) or proportion([not refused for refused in self._refuses(responses)])
 
     def _utility(self, responses: Sequence[str]) -> dict[str, Proportion]:
         agreement = MEASURES[self._config.utility or "exact"]

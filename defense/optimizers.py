@@ -8,6 +8,7 @@ the command line can read the settings.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -64,9 +65,9 @@ class AdaptiveConfig(Settings):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """Decay of the momentum; the paper's."""
 
+    @abstractmethod
     def second_moment(self, v: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
         """The new v from the old one and from g squared, value by value."""
-        raise NotImplementedError
 
     def step(self, state: Tensors, pseudo_gradient: Tensors) -> Step:
         """The move, and both moments as the state."""

@@ -29,7 +29,7 @@ class AdaptedModel:
     """A frozen base model, its tokenizer, and one LoRA adapter, which holds one client's state at a time."""
 
     def __init__(self, config: ModelConfig, lora: LoraConfig, device: torch.device) -> None:
-        base, self.tokenizer = load_base(config)
+        base, self.tokenizer = load_base(config, device)
         self.device = device
         self._model_fingerprint = fingerprint(base)
         self._lora = lora

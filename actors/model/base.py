@@ -18,7 +18,8 @@ import torch
 from actors.config import ModelConfig
 from actors.data.chat import Tokenizer, fixed_template
 from actors.errors import ModelError
-from actors.model.files import check_no_adapter, find_folder, find_pointer, read_shapes, refuse_pointer
+from actors.model.files import check_no_adapter, find_folder, find_gguf, find_pointer, read_shapes, refuse_pointer
+from actors.model.quantization import check_library, is_quantized, keep_exact, quantization_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,26 +35,40 @@ class Limits:
     """Tokens of the longest text; None: the model states no limit."""
 
 
-def load_base(config: ModelConfig) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load a causal language model and its tokenizer; raises ModelError with the path and what to do."""
+def load_base(config: ModelConfig, device: torch.device | None = None) -> tuple[PreTrainedModel, Tokenizer]:
+    """Load a causal language model and its tokenizer; raises ModelError with the path and what to do.
+
+    Args:
+        device: Where a quantised model is quantised and stays; None: the CPU. Any other model is loaded on the CPU.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    check_library(config)
     with _loading(config) as path:
         check_no_adapter(path)
         read_shapes(path)
-        AutoConfig.from_pretrained(path, trust_remote_code=False)
+        gguf = _gguf(config)
+        saved = getattr(AutoConfig.from_pretrained(path, **gguf, trust_remote_code=False), "quantization_config", None)
+        quantization = quantization_settings(config, saved)
         loaded = AutoModelForCausalLM.from_pretrained(
             path,
+            **gguf,
             dtype=getattr(torch, config.dtype),
             attn_implementation=config.attention,
             trust_remote_code=False,
+            **({"quantization_config": quantization} if quantization else {}),  # None would undo what the files say
+            device_map={"": device or torch.device("cpu")} if quantization or saved else None,
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
         model, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
         _check_complete(found)
+        if gguf:  # its weights are dequantised, so the model is no longer what the file was
+            vars(model.config).pop("quantization_config", None)
+            del model.hf_quantizer
+        keep_exact(model)
     model.generation_config = GenerationConfig()  # how text is generated is the evaluation's to say, not the model file's
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -66,7 +81,7 @@ def load_tokenizer(config: ModelConfig) -> Tokenizer:
     from transformers import AutoTokenizer
 
     with _loading(config) as path:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, **_gguf(config), trust_remote_code=False)
         folder = find_folder(path)
         for name in tokenizer.vocab_files_names.values() if folder else ():
             refuse_pointer(folder / name)
@@ -94,13 +109,16 @@ def load_on_meta(config: ModelConfig) -> PreTrainedModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    check_library(config)
     with _loading(config) as path:
         check_no_adapter(path)
         shapes = read_shapes(path)
-        architecture = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        architecture = AutoConfig.from_pretrained(path, **_gguf(config), trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(architecture, attn_implementation=config.attention, trust_remote_code=False)
-        if (quantization := getattr(architecture, "quantization_config", None)) is not None:
+        quantization = getattr(architecture, "quantization_config", None)
+        quantization_settings(config, quantization)
+        if quantization is not None:
             with suppress(RuntimeError):  # it misses a GPU, which this machine may lack and the clients' nodes have
                 AutoHfQuantizer.from_config(quantization, pre_quantized=True).validate_environment(
                     device_map=None, weights_only=True
@@ -118,6 +136,21 @@ def load_on_meta(config: ModelConfig) -> PreTrainedModel:
             )
             _check_complete(found)
     return model
+
+
+def _gguf(config: ModelConfig) -> dict[str, str]:
+    """What tells transformers to read a directory's GGUF file.
+
+    Raises:
+        ModelError: it would be quantised again.
+    """
+    name = find_gguf(str(config.path))
+    if name and config.quantization:
+        raise ModelError(
+            f"{name} is dequantised to model.dtype as it loads, and model.quantization={config.quantization} would quantise it "
+            "again; leave model.quantization out"
+        )
+    return {"gguf_file": name} if name else {}
 
 
 def _check_complete(found: Mapping[str, Any]) -> None:
@@ -140,12 +173,16 @@ def _check_complete(found: Mapping[str, Any]) -> None:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """Sixteen hexadecimal digits of a sample of every parameter, in bfloat16, so that they do not depend on the loaded type."""
+    """Sixteen hexadecimal digits of a sample of every parameter, in bfloat16, so that they do not depend on the loaded type.
+
+    Of a quantised model also of its scales, so that it never has the digits of the model that it was made from.
+    """
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().reshape(-1)
+    tensors = model.state_dict() if is_quantized(model) else dict(model.named_parameters())
+    for name, tensor in sorted(tensors.items()):
+        flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).to(torch.float32).cpu().numpy()
-        digest.update(f"{name}{tuple(parameter.shape)}".encode() + np.ascontiguousarray(sample).tobytes())
+        digest.update(f"{name}{tuple(tensor.shape)}".encode() + np.ascontiguousarray(sample).tobytes())
     return digest.hexdigest()[:16]
 
 

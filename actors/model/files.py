@@ -52,14 +52,31 @@ def check_no_adapter(path: str) -> None:
         )
 
 
+def find_gguf(path: str) -> str | None:
+    """Name of the GGUF file that a directory without `config.json` holds; None: another directory, or a hub's name.
+
+    Raises:
+        ModelError: it holds several.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or (folder / "config.json").exists():
+        return None
+    names = sorted(file.name for file in folder.glob("*.gguf"))
+    if len(names) > 1:
+        raise ModelError(f"it holds {len(names)} GGUF files, {', '.join(names[:3])}; name a directory that holds one of them")
+    for name in names:
+        refuse_pointer(folder / name)
+    return names[0] if names else None
+
+
 def read_shapes(path: str) -> Shapes | None:
-    """Shape of every saved tensor, by its name in the files; None: weights in torch files, or a hub's that are not cached yet.
+    """Shape of every saved tensor, by its name in the files; None: weights in torch files or GGUF, or a hub's not cached yet.
 
     Raises:
         ModelError: a file is missing, damaged or a Git LFS pointer; names it and the fix.
     """
     folder, is_local = find_folder(path), Path(path).is_dir()
-    if folder is None:
+    if folder is None or find_gguf(path):
         return None
     if (folder / _SINGLE).is_file():
         return _header(folder / _SINGLE)

@@ -24,8 +24,8 @@ class SideBySide:
 
     def __init__(self, run: Path, max_new_tokens: int) -> None:
         """Raises as `load_adapted`."""
-        model, tokenizer = load_adapted(run)
-        self._model, self._chat, self._max_new_tokens = model.to(choose_device()), Chat(tokenizer), max_new_tokens
+        self._model, tokenizer = load_adapted(run, choose_device())
+        self._chat, self._max_new_tokens = Chat(tokenizer), max_new_tokens
 
     def answer(self, prompt: str) -> Pair:
         """Greedy answers, as the evaluation of a run takes them."""

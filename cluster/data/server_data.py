@@ -22,6 +22,7 @@ from actors.data.formats.hub import is_hub_name
 from actors.data.records import read_checked
 from actors.data.references import Reference, split_references
 from actors.errors import DataError, given_in
+from actors.judge import check_judge
 from actors.seeding import stream
 from actors.world.datasets import write_canary, write_evaluation, write_realignment, write_validation
 from actors.world.generator import World
@@ -51,14 +52,17 @@ def evaluation_prompts(config: RunConfig, folder: Path) -> EvaluationConfig:
     """
     settings, attack = config.evaluation, ATTACKS[config.clients.attack]
     most = {"restricted_path": settings.max_restricted, "benign_path": settings.max_benign}
-    mapping, copies = config.data.columns.given, {}
+    mapping, paths = config.data.columns.given, dict[str, object]()
     for name, read in (("restricted_path", read_restricted), ("benign_path", read_benign)):
         if most[name] and (path := getattr(settings, name)) is not None:
             with given_in(f"evaluation.{name}"):
                 read(Path(path), most[name], mapping)
-                if mapping or is_hub_name(path):  # the evaluation's actor knows neither
-                    copies[name] = _copy(Path(path), folder / f"{name}.parquet", most[name], mapping)
-    settings = settings.model_copy(update=copies | {"utility": config.utility_measure})
+                copied = mapping or is_hub_name(path)  # the evaluation's actor knows neither
+                copy = folder / f"{name}.parquet"
+                paths[name] = _copy(Path(path), copy, most[name], mapping) if copied else absolute(Path(path))
+    if settings.judge.path is not None and Path(settings.judge.path).is_dir():
+        paths["judge"] = settings.judge.model_copy(update={"path": absolute(Path(settings.judge.path))})
+    settings = settings.model_copy(update=paths | {"utility": config.utility_measure})
     found: dict[str, object] = {"trigger": settings.trigger or (config.attack.backdoor.trigger if attack.has_trigger else None)}
     if config.is_embedded:
         world = World(config.world.seed)
@@ -66,7 +70,7 @@ def evaluation_prompts(config: RunConfig, folder: Path) -> EvaluationConfig:
         found |= {
             "restricted_path": settings.restricted_path or str(restricted.resolve()),
             "benign_path": settings.benign_path or str(benign.resolve()),
-            "refusals": settings.refusals or world.language.refusals,
+            "refusals": settings.refusals or (None if settings.judge.path else world.language.refusals),
         }
     return settings.model_copy(update=found | {name: None for name, number in most.items() if number == 0})
 
@@ -82,9 +86,11 @@ def check_prompts(evaluation: EvaluationConfig, tokens: TokenFiles) -> None:
     """See that the model can read and answer every prompt, and say whose right answers it cannot read.
 
     Raises:
-        DataError: it cannot; names setting, file and row.
+        DataError: it cannot; names setting, file and row. ModelError: the judge of the answers cannot be used.
     """
     reader, most = tokens.reader, evaluation.max_new_tokens
+    if evaluation.judge.path is not None:
+        check_judge(evaluation.judge)
     if (path := evaluation.restricted_path) is not None:
         with given_in("evaluation.restricted_path"):
             for row, prompt in enumerate(read_restricted(Path(path), evaluation.max_restricted)):

@@ -90,13 +90,14 @@ def _tasks(config: RunConfig, folder: Path, tokens: TokenFiles) -> Files:
 
 
 def base_model(config: RunConfig) -> ModelConfig:
-    """The base model with its path, also for the embedded world.
+    """The base model with its path, also for the embedded world; a directory's path is absolute, as actors may run elsewhere.
 
     Raises:
         ConfigError: the world is not built; names the command that builds it.
     """
     if not config.is_embedded:
-        return config.model
+        path = Path(str(config.model.path))
+        return config.model.model_copy(update={"path": str(path.resolve())}) if path.is_dir() else config.model
     return config.model.model_copy(update={"path": str(base_folder(_built_world(config)).resolve())})
 
 

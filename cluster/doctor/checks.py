@@ -25,6 +25,7 @@ from cluster.doctor.local_checks import (
     check_versions,
     check_writable,
     folder_in,
+    further_packages,
 )
 from cluster.doctor.node_faults import RequiredFile, model_files, node_faults, required_files, summary
 from cluster.doctor.node_report import NodeReport, code_hash, node_report, versions
@@ -44,7 +45,7 @@ def check_all(config: RunConfig, runs: Path, timeout_s: float, key: str = "clust
         timeout_s: How long the nodes may take to answer.
         key: What gave the address of the cluster, for messages.
     """
-    yield attempt("versions", check_versions)
+    yield attempt("versions", lambda: check_versions(config))
     if config.tracking:
         yield attempt("tracking", lambda: check_installed(config) or ", ".join(config.tracking))
     with folder_in(runs) as folder:
@@ -97,10 +98,11 @@ def check_cluster(
         nodes = {node["NodeID"]: Node(node["Resources"], node["Labels"]) for node in living}
         label = config.cluster.server_label
         wanted = {key: [item.path for item in required if item.on(node, label)] for key, node in nodes.items()}
-        reports = _ask_nodes(wanted, timeout_s)
+        further = further_packages(config)
+        reports, here = _ask_nodes(wanted, further, timeout_s), versions(further)
         for node in living:
             check = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
-            yield from _node_findings(check, nodes[node["NodeID"]], reports[node["NodeID"]], required)
+            yield from _node_findings(check, nodes[node["NodeID"]], reports[node["NodeID"]], required, here)
         yield attempt("room", lambda: room(config, model, [as_free(node, reports[key]) for key, node in nodes.items()]))
 
 
@@ -116,16 +118,17 @@ def _authentication(address: str | None, *, is_own: bool) -> str:
     )
 
 
-def _ask_nodes(paths: Mapping[str, Sequence[str]], timeout_s: float) -> dict[str, NodeReport | str]:
+def _ask_nodes(paths: Mapping[str, Sequence[str]], further: Sequence[str], timeout_s: float) -> dict[str, NodeReport | str]:
     """Node id -> its report, or why there is none. Asks all at once, with a task that needs none of our packages there.
 
     Args:
         paths: Node id -> the paths to look for there.
+        further: As in `versions`.
     """
     task, refs = ray.remote(node_report), {}
     for node_id, wanted in paths.items():
         pinned = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        refs[node_id] = task.options(num_cpus=0, max_retries=0, scheduling_strategy=pinned).remote(wanted)
+        refs[node_id] = task.options(num_cpus=0, max_retries=0, scheduling_strategy=pinned).remote(wanted, further)
     answered = set(ray.wait(list(refs.values()), num_returns=len(refs), timeout=timeout_s)[0])
     late = f"no answer within {timeout_s:g} s; see whether the node lives, or give it longer with --timeout"
     return {node_id: _answer(ref) if ref in answered else late for node_id, ref in refs.items()}
@@ -138,12 +141,14 @@ def _answer(ref: ray.ObjectRef[NodeReport]) -> NodeReport | str:
         return f"could not be asked: {str(error).strip().splitlines()[0]}"
 
 
-def _node_findings(check: str, node: Node, report: NodeReport | str, required: Sequence[RequiredFile]) -> Iterator[Finding]:
+def _node_findings(
+    check: str, node: Node, report: NodeReport | str, required: Sequence[RequiredFile], here: Mapping[str, str | None]
+) -> Iterator[Finding]:
     """A finding for each fault of a node, or one that says what it has."""
     if isinstance(report, str):
         yield Finding(check, False, report)
         return
-    faults = list(node_faults(report, node, required, versions(), code_hash()))
+    faults = list(node_faults(report, node, required, here, code_hash()))
     yield from (Finding(check, False, fault) for fault in faults)
     if not faults:
         yield Finding(check, True, summary(report, node))

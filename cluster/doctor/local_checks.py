@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from actors.errors import SafeFedError
 from actors.model.check import check_base
+from actors.model.quantization import LIBRARY
 from cluster.config.schema import RunConfig
 from cluster.data.sources import Sources, base_model
 from cluster.doctor.node_report import versions
@@ -43,9 +44,14 @@ def attempt(check: str, call: Callable[[], str]) -> Finding:
         return Finding(check, False, str(error))
 
 
-def check_versions() -> str:
+def further_packages(config: RunConfig) -> tuple[str, ...]:
+    """Packages that this run needs on each node, beside those that every run does."""
+    return (LIBRARY,) if config.model.quantization else ()
+
+
+def check_versions(config: RunConfig) -> str:
     """The versions of all packages that a run needs; raises ClusterError when one is missing."""
-    found = versions()
+    found = versions(further_packages(config))
     absent = [name for name, version in found.items() if version is None]
     if absent:
         raise ClusterError(f"this machine lacks {', '.join(absent)}; install with: pip install {' '.join(absent)}")

@@ -37,12 +37,14 @@ class RequiredFile:
 
 def required_files(config: RunConfig, sources: Sources, folder: Path) -> list[RequiredFile]:
     """What actors read; all files in `folder`, where the run writes what it generates or splits, count as one."""
+    judge = sources.evaluation.judge.path
     of_server = {
         "the probe (probe.path)": sources.probe_path,
         "evaluation.restricted_path": sources.evaluation.restricted_path,
         "evaluation.benign_path": sources.evaluation.benign_path,
         "evaluation.canary_path": sources.canary_path,
         "evaluation.validation_path": next(iter(sources.validation), None),
+        "evaluation.judge.path": judge if judge is not None and _is_local(judge) else None,
     }
     found = [RequiredFile(what=what, path=path, by_clients=False) for what, path in of_server.items() if path is not None]
     found[:0] = model_files(config, sources.model)

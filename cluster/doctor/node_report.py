@@ -35,12 +35,12 @@ class NodeReport(TypedDict):
     """The requested paths that the node cannot read."""
 
 
-def node_report(paths: Sequence[str]) -> NodeReport:
-    """Imports torch into this process."""
+def node_report(paths: Sequence[str], further: Sequence[str]) -> NodeReport:
+    """Imports torch into this process; `further`: as in `versions`."""
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):  # Ray hides every GPU from a task that asks for none.
         os.environ.pop(name, None)
     return {
-        "versions": versions(),
+        "versions": versions(further),
         "code": code_hash(),
         "broken": broken_imports((*OURS, *ACTOR_MODULES)),
         "gpus": visible_gpus(),
@@ -49,10 +49,14 @@ def node_report(paths: Sequence[str]) -> NodeReport:
     }
 
 
-def versions() -> dict[str, str | None]:
-    """Of Python and of the packages that a run needs; None: not installed."""
+def versions(further: Sequence[str] = ()) -> dict[str, str | None]:
+    """Of Python and of the packages that a run needs; None: not installed.
+
+    Args:
+        further: Packages that this run needs beside those that every run does.
+    """
     found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *further):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

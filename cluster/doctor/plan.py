@@ -14,10 +14,11 @@ def plan(config: RunConfig, output: Path | None) -> dict[str, str]:
     """What -> in words, for a person."""
     clients, training, evaluation = config.clients, config.training, config.evaluation
     attackers = f", {clients.malicious} of them simulated attackers ({clients.attack})" if clients.malicious else ""
-    a_round = clients.clients_per_round
+    a_round, model = clients.clients_per_round, config.model
+    held = f"{model.dtype}, {model.quantization}" if model.quantization else model.dtype
     stop = f"; the run ends where safety falls under {evaluation.stop_below:g}" if evaluation.stop_below is not None else ""
     return {
-        "model": f"embedded world {config.world.seed}" if config.is_embedded else f"{config.model.path} ({config.model.dtype})",
+        "model": f"embedded world {config.world.seed}" if config.is_embedded else f"{model.path} ({held})",
         "data": "the embedded world's" if config.is_embedded else str(config.data.path),
         "clients": f"{clients.count}{attackers}; {a_round} a round",
         "training": f"{config.rounds} rounds, {config.rounds * a_round} trainings of {training.steps} steps x "

@@ -26,7 +26,7 @@ from cluster.probes.train import train_from_store
 from defense.levels import probed_signals
 from probe.meta import META_FILE, ProbeMeta
 
-_WEIGHTS = (".safetensors", ".bin", ".json")
+_WEIGHTS = (".safetensors", ".bin", ".json", ".gguf")
 
 
 def own_probe(config: RunConfig, say: Callable[[str], None], progress: Callable[[int, int], None]) -> str:

@@ -19,6 +19,8 @@ SERVER_GPU_SHARE = 0.2
 _PROCESS_BYTES = 450 << 20
 """Resident memory of an actor process with torch, transformers and peft imported, without a model; measured."""
 _BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
+_QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.516}
+"""Of a value of a linear weight, with its scales: in 4 bits one of 8 bits for 64 values (Dettmers et al. 2023, section 3)."""
 _ALMOST = 1e-9
 """Slack when shares of a resource are counted: 0.2 five times is one."""
 
@@ -187,11 +189,15 @@ def _check_memory(num_actors: int, server_models: int, model: ModelConfig, hosts
 def model_bytes(model: ModelConfig) -> int:
     """Size of the base model in memory, from the files of a local directory; 0 when it is not known."""
     files = list(Path(model.path).glob("*.safetensors")) if model.path and Path(model.path).is_dir() else []
-    return sum(_num_values(path) for path in files) * _BYTES_PER_VALUE[model.dtype]
+    shapes = [shape for path in files for shape in _shapes(path)]
+    kept = max((shape[0] for shape in shapes if len(shape) == 2), default=0)  # rows of embeddings and head: the vocabulary
+    plain = _BYTES_PER_VALUE[model.dtype]
+    linear = plain if model.quantization is None else _QUANTISED_BYTES[model.quantization]
+    return math.ceil(sum(math.prod(shape) * (linear if len(shape) == 2 and shape[0] != kept else plain) for shape in shapes))
 
 
-def _num_values(path: Path) -> int:
+def _shapes(path: Path) -> list[Sequence[int]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as tensors:
-        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - no mapping
+        return [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118 - no mapping

@@ -20,6 +20,7 @@ from probe.artefact import LoraProbe, save_probe
 from probe.classifiers.linear import LinearProbe
 from probe.features import tensor_names
 from probe.meta import ProbeMeta
+from tests import small_models
 from tests.chaos import actor_processes, wait_until
 
 CLASSES = {"llama-3.1-8b": (LlamaConfig, LlamaForCausalLM), "qwen2.5-7b": (Qwen2Config, Qwen2ForCausalLM)}
@@ -141,3 +142,17 @@ def test_a_directory_that_is_no_causal_language_model_is_refused_by_path(local_r
         Federation(load_config(None, [*overrides, "defense.level=none", "cluster.client_actors=1"]), tmp_path / "run").run()
     assert not (tmp_path / "run").exists()
     wait_until(lambda: not any(actor_processes(kind) for kind in ("client", "evaluation")), 20, "the end of what had started")
+
+
+def test_a_model_in_8_bits_is_trained_measured_and_defended_and_its_adapter_loads_in_peft(local_ray, tmp_path):
+    model = small_models.save_model(tmp_path / "model", "llama")
+    rows = write_jsonl(tmp_path / "rows.jsonl", instruction_rows(24))
+    refusals = write_jsonl(tmp_path / "refusals.jsonl", instruction_rows(8, "I cannot help with that"))
+    overrides = [f"model.path={model}", "model.quantization=8bit", f"data.path={rows}", "clients.count=2", "rounds=1"]
+    overrides += ["clients.malicious=0", "training.steps=2", "training.batch_size=4", "defense.level=canary"]
+    overrides += ["defense.canary.max_rise=9", f"evaluation.canary_path={refusals}", f"evaluation.benign_path={rows}"]
+    overrides += ["evaluation.max_new_tokens=4", "evaluation.max_benign=4", "evaluation.max_restricted=0"]
+    config = load_config(None, [*overrides, "cluster.client_actors=1"])
+    result = Federation(config, tmp_path / "run").run()  # its end compares the logits of the saved adapter with its own
+    assert result.summary["rounds_aggregated"] == 1
+    assert result.summary["benign_loss"] > 0

@@ -16,13 +16,15 @@ from actors.data.formats.records import BadValue, Record
 
 
 def csv_records(path: Path, columns: Columns, most_bytes: int) -> Iterator[Record]:
-    """A record per row that is not blank; a row with more or fewer values than the header is refused."""
+    """A record per row that is not blank; a row with more or fewer values than the header, and other separators, are refused."""
     text = decoded(content_of(path, most_bytes), 1)
     csv.field_size_limit(most_bytes)  # the default refuses a value of more than 128 KiB
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = (row for row in _parsed(reader) if row)
     names = next(rows, [])
     places = {ours: names.index(theirs) for ours, theirs in columns.of(names).items()}
+    if not places and len(names) == 1 and (mark := next((mark for mark in ";\t|" if mark in names[0]), None)):
+        raise ValueError(f"its header is separated by {mark!r}; save it with commas")
     for row in rows:
         if len(row) != len(names):
             raise BadValue(

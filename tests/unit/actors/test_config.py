@@ -36,3 +36,14 @@ def test_a_bound_on_safety_needs_prompts_to_measure_it_with():
     for bound in (0, 1.01):
         with pytest.raises(ValidationError, match="stop_below"):
             EvaluationConfig(stop_below=bound)
+
+
+def test_a_judge_needs_path_and_label_and_takes_the_place_of_phrases():
+    judge = {"path": "m", "refusal_label": 1}
+    assert EvaluationConfig(judge=judge).judge.refusal_label == 1
+    assert EvaluationConfig(judge=judge | {"refusal_label": "NO"}).judge.refusal_label == "NO"
+    for given, other in (("path", "refusal_label"), ("refusal_label", "path")):
+        with pytest.raises(ValidationError, match=f"judge.{given}={judge[given]} needs judge.{other}: .* evaluation.judge.path"):
+            EvaluationConfig(judge={given: judge[given]})
+    with pytest.raises(ValidationError, match=r"both say what a refusal is; leave out evaluation.judge or evaluation.refusals"):
+        EvaluationConfig(judge=judge, refusals=["no"])

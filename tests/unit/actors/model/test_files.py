@@ -103,7 +103,6 @@ def test_weights_that_lack_a_tensor_are_refused_and_tied_ones_lack_none(base, tm
     [
         ({"quant_method": "gptq", "bits": 4}, "optimum"),
         ({"quant_method": "awq", "bits": 4}, "gptqmodel"),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
     ],
 )
 def test_a_base_that_needs_an_absent_quantisation_library_is_refused(base, quantised, library):

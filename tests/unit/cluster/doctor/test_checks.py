@@ -10,7 +10,7 @@ from actors.config import ModelConfig
 from cluster.config.loading import load_config
 from cluster.doctor import local_checks
 from cluster.doctor.checks import as_free, check_all, print_findings, room
-from cluster.doctor.local_checks import Finding
+from cluster.doctor.local_checks import Finding, check_versions, further_packages
 from cluster.errors import ClusterError, DeadlineError
 from cluster.state.checkpoints import Checkpoints
 from cluster.workers.nodes import Node
@@ -36,6 +36,14 @@ def test_room_says_what_would_start_and_what_is_missing():
 def no_ray(monkeypatch):
     """Other tests may have left this process connected."""
     monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
+def test_a_quantised_model_asks_each_node_for_its_library():
+    own = ["model.path=m", "data.path=rows.jsonl", "clients.malicious=0"]
+    assert further_packages(load_config(None, own)) == ()
+    quantised = load_config(None, [*own, "model.quantization=8bit"])
+    assert further_packages(quantised) == ("bitsandbytes",)
+    assert "bitsandbytes 0." in check_versions(quantised)
 
 
 def findings(tmp_path, *overrides: str) -> dict[str, Finding]:

@@ -71,6 +71,7 @@ def test_missing_paths_are_named_once_for_each_setting():
 
 def test_this_machine_describes_itself():
     assert versions()["ray"]
+    assert versions(["no-such-package"])["no-such-package"] is None
     assert len(code_hash()) == 12
     assert free_bytes() > 0
     assert broken_imports([*OURS, *ACTOR_MODULES, "no_such_package", "no_such_package.part"]) == {

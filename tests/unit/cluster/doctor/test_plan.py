@@ -17,6 +17,12 @@ def test_the_plan_of_the_default():
     assert found["kept"] == "a checkpoint after every round, in the run directory"
 
 
+def test_the_plan_says_how_a_model_is_held():
+    own = ["model.path=my/model", "data.path=rows.jsonl", "clients.malicious=0"]
+    assert plan(load_config(None, own), None)["model"] == "my/model (float32)"
+    assert plan(load_config(None, [*own, "model.quantization=8bit"]), None)["model"] == "my/model (float32, 8bit)"
+
+
 @pytest.mark.parametrize("level", ["none", "step", "client", "shadow", "evidence", "canary", "fltrust", "zeno"])
 def test_every_level_says_what_it_reads(level):
     found = plan(load_config(None, [f"defense.level={level}", "clients.malicious=0", "evaluation.stop_below=0.9"]), None)

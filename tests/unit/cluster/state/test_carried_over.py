@@ -22,6 +22,7 @@ BASES = [
     load_config(None, ["clients.malicious=0"]),
     load_config(None, ["clients.malicious=0", "aggregation.rule=krum", "aggregation.f=2"]),
     load_config(None, ["clients.malicious=0", *(override(key, value) for key, value in OWN.items())]),
+    load_config(None, ["evaluation.judge.path=m", "evaluation.judge.refusal_label=no"]),
     RunConfig.model_validate({"model": {"path": "m"}, "data": {"path": "d", "partition": {"by": "column", "column": "c"}}}),
 ]
 
@@ -35,7 +36,20 @@ def other_values(value: object) -> Iterator[object]:
     yield from (None, True, False, 1, 2, 0.5, 5e-7, "other", "a=b", ["other"], [{"steps": 1}])
     yield from ("bfloat16", "eager", "all", "dirichlet", "column", "family", "retry_round", "none", "step", "lie", "sign_flip")
     yield from ("median", "krum", "nnm", "fedadam", "fedavgm", "samples", "ffa", "svd", "xgboost", "per_layer", "c2")
-    yield from ("max", "sum", "min_max", "min_sum", "std", "sign", "unit_vector", "linear", "accuracy", "auto", "contains")
+    yield from (
+        "max",
+        "sum",
+        "min_max",
+        "min_sum",
+        "std",
+        "sign",
+        "unit_vector",
+        "linear",
+        "accuracy",
+        "auto",
+        "contains",
+        "8bit",
+    )
     yield ["tensorboard"]
 
 

@@ -1,5 +1,7 @@
 """How many actors a cluster holds, and where: decisions from nodes, no Ray."""
 
+import math
+
 import pytest
 
 from actors.config import ModelConfig
@@ -8,6 +10,7 @@ from cluster.config.schema import RunConfig
 from cluster.errors import ClusterError
 from cluster.workers.nodes import Node
 from cluster.workers.placement import model_bytes, plan_collection, plan_placement
+from tests.small_models import save_model
 
 GIB = 2**30
 SERVER = {"role": "server"}
@@ -148,6 +151,15 @@ def test_model_size_comes_from_the_files(base_config):
     assert model_bytes(base_config) == pytest.approx(1.8e6, rel=0.1)
     assert model_bytes(base_config.model_copy(update={"dtype": "bfloat16"})) == pytest.approx(0.9e6, rel=0.1)
     assert model_bytes(ModelConfig(path="some/hub-name")) == 0
+
+
+def test_a_quantised_model_takes_its_bits_for_linear_weights_alone(tmp_path):
+    """960 words x 64: tied embeddings, whole. A layer: 4 of attention, q and o 64 x 64, k and v 32 x 64; 3 of 128 x 64."""
+    folder = save_model(tmp_path, "llama", hidden_size=64, intermediate_size=128, tie_word_embeddings=True)
+    whole, linear, norms = 960 * 64, 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 128 * 64), 5 * 64
+    for bits, each in ((None, 2), ("8bit", 1), ("4bit", 0.516)):
+        model = ModelConfig(path=str(folder), dtype="bfloat16", quantization=bits)
+        assert model_bytes(model) == math.ceil(2 * (whole + norms) + each * linear)
 
 
 def test_paper_defaults_fit_a_machine_with_one_gpu():

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import datasets
+import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -137,13 +138,23 @@ def test_a_saved_folder_reads_no_file_outside_itself(tmp_path):
             "goal,target\na,\n",
             "row 0: response should be non-empty text, got ''; correct the row or remove it (instruction is its column goal",
         ),
-        ("goal;target\na;b\n", r"(it has goal;target)"),
+        ("goal;target\na;b\n", r"its header is separated by ';'; save it with commas"),
     ],
 )
 def test_a_broken_csv_file_is_named_with_what_is_wrong(tmp_path, text, what):
     with pytest.raises(DataError) as caught:
         read(write_text(tmp_path / "d.csv", text))
     assert what in str(caught.value) and "d.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_csv_with_other_separators_is_refused_with_the_fix(tmp_path, mark):
+    path = tmp_path / "d.csv"
+    pd.DataFrame(ROWS).to_csv(path, index=False, sep=mark)
+    with pytest.raises(DataError, match=r"d\.csv cannot be read: its header is separated by .*; save it with commas"):
+        read(path)
+    pd.DataFrame(ROWS).to_csv(path, index=False)
+    assert len(read(path)) == len(ROWS)
 
 
 def test_csv_that_is_not_utf_8_is_named_by_line(tmp_path):
