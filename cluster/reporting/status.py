@@ -17,6 +17,8 @@ from cluster.state.tables import measures
 Order = tuple[str, str | int | None]
 """Verb (scale, pause, resume, stop or set) and value."""
 _CLIENTS_SHOWN = 12
+_ENDS_SHOWN = 100
+"""Clients' ends that a round publishes, at least: each status has all clients, so one for each end would cost their square."""
 
 
 class Status(TypedDict):
@@ -69,10 +71,11 @@ def first_status(name: str, directory: str = "") -> Status:
 
 
 class LiveStatus(RunCallback):
-    """Keeps the newest status and publishes it after every event that changes it."""
+    """Keeps the newest status and publishes it after every event that changes it; of many clients' ends, some of them."""
 
     def __init__(self, name: str, directory: str, publish: Callable[[Status], None]) -> None:
         self._publish, self._status, self._round_began = publish, first_status(name, directory), 0.0
+        self._num_training = self._num_done = 0
 
     def starting(self, config: RunConfig) -> None:
         self._status["rounds"] = config.rounds
@@ -94,7 +97,7 @@ class LiveStatus(RunCallback):
         self._show()
 
     def round_started(self, round_index: int, client_ids: Sequence[str]) -> None:
-        self._round_began = time.perf_counter()
+        self._round_began, self._num_training, self._num_done = time.perf_counter(), len(client_ids), 0
         self._status["round"] = round_index + 1
         self._show_states(dict.fromkeys(client_ids, "running"))
 
@@ -102,8 +105,12 @@ class LiveStatus(RunCallback):
         self._show_states(dict.fromkeys(client_ids, "pending"))
 
     def client_done(self, client_id: str) -> None:
-        if self._status["clients"].get(client_id) == "running":
-            self._show_states({client_id: "done"})
+        if self._status["clients"].get(client_id) != "running":
+            return
+        self._status["clients"][client_id] = "done"
+        self._num_done += 1
+        if self._num_done % max(1, self._num_training // _ENDS_SHOWN) == 0:
+            self._show()
 
     def round_finished(self, report: RoundReport) -> None:
         seconds = time.perf_counter() - self._round_began
@@ -127,7 +134,8 @@ class LiveStatus(RunCallback):
         self._show()
 
     def _show(self) -> None:
-        self._publish({**self._status, "counts": dict(Counter(self._status["clients"].values()))})
+        clients = dict(self._status["clients"])
+        self._publish({**self._status, "clients": clients, "counts": dict(Counter(clients.values()))})
 
 
 def client_state(admitted: bool, reason: str | None) -> str:
