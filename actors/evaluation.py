@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -21,17 +22,31 @@ from actors.local_training import response_loss_sum
 from actors.messages import EvaluationReport, Proportion
 from actors.model.adapted import AdaptedModel, choose_device
 from actors.model.answers import generate
+from actors.model.shared import SharedModel
 from actors.refusals import refusal_test
 from actors.text_match import MEASURES
 from actors.wire import decode_tensors
 
 
 class Evaluation:
-    """Holds the base model on the server's side and measures adapter states, each on the same prompts."""
+    """Measures adapter states on the server's side, each on the same prompts."""
 
-    def __init__(self, model: ModelConfig, lora: LoraConfig, config: EvaluationConfig, max_length: int) -> None:
-        """`max_length`: tokens per benign example whose loss is measured."""
-        self._model_config, self._lora, self._config, self._max_length = model, lora, config, max_length
+    def __init__(
+        self,
+        model: ModelConfig,
+        lora: LoraConfig,
+        config: EvaluationConfig,
+        max_length: int,
+        shared: SharedModel | None = None,
+    ) -> None:
+        """Measure with a base model of its own.
+
+        Args:
+            max_length: Tokens per benign example whose loss is measured.
+            shared: The same model where another one in this process has it; an evaluation takes a turn a batch.
+        """
+        self._shared, self._config, self._max_length = shared or SharedModel(model, lora), config, max_length
+        self._adapter: Mapping[str, torch.Tensor] = {}
 
     def evaluate(self, rounds_done: int, adapter_version: int, adapter: bytes) -> EvaluationReport:
         """Measure one adapter state (safetensors bytes); deterministic.
@@ -40,8 +55,7 @@ class Evaluation:
             DataError: a prompt file cannot be used.
         """
         started = time.perf_counter()
-        if self._restricted or self._benign:  # without a prompt the base model is never loaded
-            self._model.load_adapter(decode_tensors(adapter))
+        self._adapter = decode_tensors(adapter)
         restricted = self._answer(self._restricted_ids)
         benign = self._answer(self._benign_ids)
         by_family = self._utility(benign)
@@ -60,10 +74,12 @@ class Evaluation:
             seconds=time.perf_counter() - started,
         )
 
-    @cached_property
-    def _model(self) -> AdaptedModel:
-        torch.set_num_threads(1)
-        return AdaptedModel(self._model_config, self._lora, choose_device())
+    @contextmanager
+    def _turn(self) -> Iterator[AdaptedModel]:
+        """The model with the adapter that is being measured."""
+        with self._shared.turn() as model:
+            model.load_adapter(self._adapter)
+            yield model
 
     @cached_property
     def _judge(self) -> Callable[[Sequence[str]], list[bool]]:
@@ -78,7 +94,8 @@ class Evaluation:
 
     @cached_property
     def _chat(self) -> Chat:
-        return Chat(self._model.tokenizer)
+        with self._shared.turn() as model:
+            return Chat(model.tokenizer)
 
     @cached_property
     def _restricted(self) -> list[RestrictedPrompt]:
@@ -139,10 +156,13 @@ class Evaluation:
     def _answer(self, ids: Sequence[list[int]]) -> list[str]:
         """Greedy answers to encoded prompts, in order. Prompts of similar lengths share a batch."""
         order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
-        answers = [""] * len(ids)
+        if not ids:
+            return []
+        answers, chat = [""] * len(ids), self._chat
         for start in range(0, len(order), self._config.batch_size):
             rows = order[start : start + self._config.batch_size]
-            batch = generate(self._model.peft, self._chat, [ids[i] for i in rows], self._config.max_new_tokens)
+            with self._turn() as model:
+                batch = generate(model.peft, chat, [ids[i] for i in rows], self._config.max_new_tokens)
             for row, text in zip(rows, batch, strict=True):
                 answers[row] = text
         return answers
@@ -154,7 +174,8 @@ class Evaluation:
             return None
         for start in range(0, len(examples), self._config.batch_size):
             batch = collate(examples[start : start + self._config.batch_size])
-            total += response_loss_sum(self._model, batch.to(self._model.device)).item()
+            with self._turn() as model:
+                total += response_loss_sum(model, batch.to(model.device)).item()
         return total / sum(example.num_supervised for example in examples)
 
 

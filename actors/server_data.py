@@ -29,7 +29,8 @@ from actors.data.encoding import Batch, Encoded, collate
 from actors.data.files import Files
 from actors.local_training import mean_response_loss, train_adapter
 from actors.messages import AdmittedUpdate, Preserved, Reading, RefusalLoss, RefusalsLost
-from actors.model.adapted import AdaptedModel, choose_device
+from actors.model.adapted import AdaptedModel
+from actors.model.shared import SharedModel
 from actors.preservation import Measured, Refusals, RoundRefusals
 from actors.seeding import stream, torch_seed
 from actors.state_vector import StateVector
@@ -58,25 +59,25 @@ class ServerData(ABC):
 
     def __init__(self, model: ModelConfig, lora: LoraConfig, files: Files) -> None:
         """`files`: the encoded rows (`Dataset.save`)."""
-        self._model_config, self._lora, self._files = model, lora, files
+        self._shared, self._files = SharedModel(model, lora), files
         self._global: Tensors | None = None
         self._global_loss = 0.0
         self._seconds = 0.0
 
     def num_rows(self) -> int:
         """Loads the model and the rows; raises DataError when these cannot be used."""
-        _ = self._model
-        return len(self._data)
+        with self._shared.turn():
+            return len(self._data)
 
     def open_round(self, expected: OpenRound, adapter: bytes) -> float:
         """Measure this round's updates against this global adapter; returns its loss on the rows."""
-        started = time.perf_counter()
         self._global = None  # in a round that cannot be opened no update is measured against an older adapter
-        state = decode_tensors(adapter)
-        self._prepare(expected, state)
-        self._global_loss = self._loss(state)
-        self._global = state
-        self._seconds = time.perf_counter() - started
+        with self._shared.turn():
+            started, state = time.perf_counter(), decode_tensors(adapter)
+            self._prepare(expected, state)
+            self._global_loss = self._loss(state)
+            self._global = state
+            self._seconds = time.perf_counter() - started
         return self._global_loss
 
     def measure(self, update: AdmittedUpdate | None) -> Reading | None:
@@ -89,9 +90,10 @@ class ServerData(ABC):
             return None
         if self._global is None:
             raise RuntimeError("no round is open; call open_round first")
-        started = time.perf_counter()
-        values = self._values(StateVector.of(self._global).read(update.state), self._global)
-        self._seconds += time.perf_counter() - started
+        with self._shared.turn():
+            started = time.perf_counter()
+            values = self._values(StateVector.of(self._global).read(update.state), self._global)
+            self._seconds += time.perf_counter() - started
         return Reading(client_id=update.client_id, signal=self.signal, values=values)
 
     def seconds(self) -> float:
@@ -111,10 +113,10 @@ class ServerData(ABC):
             adapter: The global adapter.
         """
 
-    @cached_property
+    @property
     def _model(self) -> AdaptedModel:
-        torch.set_num_threads(1)
-        return AdaptedModel(self._model_config, self._lora, choose_device())
+        """For the length of a turn."""
+        return self._shared.model
 
     @cached_property
     def _data(self) -> Dataset:
@@ -139,21 +141,24 @@ class Canary(ServerData):
 
     def num_rows(self) -> int:
         """As `ServerData.num_rows`; also raises DataError where the rows are too few."""
-        _ = self._refusals
+        with self._shared.turn():
+            _ = self._refusals
         return super().num_rows()
 
     def refusal_loss(self) -> RefusalLoss:
         """What refusals cost under the adapter that every run begins with."""
-        refusals = self._refusals
-        return RefusalLoss(loss=refusals.reference, error=refusals.error, serious=serious_rise(refusals.tokens))
+        with self._shared.turn():
+            refusals = self._refusals
+            return RefusalLoss(loss=refusals.reference, error=refusals.error, serious=serious_rise(refusals.tokens))
 
     def lost(self, round_index: int, aggregate: bytes, before: bytes) -> RefusalsLost:
         """What a round has lost of the refusals; the arguments are those of `preserve`."""
-        started, refusals = time.perf_counter(), self._drawn(round_index)
-        measured = self._measured(refusals, aggregate)
-        rise = measured.loss - min(refusals.reference, self._measured(refusals, before).loss)
-        serious = is_serious(rise, measured.error, refusals.tokens)
-        return RefusalsLost(rise=rise, is_serious=serious, seconds=time.perf_counter() - started)
+        with self._shared.turn():
+            started, refusals = time.perf_counter(), self._drawn(round_index)
+            measured = self._measured(refusals, aggregate)
+            rise = measured.loss - min(refusals.reference, self._measured(refusals, before).loss)
+            serious = is_serious(rise, measured.error, refusals.tokens)
+            return RefusalsLost(rise=rise, is_serious=serious, seconds=time.perf_counter() - started)
 
     def preserve(
         self, round_index: int, aggregate: bytes, before: bytes, max_steps: int, *, freezes_a: bool = False
@@ -165,18 +170,19 @@ class Canary(ServerData):
             aggregate: The adapter that the round made, as safetensors; likewise `before`: the one that it began with.
             freezes_a: Whether nobody trains A.
         """
-        started, refusals = time.perf_counter(), self._drawn(round_index)
-        state = decode_tensors(aggregate)
-        frozen = frozen_names(state) if freezes_a else ()
-        measured, reference = self._measured(refusals, aggregate), refusals.reference
-        mended = refusals.mended(state, decode_tensors(before), measured, max_steps=max_steps, frozen=frozen)
-        return Preserved(
-            adapter=encode_tensors(mended.state) if mended.num_steps else aggregate,
-            rise=measured.loss - reference,
-            rise_after=mended.measured.loss - reference,
-            num_steps=mended.num_steps,
-            seconds=time.perf_counter() - started,
-        )
+        with self._shared.turn():
+            started, refusals = time.perf_counter(), self._drawn(round_index)
+            state = decode_tensors(aggregate)
+            frozen = frozen_names(state) if freezes_a else ()
+            measured, reference = self._measured(refusals, aggregate), refusals.reference
+            mended = refusals.mended(state, decode_tensors(before), measured, max_steps=max_steps, frozen=frozen)
+            return Preserved(
+                adapter=encode_tensors(mended.state) if mended.num_steps else aggregate,
+                rise=measured.loss - reference,
+                rise_after=mended.measured.loss - reference,
+                num_steps=mended.num_steps,
+                seconds=time.perf_counter() - started,
+            )
 
     def _prepare(self, expected: OpenRound, adapter: Tensors) -> None:  # noqa: ARG002
         _ = self._drawn(expected.round_index)

@@ -133,7 +133,7 @@ class Federation:
             found = checkpoints.load(from_round)
             if found is None and directory.has_committed:
                 raise _lost_checkpoints(directory, checkpoints)
-            state = decode_state(found[1]) if found else None
+            state = decode_state(found[1], checkpoints.history) if found else None
             resumed = _Resumed(
                 directory=directory,
                 checkpoints=checkpoints,
@@ -352,6 +352,7 @@ class _Loop:
             if is_back:
                 self._save()
                 self.checkpoints.remove_later()
+                self.checkpoints.history.remove_others()
             self._write_tables()
             self.callback.resumed(self.state.rounds_done, self.state.rounds[-1] if self.state.rounds else None)
         for order in changes:
@@ -493,7 +494,8 @@ class _Loop:
         """Write a checkpoint; from here on the round is committed."""
         elapsed_s = time.perf_counter() - self.started
         self.state = replace(self.state, pending=dict(self.workers.evaluations.pending), elapsed_s=elapsed_s)
-        self.checkpoints.save(self.state.rounds_done, encode_state(self.state))
+        history = self.checkpoints.history.write(self.state.reports)
+        self.checkpoints.save(self.state.rounds_done, encode_state(self.state, history))
 
     def _write_tables(self) -> None:
         state = self.state

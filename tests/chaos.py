@@ -14,9 +14,9 @@ import psutil
 TITLES = {
     "client": ("ray::Client", "ray::SimulatedClient"),
     "probe": ("ray::Probe",),
-    "canary": ("ray::Canary",),
+    "canary": ("ray::Canary", "ray::ServerModel"),
     "aggregator": ("ray::Aggregator",),
-    "evaluation": ("ray::Evaluation",),
+    "evaluation": ("ray::Evaluation", "ray::ServerModel"),
     "validation": ("ray::Validation",),
     "colluders": ("ray::Colluders",),
     "control": ("ray::Control",),

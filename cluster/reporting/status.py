@@ -18,6 +18,8 @@ from cluster.state.tables import measures
 Order = tuple[str, str | int | None]
 """Verb (scale, pause, resume, stop or set) and value."""
 _CLIENTS_SHOWN = 12
+_ENDS_SHOWN = 100
+"""Clients' ends that a round publishes, at least: each status has all clients, so one for each end would cost their square."""
 _NAMES = {"rule_score": "safety"}
 _STATES = {"running": "training", "slow": "late", "pending": "no turn or room yet", "lost": "lost", "refused": "not admitted"}
 """State -> what a person reads."""
@@ -77,7 +79,7 @@ def first_status(name: str, directory: str = "") -> Status:
 
 
 class LiveStatus(RunCallback):
-    """Keeps the newest status and publishes it after every event that changes it."""
+    """Keeps the newest status and publishes it after every event that changes it; of many clients' ends, some of them."""
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class LiveStatus(RunCallback):
     ) -> None:
         self._publish, self._status, self._now = publish, first_status(name, directory), now
         self._round_began, self._round_seconds = now(), list[float]()
+        self._num_training = self._num_done = 0
 
     def starting(self, config: RunConfig) -> None:
         self._status["rounds"] = config.rounds
@@ -109,7 +112,7 @@ class LiveStatus(RunCallback):
         self._show()
 
     def round_started(self, round_index: int, client_ids: Sequence[str]) -> None:
-        self._round_began = self._now()
+        self._round_began, self._num_training, self._num_done = self._now(), len(client_ids), 0
         self._status["round"] = round_index + 1
         self._show_states(dict.fromkeys(client_ids, "running"))
 
@@ -117,8 +120,12 @@ class LiveStatus(RunCallback):
         self._show_states(dict.fromkeys(client_ids, "pending"))
 
     def client_done(self, client_id: str, why: str | None = None) -> None:
-        if self._status["clients"].get(client_id) in ("running", "pending"):
-            self._show_states({client_id: client_state(why is None, why)})
+        if self._status["clients"].get(client_id) not in ("running", "pending"):
+            return
+        self._status["clients"][client_id] = client_state(why is None, why)
+        self._num_done += 1
+        if self._num_done % max(1, self._num_training // _ENDS_SHOWN) == 0:
+            self._show()
 
     def round_finished(self, report: RoundReport) -> None:
         now = self._now()
@@ -146,7 +153,8 @@ class LiveStatus(RunCallback):
         self._show()
 
     def _show(self) -> None:
-        self._publish({**self._status, "counts": dict(Counter(self._status["clients"].values()))})
+        clients = dict(self._status["clients"])
+        self._publish({**self._status, "clients": clients, "counts": dict(Counter(clients.values()))})
 
 
 def client_state(admitted: bool, reason: str | None) -> str:

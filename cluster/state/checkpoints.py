@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cluster.config.schema import RunConfig
 from cluster.errors import CheckpointError, ConfigError
+from cluster.state.history import History
 from cluster.state.lease import Lease
 from cluster.state.manifest import FileEntry, Manifest, decode_manifest, digest, encode_manifest
 from cluster.state.place import UNREADABLE, Place
@@ -87,6 +88,8 @@ class Checkpoints:
             ConfigError: no file system answers to the URI.
         """
         self.place = Place(location, go_on)
+        self.history = History(self.place)
+        """What the run has reported, which its checkpoints name."""
         self.location, self._keep, self._run, self._lease, self._tell = location, keep, run, lease, tell
 
     def own(self, lease: Lease) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -12,6 +13,7 @@ from actors.messages import AggregatorState, EvaluationReport, ProbeRound, Round
 from cluster.config.loading import validate
 from cluster.config.schema import RunConfig
 from cluster.errors import CheckpointError
+from cluster.state.history import History, Reports
 from cluster.state.membership import Membership
 from defense.bounds import ReferenceValues
 from defense.doubt import Settled
@@ -22,11 +24,9 @@ _RULE, _OPTIMIZER, _CONTROLS = "rule.safetensors", "optimizer.safetensors", "con
 _PROBE, _PENDING = "probe-", "evaluation-"
 _REALIGNED = "realigned.safetensors"
 _CERTIFIED = "certified.safetensors"
-_ROUNDS = TypeAdapter(tuple[RoundReport, ...])
-_PROBE_ROUNDS = TypeAdapter(tuple[ProbeRound, ...])
 _REFERENCES = TypeAdapter(dict[str, ReferenceValues])
 _SETTLED = TypeAdapter(dict[str, Settled])
-_EVALUATIONS = TypeAdapter(tuple[EvaluationReport, ...])
+_REPORTS = TypeAdapter(Reports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,11 @@ class RunState:
     """None before the last round, and where nothing is realigned."""
 
     @property
+    def reports(self) -> Reports:
+        """What grows with rounds."""
+        return Reports(rounds=self.rounds, probe_rounds=self.probe_rounds, evaluations=self.evaluations)
+
+    @property
     def config_in_force(self) -> RunConfig:
         """The configuration of the next round."""
         return self.config.model_copy(update={"defense": self.aggregator.defense})
@@ -112,8 +117,8 @@ def find_fall(config: RunConfig, evaluations: Sequence[EvaluationReport]) -> Eva
     return due[-1] if due[-1].rule_score.value < bound else None
 
 
-def encode_state(state: RunState) -> dict[str, bytes]:
-    """File name -> content."""
+def encode_state(state: RunState, history: str) -> dict[str, bytes]:
+    """File name -> content. `history`: the name under which the state's reports were written (`History.write`)."""
     aggregator, guard, realigned = state.aggregator, state.guard, state.realigned
     plain = {
         "rounds_done": state.rounds_done,
@@ -131,9 +136,7 @@ def encode_state(state: RunState) -> dict[str, bytes]:
         "elapsed_s": state.elapsed_s,
         "realigned_s": realigned.seconds if realigned else None,
         "pending": {str(done): item.adapter_version for done, item in state.pending.items()},
-        "rounds": [asdict(report) for report in state.rounds],
-        "probe_rounds": [asdict(row) for row in state.probe_rounds],
-        "evaluations": [asdict(report) for report in state.evaluations],
+        "history": history,
     }
     memories = {_RULE: aggregator.rule_memory, _OPTIMIZER: aggregator.optimizer_memory, _CONTROLS: aggregator.control_variates}
     return {
@@ -147,14 +150,19 @@ def encode_state(state: RunState) -> dict[str, bytes]:
     }
 
 
-def decode_state(files: Mapping[str, bytes]) -> RunState:
+def decode_state(files: Mapping[str, bytes], history: History) -> RunState:
     """The state that `encode_state` wrote; floats come back to the bit.
 
+    Args:
+        history: Of the place where the checkpoint lies; it goes on from the state's reports.
+
     Raises:
-        CheckpointError: it is not one that this release wrote.
+        CheckpointError: it is not one that this release wrote, or its reports are missing or damaged.
     """
     try:
-        return _decoded(files)
+        return _decoded(files, history)
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever is in the files, it is no state
         raise CheckpointError(
             f"the checkpoint holds no state that this release reads: {type(error).__name__}: {error}; resume the run with the "
@@ -162,9 +170,10 @@ def decode_state(files: Mapping[str, bytes]) -> RunState:
         ) from error
 
 
-def _decoded(files: Mapping[str, bytes]) -> RunState:
+def _decoded(files: Mapping[str, bytes], history: History) -> RunState:
     plain = json.loads(files[_STATE])
     config = validate(plain["config"])
+    reports = history.read(plain["history"]) if "history" in plain else _own_reports(plain)
     return RunState(
         config=config,
         model_fingerprint=plain["model_fingerprint"],
@@ -193,7 +202,12 @@ def _decoded(files: Mapping[str, bytes]) -> RunState:
         },
         elapsed_s=plain["elapsed_s"],
         realigned=Realigned(adapter=files[_REALIGNED], seconds=plain["realigned_s"]) if _REALIGNED in files else None,
-        rounds=_ROUNDS.validate_python(plain["rounds"]),
-        probe_rounds=_PROBE_ROUNDS.validate_python(plain["probe_rounds"]),
-        evaluations=_EVALUATIONS.validate_python(plain["evaluations"]),
+        rounds=reports.rounds,
+        probe_rounds=reports.probe_rounds,
+        evaluations=reports.evaluations,
     )
+
+
+def _own_reports(plain: Mapping[str, Any]) -> Reports:
+    """Those that a checkpoint of before holds itself."""
+    return _REPORTS.validate_python({name: plain[name] for name in ("rounds", "probe_rounds", "evaluations")})

@@ -8,49 +8,62 @@ Where there is no prompt no actor is started, and every report is empty.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
-from actors.evaluation import Evaluation
 from actors.messages import EvaluationReport
 from cluster.errors import ClusterError
 from cluster.state.run_state import PendingEvaluation
 from cluster.workers.deadlines import first_line
 from cluster.workers.deaths import fate_of
+from cluster.workers.server_actor import ServerActor
 
 _ATTEMPTS = 5
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """An evaluation under way; without an actor nothing is."""
+
+    item: PendingEvaluation
+    handle: ActorHandle | None = None
+    ref: ObjectRef[EvaluationReport] | None = None
+
+
 class Evaluations:
     """Asks an evaluation actor, in order of rounds, and replaces it when it dies, raises or does not answer."""
 
-    def __init__(self, start: Callable[[], ActorHandle[Evaluation]] | None, timeout_s: float) -> None:
-        """Start the actor.
+    def __init__(self, actor: ServerActor[Any] | None, timeout_s: float) -> None:
+        """Ask this actor.
 
         Args:
-            start: Starts it and returns its handle at once; None: there is nothing to measure.
+            actor: Of an `Evaluation`, or of a `ServerModel`, which others may replace too; None: there is nothing to measure.
             timeout_s: Bounds the wait for one evaluation.
         """
-        self._start, self._timeout_s = start, timeout_s
-        self._actor = start() if start is not None else None
-        self._pending: dict[int, tuple[PendingEvaluation, ObjectRef[EvaluationReport] | None]] = {}
+        self._actor, self._timeout_s = actor, timeout_s
+        self._pending: dict[int, _Asked] = {}
         self._failures = 0
 
     @property
     def pending(self) -> Mapping[int, PendingEvaluation]:
         """Rounds done -> what is being measured."""
-        return {rounds_done: item for rounds_done, (item, _) in self._pending.items()}
+        return {rounds_done: asked.item for rounds_done, asked in self._pending.items()}
 
     def submit(self, rounds_done: int, item: PendingEvaluation) -> None:
         """Begin an evaluation; it waits in the actor's queue for those before it."""
-        actor = self._actor
-        ref = actor.evaluate.remote(rounds_done, item.adapter_version, item.adapter) if actor is not None else None
-        self._pending[rounds_done] = (item, ref)
+        if self._actor is None:
+            self._pending[rounds_done] = _Asked(item)
+            return
+        handle = self._actor.handle
+        ref = handle.evaluate.remote(rounds_done, item.adapter_version, item.adapter)
+        self._pending[rounds_done] = _Asked(item, handle, ref)
 
     def collect(self, *, block: bool) -> list[EvaluationReport]:
         """Finished evaluations in order; with `block` all that were begun.
@@ -60,9 +73,10 @@ class Evaluations:
         """
         reports: list[EvaluationReport] = []
         while self._pending:
-            rounds_done, (item, ref) = next(iter(self._pending.items()))
+            rounds_done, asked = next(iter(self._pending.items()))
+            ref = asked.ref
             if ref is None:
-                reports.append(_empty(rounds_done, item))
+                reports.append(_empty(rounds_done, asked.item))
                 del self._pending[rounds_done]
                 continue
             ready, _ = ray.wait([ref], timeout=self._timeout_s if block else 0)
@@ -82,19 +96,15 @@ class Evaluations:
             self._failures = 0
         return reports
 
-    def close(self) -> None:
-        if self._actor is not None:
-            ray.kill(self._actor)
-
     def _begin_again(self, rounds_done: int, why: str, *, counts: bool) -> None:
         _LOG.warning("the evaluation after %d rounds begins again: %s", rounds_done, why)
         self._failures += counts
         if self._failures == _ATTEMPTS:
             raise ClusterError(f"the evaluation after {rounds_done} rounds failed {_ATTEMPTS} times in a row, last: {why}")
-        self.close()
-        self._actor = self._start() if self._start is not None else None
-        for pending, (item, _) in list(self._pending.items()):
-            self.submit(pending, item)
+        if self._actor is not None and self._actor.handle is self._pending[rounds_done].handle:  # nobody else has replaced it
+            self._actor.replace()
+        for pending, asked in list(self._pending.items()):
+            self.submit(pending, asked.item)
 
 
 def _empty(rounds_done: int, item: PendingEvaluation) -> EvaluationReport:

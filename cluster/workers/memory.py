@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable
 
 import psutil
 
-_SHARE_OF_TIME = 0.02
-"""How much of the time sampling may take: reading the page tables of a dozen processes is not free."""
+_GROWTH = 1.01
+"""Of the resident set size from one measurement to the next. Reading the page tables of a dozen processes takes a tenth of a
+second or more, so they are read only where there may be a new peak."""
 
 
 class PeakMemory:
     """Samples in a background thread between `start` and `stop`. Only processes of this machine are seen."""
 
     def __init__(self, interval_s: float = 1.0) -> None:
-        """`interval_s`: least seconds between samples."""
+        """`interval_s`: seconds between samples."""
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
@@ -31,21 +32,32 @@ class PeakMemory:
         return self._peak_bytes / 1e6
 
     def _watch(self) -> None:
+        resident = 0.0
         while True:
-            began = time.perf_counter()
-            self._peak_bytes = max(self._peak_bytes, tree_pss_bytes())
-            if self._stop.wait(max(self._interval_s, (time.perf_counter() - began) / _SHARE_OF_TIME)):
+            if (now := tree_rss_bytes()) > _GROWTH * resident:
+                resident = now
+                self._peak_bytes = max(self._peak_bytes, tree_pss_bytes())
+            if self._stop.wait(self._interval_s):
                 return
 
 
 def tree_pss_bytes() -> int:
     """Proportional set size of this process and all its descendants; shared pages count once in the sum."""
+    return _sum_of_tree(lambda process: getattr(process.memory_full_info(), "pss", 0))  # Linux alone counts it
+
+
+def tree_rss_bytes() -> int:
+    """Resident set size of the same processes, in which shared pages count for each; at once."""
+    return _sum_of_tree(lambda process: process.memory_info().rss)
+
+
+def _sum_of_tree(size: Callable[[psutil.Process], int]) -> int:
     me = psutil.Process()
-    return sum(_pss_bytes(process) for process in [me, *me.children(recursive=True)])
+    return sum(_readable(size, process) for process in [me, *me.children(recursive=True)])
 
 
-def _pss_bytes(process: psutil.Process) -> int:
+def _readable(size: Callable[[psutil.Process], int], process: psutil.Process) -> int:
     try:
-        return getattr(process.memory_full_info(), "pss", 0)  # Linux alone counts it
+        return size(process)
     except psutil.Error:  # it ended, or is not ours to read
         return 0

@@ -41,6 +41,8 @@ class Placement:
     """Of the evaluation, which goes where the GPUs are."""
     server_data_options: Options
     """Of canary and validation, whose data stay on the server's nodes: where these have no GPU, on a CPU of theirs."""
+    shares_model: bool
+    """Whether canary and evaluation lie on the same nodes, so that one actor with one model can be both."""
     server_options: Options
     """Probe and aggregator: they need no reservation of their own on a small machine."""
     num_reference_actors: int = 0
@@ -103,10 +105,11 @@ def _plan(config: RunConfig, hosts: Sequence[Node], servers: Sequence[Node], mod
     per_actor = config.cluster.clients_per_actor
     wanted = config.cluster.client_actors or (math.ceil(trainings / per_actor) if per_actor else max(1, room))
     wanted = min(wanted, trainings)
-    reads = signals_of(config.defense)  # beside the evaluation, canary and validation hold the base model where they are asked
-    models = 1 + ("canary" in reads or config.defense.preserves or config.defense.guards) + ("validation" in reads)
-    _check_memory(min(wanted, room), models, model, hosts, on_gpu=on_gpu)
     inside, server_data_apart = _selector(label, inside=True), bool(servers) and not evaluates_on_server
+    reads = signals_of(config.defense)  # the evaluation, canary and validation hold the base model where they are asked
+    has_canary = "canary" in reads or config.defense.preserves or config.defense.guards
+    models = 1 + (has_canary and server_data_apart) + ("validation" in reads)
+    _check_memory(min(wanted, room), models, model, hosts, on_gpu=on_gpu)
     sharing = 1 if server_data_apart else models
     evaluation = {"num_gpus": SERVER_GPU_SHARE / sharing, "num_cpus": 0} if on_gpu else {"num_cpus": 0}
     evaluation |= inside if evaluates_on_server else {}
@@ -116,6 +119,7 @@ def _plan(config: RunConfig, hosts: Sequence[Node], servers: Sequence[Node], mod
         client_options=shares | _selector(label, inside=False),
         evaluation_options=evaluation,
         server_data_options={"num_cpus": 0} | inside if server_data_apart else evaluation,
+        shares_model=not server_data_apart,
         server_options={"num_cpus": 0} | inside,
     )
 

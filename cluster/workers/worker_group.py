@@ -17,7 +17,8 @@ from actors.errors import ModelError
 from actors.evaluation import Evaluation, EvaluationActor
 from actors.messages import AdapterLayout, AggregatorState
 from actors.probe import Probe, ProbeActor, check_fit
-from actors.server_data import Canary, CanaryActor, ServerData, Validation, ValidationActor
+from actors.server_data import CanaryActor, ServerData, Validation, ValidationActor
+from actors.server_model import ServerModelActor
 from actors.simulation.client import SimulatedClientActor
 from actors.simulation.collusion import Base, Colluders, ColludersActor
 from cluster.config.first_bounds import first_references
@@ -62,12 +63,10 @@ class WorkerGroup:
         self.is_restored = True
         """False from the beginning of a `restore` until its end: the server's actors may be in different states."""
         with ExitStack() as stack:
-            start = self._start_evaluation if sources.evaluation.has_prompts else None
-            self.evaluations = Evaluations(start, config.evaluation.timeout_s)
-            stack.callback(self.evaluations.close)
             self._server_data: dict[Signal, ServerActor[ServerData]] = {}
             for name, start in self._server_data_starts():
                 self._server_data[name] = self._server_actor(stack, name, start)
+            self.evaluations = Evaluations(self._evaluating_actor(stack), config.evaluation.timeout_s)
             self.pool = self._client_pool(stack, lambda: self._placement.client_options, placement.num_client_actors)
             self.reference_pool = self.pool
             """Where reference clients train: the server's own nodes when they are labelled, else the clients' actors."""
@@ -291,6 +290,17 @@ class WorkerGroup:
         )
         return Starting(actor, actor.layout.remote())
 
+    @property
+    def _shares_model(self) -> bool:
+        """Whether the canary's actor also evaluates."""
+        return self._placement.shares_model and self._sources.canary_path is not None and self._sources.evaluation.has_prompts
+
+    def _evaluating_actor(self, stack: ExitStack) -> ServerActor[Any] | None:
+        """None: there is no prompt to measure by."""
+        if self._shares_model:
+            return self._server_data["canary"]
+        return self._server_actor(stack, "evaluation", self._start_evaluation) if self._sources.evaluation.has_prompts else None
+
     def _start_evaluation(self) -> ActorHandle[Evaluation]:
         config, sources = self._config, self._sources
         arguments = (sources.model, config.lora, sources.evaluation, config.training.max_length)
@@ -305,10 +315,12 @@ class WorkerGroup:
             starts.append(("validation", self._start_validation))
         return starts
 
-    def _start_canary(self) -> ActorHandle[Canary]:
-        config, sources = self._config, self._sources
+    def _start_canary(self) -> ActorHandle[Any]:
+        config, sources, options = self._config, self._sources, self._placement.server_data_options
         arguments = (sources.model, config.lora, sources.canary_path, config.evaluation.canary_per_round, config.seed)
-        return launch(CanaryActor, self._placement.server_data_options, *arguments)
+        if self._shares_model:
+            return launch(ServerModelActor, options, *arguments, sources.evaluation, config.training.max_length)
+        return launch(CanaryActor, options, *arguments)
 
     def _start_validation(self) -> ActorHandle[Validation]:
         config, sources = self._config, self._sources

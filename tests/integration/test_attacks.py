@@ -6,9 +6,8 @@ import torch
 from actors.wire import decode_tensors
 from cluster import Federation, load_config
 from cluster.simulation.collusion import Collusion
-from cluster.state.checkpoints import Checkpoints
-from cluster.state.run_state import decode_state
 from tests.integration.conftest import MEASURED, SMALL
+from tests.unit.cluster.builders import state_in
 
 COLLUDING = ("clients.attack=alie", "attack.alie.z=1", "clients.malicious=2", "defense.level=step", "training.scaffold=true")
 
@@ -20,8 +19,7 @@ def malicious_of(path) -> list[str]:
 
 def control_variates(path, rounds_done: int) -> dict[str, torch.Tensor]:
     """Those in a checkpoint."""
-    _, files = Checkpoints(str(path / "checkpoints"), keep=2).load(rounds_done)
-    return decode_tensors(decode_state(files).aggregator.control_variates)
+    return decode_tensors(state_in(path / "checkpoints", rounds_done).aggregator.control_variates)
 
 
 class Watched(Collusion):

@@ -10,6 +10,7 @@ from actors.errors import DataError
 from cluster.errors import ClusterError
 from cluster.state.run_state import PendingEvaluation
 from cluster.workers.evaluations import Evaluations
+from cluster.workers.server_actor import ServerActor
 from tests.unit.cluster.builders import evaluation_report
 
 
@@ -34,19 +35,20 @@ class Troubled:
 @pytest.fixture
 def evaluations(local_ray, tmp_path):
     """Evaluations whose actors meet these troubles, one each: `evaluations("raises", "dies")`."""
-    made = []
+    made, servers = [], []
 
     def make(*troubles):
         for number, trouble in enumerate(troubles):
             (tmp_path / f"{number}-{trouble}").touch()
         actors = ray.remote(Troubled).options(num_cpus=0)
-        made.append(Evaluations(lambda: actors.remote(tmp_path), timeout_s=25))
+        servers.append(ServerActor("evaluation", lambda: actors.remote(tmp_path)))
+        made.append(Evaluations(servers[-1], timeout_s=25))
         for rounds_done in (0, 5):
             made[-1].submit(rounds_done, PendingEvaluation(adapter_version=rounds_done, adapter=b"weights"))
         return made[-1]
 
     yield make
-    for each in made:
+    for each in servers:
         each.close()
 
 
@@ -87,4 +89,3 @@ def test_without_prompts_no_actor_is_needed_and_every_report_is_empty():
     (report,) = measuring.collect(block=False)
     assert (report.rounds_done, report.adapter_version, report.rule_score, report.utility) == (3, 2, None, None)
     assert measuring.pending == {}
-    measuring.close()

@@ -4,10 +4,9 @@ import hashlib
 
 from cluster import Federation
 from cluster.reporting.callback import RunCallback
-from cluster.state.checkpoints import Checkpoints
-from cluster.state.run_state import decode_state
 from tests.chaos import Killer
 from tests.integration.conftest import MEASURED
+from tests.unit.cluster.builders import state_in
 
 GUARDED = (
     *MEASURED,
@@ -41,7 +40,7 @@ class Saboteur(RunCallback):
 
 
 def state_after(run, rounds_done: int):
-    return decode_state(Checkpoints(str(run.path / "checkpoints"), keep=3).load(rounds_done)[1])
+    return state_in(run.path / "checkpoints", rounds_done)
 
 
 def test_an_attacked_run_keeps_its_last_certified_adapter_to_the_bit_also_when_resumed_and_disturbed(run_small):

@@ -15,10 +15,9 @@ from cluster.errors import ClusterError, ConfigError
 from cluster.live.control import start_control
 from cluster.reporting.callback import RunCallback
 from cluster.reporting.status import first_status
-from cluster.state.checkpoints import Checkpoints
-from cluster.state.run_state import decode_state
 from tests.chaos import wait_until
 from tests.integration.conftest import SMALL
+from tests.unit.cluster.builders import state_in
 
 LONG = [*SMALL, "rounds=40", "evaluation.every=40", "defense.level=step"]
 CARRIED_OUT = ["scale 6", "set defense.skip_below=0.05", "scale 1", "scale 5"]
@@ -113,7 +112,7 @@ def test_a_live_run_is_watched_scaled_paused_changed_and_stopped_from_here_and_f
     assert (watcher.returncode, "of 5 clients" in watched, "run mine has ended" in watched) == (0, True, True), errors
     assert result.summary["rounds_done"] == len(log.rounds) < 40
     assert [change["order"] for change in result.summary["changes"]] == CARRIED_OUT
-    saved = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])
+    saved = state_in(tmp_path / "run/checkpoints")
     assert saved.aggregator.defense.skip_below == 0.05
     assert load_config(tmp_path / "run/config.yaml") == saved.config
     assert len(saved.membership.active) == 5
@@ -134,7 +133,7 @@ def test_a_client_that_leaves_keeps_its_trust_and_a_stopped_run_goes_on_with_its
         wait_until(lambda before=before: len(log.carried_out) > before and len(log.rounds[-1]) == clients, 60, "the order")  # noqa: B023
     live.stop()
     result = finish()
-    state = decode_state(Checkpoints(str(tmp_path / "run/checkpoints"), keep=2).load()[1])
+    state = state_in(tmp_path / "run/checkpoints")
     took_part = {
         client: sum(row["client_id"] == client for row in result.rounds.to_pylist()) for client in state.membership.known
     }

@@ -1,4 +1,4 @@
-"""A round of the embedded world by number of clients, at the default level: seconds a client, and peak memory.
+"""Whole runs of the embedded world by number of clients, at the default level: seconds a client, memory, checkpoint and report.
 
 Clients train one step on one batch, so that what a client costs beside its training shows. The first round, in which reference
 clients train and actors warm up, is reported by itself.
@@ -26,7 +26,7 @@ SETTINGS = (
     "evaluation.max_benign=20",
     "admission.product_factor=6",  # the signs of one step's moves agree more than those of many
 )
-COLUMNS = ("ms_a_client", "first_round_s", "round_s", "peak_mb")
+COLUMNS = ("ms_a_client", "first_round_s", "round_s", "whole_s", "peak_mb", "checkpoint_kb", "page_s", "page_mb")
 
 
 class _Watch(RunCallback):
@@ -54,14 +54,25 @@ def measure(*, small: bool) -> dict[str, dict[str, float]]:
 
 
 def run(count: int, rounds: int) -> dict[str, float]:
-    watch = _Watch()
+    """Figures of a run, from its configuration to the written directory, and of its report."""
+    watch, began = _Watch(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         config = load_config(None, [*SETTINGS, f"rounds={rounds}", f"clients.count={count}", "clients.malicious=0"])
         result = Federation(config, Path(folder) / "run", watch).run()
-    first, *others = watch.seconds
-    return {
-        "ms_a_client": 1e3 * mean(others) / count,
-        "first_round_s": first,
-        "round_s": mean(others),
-        "peak_mb": result.summary["peak_rss_mb"],
-    }
+        ended = time.perf_counter()
+        page = result.report()
+        first, *others = watch.seconds
+        return {
+            "ms_a_client": 1e3 * mean(others) / count,
+            "first_round_s": first,
+            "round_s": mean(others),
+            "whole_s": ended - began,
+            "peak_mb": result.summary["peak_rss_mb"],
+            "checkpoint_kb": _bytes(max((result.path / "checkpoints").glob("round-*"))) / 1e3,
+            "page_s": time.perf_counter() - ended,
+            "page_mb": page.stat().st_size / 1e6,
+        }
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -26,7 +26,7 @@ def evaluation(base_config, lora, prompts, world):
     """Makes the evaluation of the prompts: `evaluation(batch_size=7)`."""
     restricted, benign = map(str, prompts)
     fields = {"restricted_path": restricted, "benign_path": benign, "refusals": world.language.refusals, "max_new_tokens": 24}
-    return lambda **changes: Evaluation(base_config, lora, EvaluationConfig(**fields | changes), max_length=64)
+    return lambda base=base_config, **changes: Evaluation(base, lora, EvaluationConfig(**fields | changes), max_length=64)
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +151,7 @@ def test_nothing_of_the_models_own_generation_settings_acts(evaluation, report, 
     """Another end of text, sampling and penalties in the model's file: the same weights and prompts give the same figures."""
     changed(base_copy / "generation_config.json", eos_token_id=5, max_new_tokens=1, **SETTINGS_OF_THE_FILE)
     changed(base_copy / "config.json", eos_token_id=5)
-    measured = evaluation(batch_size=32)
-    measured._model_config = ModelConfig(path=str(base_copy))
+    measured = evaluation(ModelConfig(path=str(base_copy)), batch_size=32)
     again = measured.evaluate(0, 0, model.initial_adapter())
     assert (again.rule_score, again.utility_by_family) == (report.rule_score, report.utility_by_family)
 
@@ -162,10 +161,9 @@ def test_a_response_ends_where_the_template_ends_it_though_the_text_ends_otherwi
     tokenizer = AutoTokenizer.from_pretrained(base_copy)
     assert tokenizer.eos_token == "<|end|>"  # which the template puts after a response
     changed(base_copy / "tokenizer_config.json", eos_token="<|user|>")
-    measured = evaluation(batch_size=32)
-    measured._model_config = ModelConfig(path=str(base_copy))
+    measured = evaluation(ModelConfig(path=str(base_copy)), batch_size=32)
     again = measured.evaluate(0, 0, model.initial_adapter())
-    assert measured._model.tokenizer.eos_token == "<|user|>"
+    assert measured._shared.model.tokenizer.eos_token == "<|user|>"
     assert (again.rule_score, again.utility_by_family) == (report.rule_score, report.utility_by_family)
 
 
@@ -173,7 +171,6 @@ def test_what_follows_a_plain_end_of_a_response_is_cut(evaluation, base_copy):
     tokenizer = AutoTokenizer.from_pretrained(base_copy)
     tokenizer.chat_template = PLAIN
     tokenizer.save_pretrained(base_copy)
-    measured = evaluation()
-    measured._model_config = ModelConfig(path=str(base_copy))
+    measured = evaluation(ModelConfig(path=str(base_copy)))
     assert cut(measured._chat, " yes \n### End\n### user:\nI cannot help") == "yes"
     assert cut(measured._chat, "no end") == "no end"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from actors.messages import ClientRound, EvaluationReport, ProbeRound, Proportion, RoundReport
 from cluster.reporting.instruments import PREFIX, Instruments
+from cluster.state.checkpoints import Checkpoints
+from cluster.state.history import History
+from cluster.state.place import Place
+from cluster.state.run_state import RunState, decode_state, encode_state
 
 
 def client_round(
@@ -100,3 +105,17 @@ class Record:
             self.values[metric.info["name"].removeprefix(PREFIX), *(tags or {}).values()].append(value)
 
         return type(kind.__name__, (kind,), {"__init__": construct, method: record})
+
+
+def back_from_disk(state: RunState, folder: Path) -> RunState:
+    """A state as it comes back from its files in a folder."""
+    written, read = (History(Place(str(folder))) for _ in range(2))
+    return decode_state(encode_state(state, written.write(state.reports)), read)
+
+
+def state_in(folder: Path, rounds_done: int | None = None) -> RunState:
+    """The state in a folder of checkpoints, by default the newest."""
+    checkpoints = Checkpoints(str(folder), keep=9)
+    found = checkpoints.load(rounds_done)
+    assert found
+    return decode_state(found[1], checkpoints.history)

@@ -48,7 +48,7 @@ def begun(tmp_path, *overrides: str, rounds=(1, 2)) -> tuple[RunDirectory, Check
     for number in rounds:
         members = Membership(known={}, active=())
         checkpoints.save(
-            number, encode_state(RunState(config=federation.config, rounds_done=number, aggregator=start, membership=members))
+            number, encode_state(RunState(config=federation.config, rounds_done=number, aggregator=start, membership=members), "")
         )
     return directory, checkpoints
 

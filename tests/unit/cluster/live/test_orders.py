@@ -18,8 +18,9 @@ from cluster.reporting.event_log import EventLog
 from cluster.reporting.progress import ProgressLines
 from cluster.state.membership import Membership
 from cluster.state.run_directory import RunDirectory
-from cluster.state.run_state import RunState, decode_state, encode_state
+from cluster.state.run_state import RunState
 from defense.config import DefenseConfig
+from tests.unit.cluster.builders import back_from_disk
 from tests.unit.cluster.data.builders import tokens_in
 
 TINY = ["clients.count=2", "clients.malicious=0", "data.samples_per_client=1"]
@@ -218,7 +219,7 @@ changes = st.builds(lambda key, value: f"{key}={value}", st.sampled_from([*KEYS,
 orders = st.tuples(st.sampled_from(["scale", "set", "resume", "join", ""]) | st.text(max_size=5), words | changes)
 
 
-def test_whatever_the_orders_are_each_is_carried_out_or_refused_and_the_state_can_be_saved(run):
+def test_whatever_the_orders_are_each_is_carried_out_or_refused_and_the_state_can_be_saved(run, tmp_path):
     standing = run()
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -229,7 +230,7 @@ def test_whatever_the_orders_are_each_is_carried_out_or_refused_and_the_state_ca
             standing.live._control.order.remote(verb, value)
         refused = standing.carry_out()
         assert len(refused) + len(standing.log.carried_out) == sum(verb != "resume" for verb, _ in batch)
-        assert decode_state(encode_state(standing.state)) == standing.state
+        assert back_from_disk(standing.state, tmp_path) == standing.state
         assert standing.workers.is_restored
 
     judge()

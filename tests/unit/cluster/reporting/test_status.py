@@ -40,6 +40,18 @@ def test_a_client_is_pending_until_a_round_takes_it(status, published):
     assert published[-1]["counts"] == {"done": 1, "running": 1, "pending": 1}
 
 
+def test_a_round_of_many_clients_publishes_about_a_hundred_of_their_ends(status, published):
+    names = [f"client-{number:04d}" for number in range(1_000)]
+    status.members_changed(names)
+    status.round_started(0, names)
+    before = len(published)
+    for name in names:
+        status.client_done(name)
+    assert len(published) - before == 100
+    assert [shown["counts"].get("done") for shown in published[before : before + 3]] == [10, 20, 30]
+    assert published[-1]["counts"] == {"done": 1_000}
+
+
 def test_a_client_without_room_is_pending_again(status, published):
     status.round_started(0, ["a", "b", "c"])
     status.round_finished(round_report(0, {"a": 1.0, "b": 1.0, "c": 1.0}))

@@ -2,19 +2,21 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from actors.messages import AggregatorState
 from cluster.config.loading import load_config
 from cluster.errors import CheckpointError, ConfigError
+from cluster.state.history import History
 from cluster.state.membership import Membership
+from cluster.state.place import Place
 from cluster.state.run_state import Change, PendingEvaluation, Realigned, RunState, decode_state, encode_state, find_fall
 from defense.bounds import ReferenceValues
 from defense.config import DefenseConfig
 from defense.guard import GuardState
-from tests.unit.cluster.builders import evaluation_report, probe_row, round_report
+from tests.unit.cluster.builders import back_from_disk, evaluation_report, probe_row, round_report
 
 DEFENSE = DefenseConfig(skip_below=0.3)
 CONFIG = load_config(None).model_copy(update={"defense": DEFENSE})
@@ -33,7 +35,7 @@ def aggregator(trust) -> AggregatorState:
     )
 
 
-def test_a_state_comes_back_as_it_was():
+def test_a_state_comes_back_as_it_was(tmp_path):
     state = RunState(
         config=CONFIG,
         model_fingerprint="abc",
@@ -50,37 +52,56 @@ def test_a_state_comes_back_as_it_was():
         pending={2: PendingEvaluation(adapter_version=1, adapter=b"weights")},
         elapsed_s=1.5,
     )
-    assert decode_state(encode_state(state)) == state
+    assert back_from_disk(state, tmp_path) == state
 
 
-def test_what_is_not_finite_survives():
+def test_what_is_not_finite_survives(tmp_path):
     trust = {"a": math.inf}
     rounds = (replace(round_report(0, {}, "rolled_back"), refusal_rise=math.inf, guard_sum=math.inf),)
     state = RunState(config=CONFIG, aggregator=aggregator(trust), membership=Membership(known={}, active=()), rounds=rounds)
-    assert decode_state(encode_state(state)) == state
+    assert back_from_disk(state, tmp_path) == state
 
 
-def test_a_realigned_adapter_is_the_final_one_and_the_global_one_stays():
+def test_a_realigned_adapter_is_the_final_one_and_the_global_one_stays(tmp_path):
     state = RunState(config=CONFIG, aggregator=aggregator({}), membership=Membership(known={}, active=()))
     assert state.final_adapter == b"weights"
     realigned = replace(state, realigned=Realigned(adapter=b"repaired", seconds=0.1 + 0.2))
     assert realigned.final_adapter == b"repaired"
-    assert decode_state(encode_state(realigned)) == realigned
-    assert decode_state(encode_state(realigned)).aggregator.adapter == b"weights"
+    assert back_from_disk(realigned, tmp_path) == realigned
+    assert back_from_disk(realigned, tmp_path).aggregator.adapter == b"weights"
 
 
 def test_the_file_of_a_state_keeps_its_keys():
-    """Checkpoints of earlier releases stay readable."""
+    """A release that renames one of them says so."""
     state = RunState(config=CONFIG, aggregator=aggregator({}), membership=Membership(known={"a": ("1",)}, active=("a",)))
-    plain = json.loads(encode_state(state)["state.json"])
+    plain = json.loads(encode_state(state, "")["state.json"])
     assert (
         list(plain)
         == (
             "rounds_done adapter_version trust references settled config model_fingerprint lora_fingerprint guard clients active "
-            "changes elapsed_s realigned_s pending rounds probe_rounds evaluations"
+            "changes elapsed_s realigned_s pending history"
         ).split()
     )
     assert (plain["clients"], plain["active"], plain["trust"]) == ({"a": ["1"]}, ["a"], {})
+
+
+def test_a_checkpoint_of_before_which_holds_its_reports_itself_is_read(tmp_path):
+    rounds, evaluations = (round_report(0, {"a": 1 / 3}),), (evaluation_report(0, 0.75),)
+    state = RunState(
+        config=CONFIG,
+        aggregator=aggregator({}),
+        membership=Membership(known={}, active=()),
+        rounds=rounds,
+        evaluations=evaluations,
+    )
+    files = encode_state(state, "")
+    plain = json.loads(files["state.json"])
+    del plain["history"]
+    plain |= {name: [asdict(item) for item in getattr(state, name)] for name in ("rounds", "probe_rounds", "evaluations")}
+    files["state.json"] = json.dumps(plain, default=dict).encode()
+    history = History(Place(str(tmp_path)))
+    assert decode_state(files, history) == state
+    assert decode_state(encode_state(state, history.write(state.reports)), History(Place(str(tmp_path)))) == state
 
 
 @pytest.mark.parametrize(
@@ -115,18 +136,18 @@ def test_a_bound_on_a_model_of_ones_own_needs_restricted_prompts():
         load_config(None, own)
 
 
-def test_an_order_belongs_to_the_configuration_that_a_checkpoint_holds():
+def test_an_order_belongs_to_the_configuration_that_a_checkpoint_holds(tmp_path):
     ordered = DefenseConfig(skip_below=0.5)
     state = RunState(
         config=CONFIG, aggregator=replace(aggregator({}), defense=ordered), membership=Membership(known={}, active=())
     )
     assert state.config_in_force == CONFIG.model_copy(update={"defense": ordered})
-    back = decode_state(encode_state(state))
+    back = back_from_disk(state, tmp_path)
     assert back.config == state.config_in_force
     assert back.aggregator.defense == ordered
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 100_000, b"\xff", b'{"config": {"seed": -1}}'])
-def test_files_that_are_no_state_are_refused(content):
+def test_files_that_are_no_state_are_refused(content, tmp_path):
     with pytest.raises(CheckpointError, match="holds no state that this release reads"):
-        decode_state({"adapter.safetensors": b"", "state.json": content})
+        decode_state({"adapter.safetensors": b"", "state.json": content}, History(Place(str(tmp_path))))

@@ -28,3 +28,15 @@ def test_the_peak_outlives_the_memory():
     held = tree_pss_bytes()
     del block
     assert memory.stop() >= 0.95 * held / 1e6
+
+
+def test_a_peak_of_a_second_is_seen():
+    before = tree_pss_bytes()
+    memory = PeakMemory(interval_s=0.05)
+    memory.start()
+    time.sleep(1)
+    block = bytearray(300_000_000)
+    time.sleep(1)
+    del block
+    time.sleep(1)
+    assert memory.stop() >= (before + 280e6) / 1e6

@@ -61,10 +61,11 @@ def test_with_gpus_client_and_evaluation_share_them():
 
 
 @pytest.mark.parametrize("asking", [["defense.level=canary"], ["defense.level=none", "defense.guard.enabled=true"]])
-def test_the_canary_shares_the_evaluations_part_of_a_gpu(asking):
+def test_the_canary_shares_the_evaluations_model_and_its_part_of_a_gpu(asking):
     placement = plan({"CPU": 16, "GPU": 1}, overrides=[*asking, "evaluation.canary_path=refusals.jsonl"])
-    assert placement.evaluation_options["num_gpus"] == pytest.approx(0.1)
-    assert placement.client_options["num_gpus"] + 2 * placement.evaluation_options["num_gpus"] <= 1
+    assert placement.shares_model
+    assert placement.evaluation_options["num_gpus"] == pytest.approx(0.2)
+    assert placement.client_options["num_gpus"] + placement.evaluation_options["num_gpus"] <= 1
 
 
 @pytest.mark.parametrize(("share", "actors"), [(0.8, 4), (0.2, 4 + 3 * 5), (0.5, 1 + 3 * 2), (1, 3), (2, 1)])
@@ -132,12 +133,13 @@ def test_canary_and_validation_stay_on_the_servers_nodes_whether_or_not_these_ha
     without = plan(Node({"CPU": 4}, SERVER), client, overrides=[LABELLED, *METERED])
     assert without.server_data_options == {"num_cpus": 0} | inside
     assert without.evaluation_options == {"num_gpus": 0.2, "num_cpus": 0}
+    assert not without.shares_model
     having = plan(Node({"CPU": 4, "GPU": 1}, SERVER), client, overrides=[LABELLED, *METERED])
-    assert having.server_data_options == having.evaluation_options == {"num_gpus": pytest.approx(0.2 / 3), "num_cpus": 0} | inside
+    assert having.server_data_options == having.evaluation_options == {"num_gpus": pytest.approx(0.2 / 2), "num_cpus": 0} | inside
     on_cpus = plan(Node({"CPU": 4}, SERVER), {"CPU": 4}, overrides=[LABELLED, *METERED])
     assert on_cpus.server_data_options == {"num_cpus": 0} | inside
     unlabelled = plan({"CPU": 4, "GPU": 1}, overrides=METERED)
-    assert unlabelled.server_data_options == unlabelled.evaluation_options == {"num_gpus": pytest.approx(0.2 / 3), "num_cpus": 0}
+    assert unlabelled.server_data_options == unlabelled.evaluation_options == {"num_gpus": pytest.approx(0.2 / 2), "num_cpus": 0}
 
 
 def test_a_server_that_is_missing_or_has_no_room_for_references_is_told():
