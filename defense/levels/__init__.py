@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from defense.bounds import Bound
 from defense.levels import canary, client, consensus, evidence, fltrust, live, none, shadow, spectrum, step, utility, zeno
 from defense.levels.level import Exclusion, Level, Trust, Verdict
-from defense.signals import PROBED, ClientSignals, Signal
+from defense.signals import PROBED, ClientSignals, Measured, Signal, Unasked
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,13 @@ def weigh(config: DefenseConfig, trust: Trust, evidence: Sequence[ClientSignals]
         items = evidence if level.reads is None else [item.by_signal[level.reads] for item in evidence]
         judged: dict[str, float] = {}
         if level.bounded is not None:
-            judged = {item.client_id: level.bounded.value(item) for item in items if level.bounded.is_judged(item)}
+            asked = [item for item in items if not isinstance(item, Unasked)]
+            if level.judged is not None:
+                judged, new[name] = level.judged(
+                    config, trust.get(name, {}), [item for item in asked if isinstance(item, Measured)]
+                )
+            else:
+                judged = {item.client_id: level.bounded.value(item) for item in asked}
             own = {item.client_id: 1.0 for item in items} | level.bounded.weigh(config, bounds[name], judged)
         elif level.bind is not None:
             own, new[name] = level.bind(config)(trust.get(name, {}), items)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from defense.bounds import PLAIN, Bound, HalfWay, Scale, Side
-from defense.signals import ClientSignals, Measured, Observation, ProbeEvidence, Signal, Unasked
+from defense.signals import ClientSignals, Measured, Observation, ProbeEvidence, Signal
 
 if TYPE_CHECKING:
     import torch
@@ -64,8 +64,6 @@ class Bounded:
     """From where the bound lies half way to these (`defense.bounds.reference_bound`)."""
     least: float | None = None
     """The least bound of values that were fitted to the references; None: any."""
-    judges: Callable[[Mapping[str, float]], bool] | None = None
-    """Whether a client of these measured values is judged at all; any other weighs 1. None: every client is."""
     curve: Callable[[DefenseConfig], Callable[[float, float], float] | None] | None = None
     """A weight from value and bound where settings ask for one in place of 0 or 1."""
 
@@ -79,12 +77,6 @@ class Bounded:
         if curve is not None and bound.limit is not None and bound.state == "in force":
             return {client_id: curve(value, bound.limit) for client_id, value in judged.items()}
         return {client_id: 0.0 if bound.excludes(value) else 1.0 for client_id, value in judged.items()}
-
-    def is_judged(self, item: Observation | ClientSignals) -> bool:
-        """Whether the bound is asked about a client: something was measured, and it is worth a verdict."""
-        if isinstance(item, Unasked):
-            return False
-        return self.judges is None or not isinstance(item, Measured) or self.judges(item.values)
 
     def value(self, item: Observation | ClientSignals) -> float:
         """The value of one client; raises TypeError for an observation that has none."""
@@ -129,6 +121,8 @@ class Level:
     """The level with its settings; None for a level that weighs by a bound, or compares clients."""
     bounded: Bounded | None = None
     """The value and the bound that decide; None: no bound does."""
+    judged: Callable[[DefenseConfig, Trust, Sequence[Measured]], tuple[dict[str, float], Trust]] | None = None
+    """What is held against the bound, by client id, and new trust, from trust and what was measured; None: the value itself."""
     reads: Signal | None = None
     """The signal whose observations it weighs; None: one `ClientSignals` per client, of which it reads nothing."""
     columns: tuple[str, ...] = ()

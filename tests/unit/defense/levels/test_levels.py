@@ -72,7 +72,7 @@ def test_every_level_says_what_it_reads_and_logs():
     assert {name: level.reads for name, level in LEVELS.items()} == {"none": None, "consensus": None, **probed, **measured}
     columns = ["canary_rise", "validation_cosine", "validation_fall", "task_rise", "task_cosine", "agreement", "flatness"]
     assert list(levels.SIGNAL_COLUMNS) == columns
-    assert list(levels.TRUST_COLUMNS.values()) == ["step", "client", "evidence", "consensus"]
+    assert list(levels.TRUST_COLUMNS.values()) == ["step", "client", "evidence", "utility", "consensus"]
 
 
 @pytest.mark.parametrize(

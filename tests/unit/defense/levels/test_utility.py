@@ -7,6 +7,7 @@ import pytest
 from defense import levels
 from defense.config import DefenseConfig
 from defense.level_bounds import level_bounds, reference_values
+from defense.levels.utility import mean_cosine
 from defense.signals import ClientSignals, Measured
 
 LN_3 = math.log(3)
@@ -24,8 +25,7 @@ def seen(rise: float, cosine: float) -> ClientSignals:
         (LN_3 + 0.01, 0.19, 1.0),
         (LN_3 - 0.01, 0.9, 1.0),
         (-5.0, -0.4, 1.0),
-        (math.nan, math.nan, 0.0),
-        (math.nan, 0.0, 1.0),
+        (math.nan, 0.0, 0.0),
         (2.0, math.nan, 0.0),
     ],
 )
@@ -33,6 +33,18 @@ def test_harm_and_direction_decide_together(rise, cosine, weight):
     config = DefenseConfig.model_validate({"level": "utility", "utility": {"max_cosine": 0.2}})
     said = levels.weigh(config, {}, [seen(rise, cosine)], level_bounds(config, {}))
     assert said.weights == {"a": weight}
+
+
+def test_the_newest_round_counts_as_much_as_all_before_it():
+    config, trust, weights = DefenseConfig.model_validate({"level": "utility", "utility": {"max_cosine": 0.2}}), {}, []
+    for cosine in (0.0, 0.27, 0.27, 0.0):  # means 0, 0.18, (0.135 + 0.27) / 1.75 = 0.231, 0.108
+        said = levels.weigh(config, trust, [seen(2.0, cosine)], level_bounds(config, {}))
+        trust = said.trust
+        weights.append(said.weights["a"])
+    assert weights == [1.0, 1.0, 0.0, 1.0]
+    assert mean_cosine(trust["utility"], "a") == pytest.approx(0.2025 / 1.875)
+    unmeasured = levels.weigh(config, trust, [seen(math.nan, 0.0)], level_bounds(config, {}))
+    assert unmeasured.trust == trust
 
 
 def test_the_bound_is_the_limit_of_the_honest_references_whatever_the_unsafe_ones_have():
@@ -44,4 +56,6 @@ def test_the_bound_is_the_limit_of_the_honest_references_whatever_the_unsafe_one
     assert bound.limit == pytest.approx(math.tanh(0.06968), abs=1e-4)  # 0.02 + 4.303 x 0.01 x sqrt(4 / 3)
     said = levels.weigh(config, {}, [seen(2.0, 0.08)], {"utility": bound})
     because = said.exclusions["a"].because
-    assert because.startswith("cosine to the unlearning of a task 0.08 is at or above 0.0696, which a client like the 3 honest")
+    assert because.startswith(
+        "cosine to the unlearning of a task, in the mean over the client's rounds 0.08 is at or above 0.0696, which"
+    )
