@@ -24,6 +24,7 @@ from actors.admission import CheckedUpdate, UpdateCheck, admit_step_delta
 from actors.aggregator import Aggregator
 from actors.config import LoraConfig, ModelConfig, Recipe, TrainingConfig
 from actors.messages import ClientEvidence, LoRAUpdate, Reading, RoundReport, StepDelta
+from actors.model.shared import SharedModel
 from actors.probe import Probe
 from actors.server_data import Canary, Validation
 from actors.simulation.client import SimulatedClient
@@ -287,6 +288,7 @@ def evidence_on(made: Aggregator, client_id: str, level: str, expected: OpenRoun
         read = [Reading(client_id=client_id, signal="canary", values={"canary_rise": 0.2 if doubtful else 0.05})]
     elif signal == "validation":
         values = {"validation_cosine": 0.1 if doubtful else 0.5, "validation_fall": 0.1, "validation_norm": 1.0}
+        values |= {"task_rise": 2.0, "task_cosine": 0.15 if doubtful else 0.0}
         read = [Reading(client_id=client_id, signal="validation", values=values)]
     return deliver(made, client_id, *delivery(client_id, expected).payloads, scores=told, readings=read)
 
@@ -443,6 +445,12 @@ class _Canary(_MeanValue, Canary):
 class _Validation(_MeanValue, Validation): ...
 
 
+class _NoModel(SharedModel):
+    """Turns without a base model."""
+
+    model = None
+
+
 def count_calls(monkeypatch) -> Counter:
     """Count what decodes or checks a message, by name, in every module of the actors; and how often a payload is loaded."""
     calls: Counter = Counter()
@@ -467,7 +475,9 @@ def _counting(function, calls: Counter, key):
 def test_an_update_is_decoded_and_checked_once_in_a_whole_round(tmp_path, monkeypatch):
     made = make_aggregator("live+canary+zeno+spectrum+consensus", admission=AdmissionConfig())
     probe, settings = Probe(write_probe(tmp_path, 1.0), LAYOUT), (ModelConfig(), LoraConfig(), "no file")
-    data = [_Canary(*settings, 64, 0), _Validation(*settings, TRAINING, seed=0, trains=False)]
+    data = [_Canary(*settings, 64, 0), _Validation(*settings, TRAINING, levels={"zeno"}, max_rows=100, seed=0)]
+    for actor in data:
+        actor._shared = _NoModel(*settings[:2])
     payloads = {client_id: update(client_id, value) for client_id, value in (("a", -0.3), ("b", -0.4), ("c", -0.5))}
     expected = made.open_round(0, [*payloads, "d"], 0.5)
     for actor in (probe, *data):

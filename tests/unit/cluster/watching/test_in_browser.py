@@ -41,6 +41,7 @@ def test_it_follows_the_run_with_what_was_open_and_says_when_the_server_is_gone(
             log.client_done("client-0")
             page.get_by_text(f"delivered 1 of 2 clients; training {HOSTILE[0]}").wait_for()
             opened.locator("summary").first.click()
+            opened.locator("tbody tr").nth(1).wait_for()
             assert opened.locator("tbody tr").count() == 2
             shutil.rmtree(path)
             write_run(path, four_clients(3))
