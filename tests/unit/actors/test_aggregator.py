@@ -429,7 +429,7 @@ def test_fedavg_folds_one_update_at_a_time(monkeypatch):
         states.append(weakref.ref(found.state))
         return found
 
-    monkeypatch.setattr("actors.aggregator._held", load)
+    monkeypatch.setattr("actors.folding.held", load)
     assert made.close_round(waiting).outcome == "aggregated"
     assert in_memory == [(0, 0), *[(1, 1)] * 5]
     assert value_of(made) == pytest.approx(1.25)
