@@ -1,10 +1,12 @@
-"""Consensus: whether a client has pulled with the others or against them so far (docs/method.md section 8, known open gap).
+"""Consensus: whether a client has pulled with the others or against them so far, and how many send what it sends (docs/method.md
+section 8).
 
 An honest update with its sign turned raises no refusal's loss and is no malicious one to a probe; it undoes what the
 others learn. In one round's noise a direction tells little, so it is averaged over the client's rounds. Consensus judges only
 clients that the other levels let through. It gives no verdict where it would exclude half of them or more: a few identical
 updates against everybody else's can turn the mean of the others for each honest client. Then the weights of the round before
-stand, and the round changes no trust.
+stand, and the round changes no trust. Of the clients that pull with the others, those of a group that sends the same count
+together about as much as one that does not (`defense/levels/copies.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 AGREEMENT = "agreement"
 """Cosine of the update to the mean of the others' updates, in [-1, 1]; 0 where one of them points nowhere."""
+COPIES = "copies"
+"""How many updates of the round go this one's way, itself included: 1 to the number of clients that are compared."""
 _NEW = {"excess": 0.0, "rounds": 0.0}
 
 
@@ -77,18 +81,21 @@ def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates, bound: B
             weight, unless it has pulled against them in the rounds before.
     """
     from defense.levels.agreement import agreements  # torch, which the settings must not load
+    from defense.levels.copies import copies, one_of_many
 
     ids = [item.client_id for item in updates.updates]
     outcast = {client_id: is_outcast(trust, client_id, bound) for client_id in ids}
-    masses = [0.0 if outcast[item.client_id] else item.weight for item in updates.updates]
+    counts = copies(updates)
+    parts = one_of_many(counts)
+    masses = [0.0 if outcast[item.client_id] else part * item.weight for item, part in zip(updates.updates, parts, strict=True)]
     cosines = dict(zip(ids, agreements(updates, masses), strict=True))
     weights, after = weigh(trust, cosines, bound, decay=config.consensus.decay)
     if bound.state != "missing" and 2 * list(weights.values()).count(0.0) >= len(weights):
         after, weights = trust, {client_id: 0.0 if out else 1.0 for client_id, out in outcast.items()}
     return Comparison(
-        weights=weights,
+        weights={client_id: part * weights[client_id] for client_id, part in zip(ids, parts, strict=True)},
         trust=after,
-        values={client_id: {AGREEMENT: cosine} for client_id, cosine in cosines.items()},
+        values={client_id: {AGREEMENT: cosines[client_id], COPIES: count} for client_id, count in zip(ids, counts, strict=True)},
         judged={client_id: (bound.limit or 0.0) + (mean_excess(after, client_id) or 0.0) for client_id in ids},
     )
 
@@ -96,7 +103,7 @@ def compare(config: DefenseConfig, trust: Trust, updates: RoundUpdates, bound: B
 LEVEL = Level(
     compare=compare,
     trusts=mean_excess,
-    columns=(AGREEMENT,),
+    columns=(AGREEMENT, COPIES),
     bounded=Bounded(
         column=AGREEMENT,
         title="agreement in the mean over the client's rounds",

@@ -17,6 +17,7 @@ _TITLES = {
     "task_rise": "Utility: by how much the update makes answers less likely, of the task that it harms most",
     "task_cosine": "Utility: how far the update points to the unlearning of that task",
     "agreement": "Consensus: agreement with the other clients in the round",
+    "copies": "Consensus: how many updates of the round go the same way, the client's own included",
     "flatness": "Spectrum: over how many directions the update spreads",
     "update_norm": "Admission: L2 norm of the update",
     "trust_step": "Trust of level step: the share of clean samples so far",
@@ -106,6 +107,8 @@ def _notes(column: str, level: str | None, has_bound: bool) -> list[str]:
         notes.append("Admission refuses a larger update.")
     if column == "trust_consensus":
         notes.append("Level consensus excludes a client at 0 or below.")
+    if column == "copies":
+        notes.append("With k times as many as half of the clients have, or fewer, a client weighs 1/k.")
     if column == "agreement":
         notes.append("The level judges by the mean over the client's rounds, so one round beyond the bound may be no ground.")
     return notes

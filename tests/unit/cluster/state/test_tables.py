@@ -26,7 +26,7 @@ COLUMNS = {
         update_norm: double, loss: double, train_s: double, probe_version: int32, round_outcome: string,
         excluded_by: string, excluded_value: double, excluded_bound: double, excluded_because: string, num_bytes: int64,
         canary_rise: double, validation_cosine: double, validation_fall: double, task_rise: double, task_cosine: double,
-        agreement: double, flatness: double, trust_step: double, trust_client: double, trust_evidence: double,
+        agreement: double, copies: double, flatness: double, trust_step: double, trust_client: double, trust_evidence: double,
         trust_utility: double, trust_consensus: double,
         max_norm: double, refusal_rise: double, preserved_rise: double, preservation_steps: int32, guard_sum: double""",
     ),

@@ -70,7 +70,16 @@ def test_every_level_says_what_it_reads_and_logs():
     of_validation = {"fltrust": "validation", "zeno": "validation", "utility": "validation"}
     measured = {"canary": "canary", "spectrum": "spectrum", **of_validation}
     assert {name: level.reads for name, level in LEVELS.items()} == {"none": None, "consensus": None, **probed, **measured}
-    columns = ["canary_rise", "validation_cosine", "validation_fall", "task_rise", "task_cosine", "agreement", "flatness"]
+    columns = [
+        "canary_rise",
+        "validation_cosine",
+        "validation_fall",
+        "task_rise",
+        "task_cosine",
+        "agreement",
+        "copies",
+        "flatness",
+    ]
     assert list(levels.SIGNAL_COLUMNS) == columns
     assert list(levels.TRUST_COLUMNS.values()) == ["step", "client", "evidence", "utility", "consensus"]
 
@@ -215,7 +224,9 @@ def test_levels_that_compare_see_the_weights_of_the_others_and_only_lower_them()
     found = levels.compare(config, {"live": {"kept": 1}}, updates, level_bounds(config, {}, 0.8))
     assert found.weights == {"c0": 0.5, "c1": 1.0, "c2": 1.0, "c3": 0.0}
     assert set(found.trust) == {"live", "consensus"}
-    assert {client_id: list(values) for client_id, values in found.values.items()} == {f"c{i}": ["agreement"] for i in range(4)}
+    assert {client_id: list(values) for client_id, values in found.values.items()} == {
+        f"c{i}": ["agreement", "copies"] for i in range(4)
+    }
 
 
 # Bounds

@@ -1,0 +1,56 @@
+"""defense/levels/copies.py: how many updates go the same way, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from defense.levels.copies import copies, one_of_many
+from tests.unit.defense.levels.builders import gathered
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], [1, 1, 1]),  # nothing in common
+        ([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 9]], [1, 1, 2, 2]),  # length does not count
+        # Cosines 1 (once), 0.6 (twice), so the median is 0.6: the pair of equal ones is a whole copy, the others are none.
+        ([[1, 0], [1, 0], [0.6, 0.8]], [2, 2, 1]),
+        # Cosines 0.8, 0.6 and 0: median 0.6, and 0.8 is the square of (0.8 - 0.6) / 0.4 of a copy.
+        ([[1, 0], [0.8, 0.6], [0, 1]], [1.25, 1.25, 1]),
+        ([[1, 0], [-1, 0], [0, 1]], [1, 1, 1]),  # turned is no copy; the median of -1, 0, 0
+        ([[1, 0]] * 4, [1, 1, 1, 1]),  # all alike: none stands out
+        ([[0, 0], [1, 0]], [1, 1]),
+        ([[1, 0]], [1]),
+    ],
+)
+def test_copies_by_hand(rows, expected):
+    assert copies(gathered(rows)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_updates_that_differ_by_rounding_are_all_alike():
+    rows = [[1 + i * 1e-7, 1] for i in range(5)]
+    assert copies(gathered(rows)) == pytest.approx([1] * 5)
+
+
+def test_who_has_as_many_copies_as_half_of_the_clients_loses_nothing():
+    assert one_of_many([1, 1, 1.5, 3, 3]) == [1, 1, 1, 0.5, 0.5]
+    assert one_of_many([2, 2, 1, 1]) == [0.5, 0.5, 1, 1]  # of two in the middle the lower
+    assert one_of_many([4, 4, 4]) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("own", [0.0, 0.5, 1.0, 1.2, 2.0])
+@pytest.mark.parametrize("num_attackers", [3, 5])
+def test_a_group_pulls_little_harder_however_much_of_their_own_its_members_add(own, num_attackers):
+    """M attackers send c + own e_i at length 1. Their cosine is k = 1 / (1 + own^2), so along c they pull M sqrt(k) / (1 + (M - 1) k^2).
+
+    That is largest at k^2 = 1 / (3 M - 3): 1.44 for three, 2.02 for five, where M clients of no defense pull M.
+    """
+    rng = np.random.default_rng(1)
+    num_honest, size = 7, 4000
+    common = rng.normal(size=size)
+    rows = [*rng.normal(size=(num_honest, size)), *(common + own * rng.normal(size=(num_attackers, size)))]
+    weights = one_of_many(copies(gathered([row.tolist() for row in rows])))
+    assert min(weights[:num_honest]) > 0.99
+    pull = sum(weights[num_honest:]) / math.sqrt(1 + own**2)
+    assert pull < {3: 1.44, 5: 2.02}[num_attackers] * 1.05
