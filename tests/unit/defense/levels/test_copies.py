@@ -42,12 +42,14 @@ def test_who_has_as_many_copies_as_half_of_the_clients_loses_nothing():
 @pytest.mark.parametrize("own", [0.0, 0.5, 1.0, 1.2, 2.0])
 @pytest.mark.parametrize("num_attackers", [3, 5])
 def test_a_group_pulls_little_harder_however_much_of_their_own_its_members_add(own, num_attackers):
-    """M attackers send c + own e_i at length 1. Their cosine is k = 1 / (1 + own^2), so along c they pull M sqrt(k) / (1 + (M - 1) k^2).
+    """M attackers send c + own e_i at length 1. Their cosine is k = 1 / (1 + own^2), so along c they pull
+
+        M sqrt(k) / (1 + (M - 1) k^2).
 
     That is largest at k^2 = 1 / (3 M - 3): 1.44 for three, 2.02 for five, where M clients of no defense pull M.
     """
     rng = np.random.default_rng(1)
-    num_honest, size = 7, 4000
+    num_honest, size = 10 - num_attackers, 4000
     common = rng.normal(size=size)
     rows = [*rng.normal(size=(num_honest, size)), *(common + own * rng.normal(size=(num_attackers, size)))]
     weights = one_of_many(copies(gathered([row.tolist() for row in rows])))
