@@ -20,7 +20,7 @@ def copies(updates: RoundUpdates) -> list[float]:
 
     Were every update of what all have in common and of an own part, the median c of the cosines over all pairs would be the
     common part of an update's squared length, and (c_ij - c) / (1 - c) the cosine of the own parts of i and j. Its square is
-    the part of i's own squared length that lies along j's: so much of a copy is the one of the other, and none where the cosine is
+    the part of i's own squared length that lies along j's: so much of a copy is one of the other, and none where the cosine is
     negative. A pair like most pairs is no copy, two equal updates are whole ones.
     """
     cosines_NN = cosines(updates)
