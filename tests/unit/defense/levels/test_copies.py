@@ -33,6 +33,18 @@ def test_updates_that_differ_by_rounding_are_all_alike():
     assert copies(gathered(rows)) == pytest.approx([1] * 5)
 
 
+def test_in_a_large_round_each_is_compared_with_a_part_of_the_others():
+    rng = np.random.default_rng(2)
+    size = 8000
+    common = rng.normal(size=size)
+    rows = [common.tolist() if i % 3 == 0 else rng.normal(size=size).tolist() for i in range(900)]
+    found = np.array(copies(gathered(rows)))  # by id: c0, c1, c10, c100, ...
+    ids = sorted(f"c{i}" for i in range(900))
+    is_copy = np.array([int(name[1:]) % 3 == 0 for name in ids])
+    assert found[is_copy] == pytest.approx(300, rel=0.1)
+    assert found[~is_copy].max() < 2
+
+
 def test_who_has_as_many_copies_as_half_of_the_clients_loses_nothing():
     assert one_of_many([1, 1, 1.5, 3, 3]) == [1, 1, 1, 0.5, 0.5]
     assert one_of_many([2, 2, 1, 1]) == [0.5, 0.5, 1, 1]  # of two in the middle the lower
