@@ -25,7 +25,7 @@ def copies(updates: RoundUpdates) -> list[float]:
     the part of i's own squared length that lies along j's: so much of a copy is one of the other, and none where the cosine is
     negative. A pair like most pairs is no copy, two equal updates are whole ones.
 
-    In a round of more than 256 clients each is compared with 256 of them, which lie evenly in order of id and stand for all: so the
+    In a round of more than 256 clients each is compared with 256, which lie evenly in order of id and stand for all: so the
     time grows with the number of clients, not with its square.
     """
     num_clients = len(updates)
