@@ -16,7 +16,7 @@ FORBIDDEN = {
     "actors": {"cluster"},
     "cluster": {"tests"},
 }
-TOP = {"federation", "exits"}
+TOP = {"federation", "loop", "exits"}
 """Modules beside the rooms that lie above most of them."""
 ROOMS = {
     "config": set(),
@@ -48,7 +48,7 @@ ROOMS = {
         "federation",
     },
 }
-"""Room of cluster/ -> what it may import of cluster/ beside itself and errors; cli and federation, on top, may import all."""
+"""Room of cluster/ -> what it may import of cluster/ beside itself and errors; cli, federation and loop, on top, may import all."""
 ROOMS["commands"] = {*ROOMS, *TOP}
 
 
