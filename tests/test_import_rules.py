@@ -48,7 +48,7 @@ ROOMS = {
         "federation",
     },
 }
-"""Room of cluster/ -> what it may import of cluster/ beside itself and errors; cli, federation and loop, on top, may import all."""
+"""Room of cluster/ -> what it may import of cluster/ beside itself and errors; cli, federation and loop may import all."""
 ROOMS["commands"] = {*ROOMS, *TOP}
 
 
