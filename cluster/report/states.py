@@ -43,7 +43,7 @@ def why(row: Row) -> str:
     if state == "excluded" and row["excluded_because"]:
         return f"level {row['excluded_by']}: {row['excluded_because']}"
     if state == "weighed down":
-        return f"weight {row['weight']:.3g}" + (", since the probe flagged it" if row["flagged"] else "")
+        return f"weight {row['weight']:.3g}{_weighed_down(row)}"
     if state == "not aggregated":
         return f"the round was {row['round_outcome']}"
     return row["reason"] or STATES[state]
@@ -52,5 +52,16 @@ def why(row: Row) -> str:
 def cause(row: Row) -> str:
     """Which signal or check put the client out, in one word or two: a level's name, or the first word of the reason."""
     if state_of(row) == "weighed down":
-        return "the probe" if row["flagged"] else "little weight"
+        return "the probe" if row["flagged"] else "copies" if _has_copies(row) else "little weight"
     return row["excluded_by"] or (row["reason"] or state_of(row)).partition(":")[0]
+
+
+def _weighed_down(row: Row) -> str:
+    if row["flagged"]:
+        return ", since the probe flagged it"
+    return f", since {row['copies']:.1f} updates of the round are the same or nearly" if _has_copies(row) else ""
+
+
+def _has_copies(row: Row) -> bool:
+    """Whether level consensus may have taken half of the weight: with twice as many copies as others have, at least 2."""
+    return (row.get("copies") or 1.0) >= 2

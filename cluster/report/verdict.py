@@ -79,8 +79,9 @@ def _excluded(found: list[History]) -> str:
         return f"Each of the {len(found)} clients counted in at least half of its rounds"
     named = [f"{_short(item.client_id)} ({_since(item)}by {_short(item.main_cause)})" for item in out[:_NAMED]]
     more = f" and {len(out) - _NAMED} more" if len(out) > _NAMED else ""
-    verb = "was" if len(out) == 1 else "were"
-    return f"{len(out)} of {len(found)} clients {verb} out in most of their rounds: {', '.join(named)}{more}"
+    whose = "its" if len(out) == 1 else "their"
+    who = f"{len(out)} of {len(found)} clients had less than half of the full weight in most of {whose} rounds"
+    return f"{who}: {', '.join(named)}{more}"
 
 
 def _since(item: History) -> str:
@@ -109,6 +110,6 @@ def _known(run: Run, found: list[History]) -> str | None:
     counts = [(sum(item.counted for item in group), sum(len(item.rows) for item in group)) for group in (attackers, honest)]
     (attacks, attack_rounds), (fair, fair_rounds) = counts
     return (
-        f"{len(attackers)} of {len(found)} clients were simulated attackers: {attacks} of their {attack_rounds} updates counted; "
-        f"{fair_rounds - fair} of the honest clients' {fair_rounds} did not."
+        f"{len(attackers)} of {len(found)} clients were simulated attackers: {attacks} of their {attack_rounds} updates had half "
+        f"of the full weight or more; {fair_rounds - fair} of the honest clients' {fair_rounds} had less."
     )

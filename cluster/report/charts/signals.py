@@ -108,7 +108,7 @@ def _notes(column: str, level: str | None, has_bound: bool) -> list[str]:
     if column == "trust_consensus":
         notes.append("Level consensus excludes a client at 0 or below.")
     if column == "copies":
-        notes.append("With k times as many as half of the clients have, or fewer, a client weighs 1/k.")
+        notes.append("A client weighs 1/k with k times as many as the median client has.")
     if column == "agreement":
         notes.append("The level judges by the mean over the client's rounds, so one round beyond the bound may be no ground.")
     return notes

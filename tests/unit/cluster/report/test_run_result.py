@@ -31,7 +31,7 @@ def test_the_report_lies_in_the_directory(result):
 def test_a_notebook_and_a_terminal_show_the_verdict_and_obey_nothing_in_it(result):
     html = result._repr_html_()
     assert "<strong>Safety kept</strong> (&lt;b&gt;[red]mine)" in html
-    assert "0 of their 3 updates counted" in html
+    assert "0 of their 3 updates had half of the full weight or more" in html
     console = Console(width=200)
     with console.capture() as capture:
         console.print(result)

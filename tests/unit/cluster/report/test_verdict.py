@@ -14,11 +14,12 @@ def test_the_verdict_on_a_simulation(tmp_path):
     assert verdict.sentences == (
         "After 3 rounds 85.0 % of 100 restricted prompts are refused (95 % interval 75.0 % to 95.0 %; base model 90.0 %), and "
         "75.0 % of the benign tasks are solved (base model 75.0 %).",
-        "1 of 4 clients was out in most of their rounds: client-3 (since round 1, by live); the defense took 4.0 of the run's 16 "
-        "seconds (25 %).",
+        "1 of 4 clients had less than half of the full weight in most of its rounds: client-3 (since round 1, by "
+        "live); the defense took 4.0 of the run's 16 seconds (25 %).",
     )
     assert verdict.known == (
-        "1 of 4 clients were simulated attackers: 0 of their 3 updates counted; 1 of the honest clients' 9 did not."
+        "1 of 4 clients were simulated attackers: 0 of their 3 updates had half of the full weight or more; "
+        "1 of the honest clients' 9 had less."
     )
 
 
