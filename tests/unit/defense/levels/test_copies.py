@@ -51,20 +51,22 @@ def test_who_has_as_many_copies_as_half_of_the_clients_loses_nothing():
     assert one_of_many([4, 4, 4]) == [1, 1, 1]
 
 
-@pytest.mark.parametrize("own", [0.0, 0.5, 1.0, 1.2, 2.0])
-@pytest.mark.parametrize("num_attackers", [3, 5])
-def test_a_group_pulls_little_harder_however_much_of_their_own_its_members_add(own, num_attackers):
-    """M attackers send c + own e_i at length 1. Their cosine is k = 1 / (1 + own^2), so along c they pull
+@pytest.mark.parametrize("part", [0.2, 0.32, 0.48, 0.7, 1.0])
+@pytest.mark.parametrize(("num_attackers", "most"), [(3, 1.90), (5, 2.60)])
+def test_a_group_pulls_less_however_much_of_their_own_its_members_add(part, num_attackers, most):
+    """M attackers of length 1 have the part k of their squared length in common, and their own parts sum to 0.
 
-        M sqrt(k) / (1 + (M - 1) k^2).
-
-    That is largest at k^2 = 1 / (3 M - 3): 1.44 for three, 2.02 for five, where M clients of no defense pull M.
+    So their cosines are c = k - (1 - k) / (M - 1), and in the common direction they pull M sqrt(k) / (1 + (M - 1) c^2).
     """
     rng = np.random.default_rng(1)
-    num_honest, size = 10 - num_attackers, 4000
-    common = rng.normal(size=size)
-    rows = [*rng.normal(size=(num_honest, size)), *(common + own * rng.normal(size=(num_attackers, size)))]
+    size = 4000
+    common, own = rng.normal(size=size), rng.normal(size=(num_attackers, size))
+    own -= own.mean(0)
+    common, own = common / np.linalg.norm(common), own / np.linalg.norm(own, axis=1, keepdims=True)
+    rows = [*rng.normal(size=(10 - num_attackers, size)), *(math.sqrt(part) * common + math.sqrt(1 - part) * own)]
     weights = one_of_many(copies(gathered([row.tolist() for row in rows])))
-    assert min(weights[:num_honest]) > 0.99
-    pull = sum(weights[num_honest:]) / math.sqrt(1 + own**2)
-    assert pull < {3: 1.44, 5: 2.02}[num_attackers] * 1.05
+    assert min(weights[: 10 - num_attackers]) > 0.99
+    cosine = max(0, part - (1 - part) / (num_attackers - 1))
+    pull = sum(weights[10 - num_attackers :]) * math.sqrt(part)
+    assert pull == pytest.approx(num_attackers * math.sqrt(part) / (1 + (num_attackers - 1) * cosine**2), rel=0.03)
+    assert pull < 1.02 * most
