@@ -12,7 +12,8 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 
 from actors.aggregator import Aggregator, AggregatorActor, AggregatorConfig
-from actors.client import Client, ClientActor
+from actors.client import Client
+from actors.client_actor import ClientActor
 from actors.errors import ModelError
 from actors.evaluation import Evaluation, EvaluationActor
 from actors.messages import AdapterLayout, AggregatorState
