@@ -45,3 +45,7 @@ class KeyFileError(SafeFedError, ValueError):
 
 class EnrolmentError(SafeFedError, ValueError):
     """An invitation or an enrolment cannot be used: says why."""
+
+
+class GatewayError(SafeFedError, RuntimeError):
+    """A participant cannot take part: says why, and what to do."""
