@@ -50,6 +50,8 @@ class Desk:
         self._is_closed = False
         self.last_nonce = -1
         """Of the client's requests to this process."""
+        self.is_told = False
+        """Whether the client knows that the federation is over."""
 
     async def lay_down(self, task: TrainTask, adapter: bytes, difference: bytes | None, num_delivered: int) -> str:
         """Open work, in place of any other, whose messages are dropped; returns its id.

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import secrets
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,9 @@ _HEADER_BYTES = 64 << 10
 """Of a message's plain fields, with room to spare."""
 _HEAD_BYTES = 16 << 10
 """Most of a request's head, in all."""
+
+_FAREWELL_S = 10.0
+"""How long the end waits for participants that are still at work; who is away finds nobody, and is ended by hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +143,13 @@ class Gateway:
         return await self._desk(client_id).next_item(work)
 
     async def end(self) -> None:
-        """The federation is over: who asks for work is told so."""
+        """The federation is over: who asks for work is told so. Returns once every client that is there has been, or in 10 s."""
         self._has_ended = True
         for desk in self._desks.values():
             await desk.close()
+        deadline = time.monotonic() + _FAREWELL_S
+        while time.monotonic() < deadline and any(desk.last_nonce >= 0 and not desk.is_told for desk in self._desks.values()):
+            await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         """Listen no more."""
@@ -183,10 +190,10 @@ class Gateway:
 
     async def _work(self, request: Request) -> Response:
         statement = self._statement(request, "/work", most=0)
+        desk = self._desk(statement.client_id)
+        found = None if self._has_ended else await desk.wait_for_work(POLL_S)
         if self._has_ended:
-            raise _Refused(410, "the federation has ended")
-        found = await self._desk(statement.client_id).wait_for_work(POLL_S)
-        if self._has_ended:
+            desk.is_told = True
             raise _Refused(410, "the federation has ended")
         if found is None:
             return Response(status_code=204)
