@@ -32,7 +32,7 @@ from actors.remote.requests import (
 )
 
 _TIMEOUT_S = 60.0
-_LONGEST_PAUSE_S = 60.0
+_LONGEST_PAUSE_S = 10.0
 _FULL_PAUSE_S = 0.2
 
 

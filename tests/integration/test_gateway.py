@@ -38,7 +38,8 @@ def command(*words: str) -> list[str]:
 
 
 def invitation(client: str, overrides: list[str]) -> str:
-    done = subprocess.run(command("enroll", client, *overrides), capture_output=True, text=True, timeout=120, check=True)
+    words = command("enroll", client, *SMALL, *HONEST, *overrides)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout.strip()
 
 
