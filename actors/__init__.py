@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actors.aggregator import AggregatorActor, AggregatorConfig
-    from actors.client import ClientActor
+    from actors.client_actor import ClientActor
     from actors.evaluation import EvaluationActor
     from actors.messages import ClientEvidence, TrainTask
     from actors.probe import ProbeActor
@@ -21,7 +21,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 _HOMES = {
     "AggregatorActor": "actors.aggregator",
     "AggregatorConfig": "actors.aggregator",
-    "ClientActor": "actors.client",
+    "ClientActor": "actors.client_actor",
     "ClientEvidence": "actors.messages",
     "EvaluationActor": "actors.evaluation",
     "ProbeActor": "actors.probe",

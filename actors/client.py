@@ -1,4 +1,4 @@
-"""ClientActor: turns a client's private instruction data into a LoRA update, streaming evidence while it trains."""
+"""Turns a client's private instruction data into a LoRA update, streaming evidence while it trains. Imports no Ray."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
-import ray
 import torch
 
 from actors.config import LocalOptimizerName, LoraConfig, ModelConfig, TrainingConfig
@@ -161,6 +160,3 @@ class Client:
             tensors=self._model.adapter_state(),
             control_variate=control_variate,
         )
-
-
-ClientActor = ray.remote(Client)

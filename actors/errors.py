@@ -37,3 +37,15 @@ class WireError(SafeFedError, ValueError):
 
 class ClientTrainingError(SafeFedError, RuntimeError):
     """A client's training failed. The first line says what happened, the client's traceback follows."""
+
+
+class KeyFileError(SafeFedError, ValueError):
+    """A key file cannot be used: names the file and the fix."""
+
+
+class EnrolmentError(SafeFedError, ValueError):
+    """An invitation or an enrolment cannot be used: says why."""
+
+
+class GatewayError(SafeFedError, RuntimeError):
+    """A participant cannot take part: says why, and what to do."""

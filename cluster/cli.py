@@ -14,6 +14,7 @@ from cluster.commands.adapter import merge as merge_adapter
 from cluster.commands.compare import compare
 from cluster.commands.data import check, starter
 from cluster.commands.doctor import doctor, keys
+from cluster.commands.gateway import enroll, join, revoke
 from cluster.commands.group import VERBOSE, CommandGroup
 from cluster.commands.init import init
 from cluster.commands.live import pause, resume, scale, set_, status, stop
@@ -34,7 +35,7 @@ data_app = CommandGroup("Look at data before a run, or write starter data for th
 app.add_typer(world_app, name="world")
 app.add_typer(probe_app, name="probe")
 app.add_typer(data_app, name="data")
-for command in (init, run, submit, compare, status, scale, pause, resume, stop):
+for command in (init, run, submit, compare, status, scale, pause, resume, stop, enroll, revoke, join):
     app.command()(command)
 app.command("set")(set_)
 app.command("report")(report_)

@@ -167,6 +167,7 @@ class Loop:
         self._take_evaluations(block=True)
         self._save()
         self._write_tables()
+        self.workers.tell_end()
         bound, fall = self.config.evaluation.stop_below, find_fall(self.config, self.state.evaluations)
         if bound is not None and fall is not None:
             self.callback.safety_fell(fall, bound)

@@ -95,6 +95,11 @@ def test_configuration_and_command_line_load_neither_torch_nor_ray(module):
     assert done.stdout.strip() == "[]"
 
 
+def test_a_participant_outside_the_cluster_imports_no_ray():
+    code = "import sys; sys.modules['ray'] = None; import cluster.cli, actors.remote.participant, actors.remote.connection"
+    subprocess.run([sys.executable, "-c", code], timeout=120, cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize("call", ["pickle", r"(?<!safetensors\.)torch\.load\(", "joblib", "trust_remote_code=True"])
 def test_nothing_unpickles(call):
     for package in FORBIDDEN:

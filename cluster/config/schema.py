@@ -102,6 +102,42 @@ class CheckpointConfig(BaseModel, extra="forbid", frozen=True):
     """Rounds from one checkpoint to the next; the last round always has one."""
 
 
+class GatewayConfig(BaseModel, extra="forbid", frozen=True):
+    """Clients outside the cluster, which train on machines of their own and are reached by HTTPS (docs/gateway.md)."""
+
+    enabled: bool = False
+    clients: list[str] = []
+    """Ids of the clients, among those of `clients.count`, that participants outside the cluster train; each is enrolled with
+    `safe-fedllm enroll ID`. The server has no data of theirs."""
+    host: str = "127.0.0.1"
+    """Address to listen on, of the machine where the run's driver is."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8443
+    address: str | None = None
+    """Host name or address under which participants reach the gateway, and which the certificate names; None: `gateway.host`."""
+    folder: UserPath = "gateway"
+    """Where enrolments and a certificate of our own lie; runs can share it."""
+    certificate: UserPath | None = None
+    """TLS certificate, PEM, likewise `gateway.key`; None: one of our own, that `safe-fedllm enroll` makes. Participants trust
+    the one that their invitation carries."""
+    key: UserPath | None = None
+    request_timeout_s: PositiveFloat = 60
+    """How long the head of a request may take, and its body. Our choice: 200 MB at 30 Mbit/s."""
+    max_connections: PositiveInt = 256
+
+    @property
+    def remote(self) -> frozenset[str]:
+        """The clients that participants train."""
+        return frozenset(self.clients) if self.enabled else frozenset()
+
+    @model_validator(mode="after")
+    def _check(self) -> GatewayConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("gateway.certificate and gateway.key belong together; set both or neither")
+        if self.enabled and not self.clients:
+            raise ValueError("gateway.enabled=true and gateway.clients is empty; name the clients that take part through it")
+        return self
+
+
 class RealignmentConfig(BaseModel, extra="forbid", frozen=True):
     """The server fine-tunes the final adapter on data of its own: restricted prompts with refusals, and benign rows.
 
@@ -145,6 +181,7 @@ class RunConfig(BaseModel, extra="forbid", frozen=True):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     cluster: ClusterConfig = ClusterConfig()
+    gateway: GatewayConfig = GatewayConfig()
     tracking: list[TrackerName] = []
     """Who else is told of parameters, figures by round and the final adapter. Each needs the extra of its name, and takes its
     place and account from the environment variables of its own."""
@@ -195,7 +232,8 @@ class RunConfig(BaseModel, extra="forbid", frozen=True):
     def _check_sources(self) -> RunConfig:
         if self.is_embedded and self.data.path is not None:
             raise ValueError("data.path is set but model.path is not: the embedded world brings its own data; set model.path")
-        if not self.is_embedded and self.data.path is None:
+        all_remote = len(self.gateway.remote) == self.clients.count
+        if not self.is_embedded and self.data.path is None and not all_remote:
             raise ValueError("model.path is set but data.path is not: name the clients' data files in data.path")
         needs_unsafe = self.clients.malicious and ATTACKS[self.clients.attack].needs_unsafe
         if not self.is_embedded and needs_unsafe and self.data.malicious_path is None:
@@ -212,6 +250,26 @@ class RunConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError(
                 f"evaluation.stop_below={bound:g} needs restricted prompts: for model.path={self.model.path} name a data "
                 "file of them in evaluation.restricted_path"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_gateway(self) -> RunConfig:
+        if not (remote := self.gateway.remote):
+            return self
+        if unknown := sorted(remote - {f"client-{i:03d}" for i in range(self.clients.count)}):
+            raise ValueError(
+                f"gateway.clients={unknown[0]} is none of the clients client-000 to client-{self.clients.count - 1:03d} of "
+                f"clients.count={self.clients.count}"
+            )
+        if self.simulates:
+            raise ValueError("gateway.enabled=true takes clients as they are; set clients.malicious=0 and clients.recipes=[]")
+        if self.data.watch:
+            raise ValueError("gateway.enabled=true and data.watch=true do not go together; set data.watch=false")
+        if self.lora.start_from is not None:
+            raise ValueError(
+                f"lora.start_from={self.lora.start_from} lies with the server, and participants could not begin from it; "
+                "leave it out with gateway.enabled=true"
             )
         return self
 

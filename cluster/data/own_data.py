@@ -38,6 +38,11 @@ def client_names(count: int) -> list[str]:
     return [f"client-{i:03d}" for i in range(count)]
 
 
+def local_names(config: RunConfig) -> list[str]:
+    """Ids of the clients that the run begins with and that train on the cluster."""
+    return [name for name in client_names(config.clients.count) if name not in config.gateway.remote]
+
+
 def next_names(known: Mapping[str, Files], count: int) -> list[str]:
     """Ids of `count` clients that join the known ones."""
     return client_names(len(known) + count)[len(known) :]
@@ -49,11 +54,16 @@ def first_groups(config: RunConfig) -> list[Group]:
     Raises:
         ConfigError: data.path holds data of another number of clients. DataError: it holds none.
     """
-    groups, count = _groups(config), config.clients.count
-    if len(groups) in (1, count):
+    groups, count = _groups(config), len(local_names(config))
+    if len(groups) in ((1, count) if count else (0,)):
         return groups
     more = len(groups) > count and isinstance(config.data.path, str)
     later = "; to let clients join later, add their files once the run is live, or start with data.watch=true"
+    if config.gateway.remote:
+        raise ConfigError(
+            f"data.path holds data of {len(groups)} clients; {count} of clients.count={config.clients.count} are not in "
+            "gateway.clients, and each of these needs a file or folder there"
+        )
     raise ConfigError(
         f"data.path holds data of {len(groups)} clients, clients.count={count}: set clients.count={len(groups)}, "
         f"or give one file to split over the clients{later if more else ''}"
@@ -83,7 +93,7 @@ def first_files(config: RunConfig, groups: Sequence[Group], folder: Path) -> dic
     Raises:
         DataError: a file or a row cannot be used.
     """
-    clients = client_names(config.clients.count)
+    clients = local_names(config)
     if len(groups) == 1 and len(clients) > 1:
         return split_over(config, clients, groups[0], folder, KEY)
     return {client: _absolute(group) for client, group in zip(clients, groups, strict=True)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ray
 
-from actors.client import ClientActor
+from actors.client_actor import ClientActor
 from actors.config import ModelConfig
 from actors.data.references import Reference
 from actors.messages import AdapterLayout, StepDelta

@@ -189,12 +189,17 @@ class RoundRunner:
     def _train(self, tasks: Sequence[TrainTask], adapter: ObjectRef[bytes], relay: Relay, refresh: Refresh | None) -> None:
         """Train the clients, and with them the reference clients of a refresh, which come after all clients in the same pool."""
         workers, config = self._workers, self._config
-        clients = self._jobs(tasks, adapter, relay)
+        remote_ids = config.gateway.remote
+        jobs_of_all = self._jobs(tasks, adapter, relay)
+        clients = [job for job in jobs_of_all if job.task.client_id not in remote_ids]
+        remote = [job for job in jobs_of_all if job.task.client_id in remote_ids]
         references = refresh.jobs(adapter) if refresh is not None else []
         if workers.reference_pool is workers.pool:
             jobs = [(workers.pool, [*clients, *references])]
         else:
             jobs = [(workers.pool, clients), (workers.reference_pool, references)]
+        if workers.remote_pool is not None:
+            jobs.append((workers.remote_pool, remote))
         train_all(jobs, timeout_s=config.clients.timeout_s, start_timeout_s=config.cluster.start_timeout_s)
 
     def _jobs(self, tasks: Sequence[TrainTask], adapter: ObjectRef[bytes], relay: Relay) -> list[Job]:

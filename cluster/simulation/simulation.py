@@ -178,10 +178,13 @@ def _first_clients(config: RunConfig, data: Path, malicious: frozenset[str], tok
         check_columns(config, groups)
         files, cover = attacked_files(config, data, first_files(config, groups, data), malicious)
         tokens.left_out += unread(config)
+    files = {name: files.get(name, ()) for name in sorted({*files, *config.gateway.remote})}
     key = "" if config.is_embedded else KEY
-    for client_id, own in files.items():
+    local = {name: own for name, own in files.items() if name not in config.gateway.remote}
+    for client_id, own in local.items():
         tokens.encode(client_id, own, key, may_be_empty=True)
-    check_trainable(tokens, files, key, config.training.max_length)
+    if local:
+        check_trainable(tokens, local, key, config.training.max_length)
     for client_id, own in cover.items():
         for name, file in zip(_covers(config, client_id), own, strict=True):
             tokens.encode(name, (file,))

@@ -16,6 +16,7 @@ from cluster.errors import ConfigError
 MAY_CHANGE: Mapping[str, str] = {
     "name": "other sessions find the run by it; no result depends on it",
     "cluster.": "where the actors run changes no bit",
+    "gateway.": "by which way participants come in changes no bit",
     "checkpoint.": "where and how often rounds are kept changes no bit; without its checkpoints a run is not resumed at all",
     "tracking": "who is told changes no bit",
     "clients.timeout_s": "how long to wait",
@@ -39,6 +40,8 @@ MAY_CHANGE: Mapping[str, str] = {
 """Key, or section with a dot at its end -> why it may change between two rounds. What changes is recorded."""
 
 FIXED: Mapping[str, str] = {
+    "gateway.enabled": "who trains outside the cluster belongs to the run, likewise `gateway.clients`",
+    "gateway.clients": "likewise",
     "defense.level": "the actors and the trust in clients are those of the level",
     "defense.shadow.learning_rate": "the probe was made for it",
     "defense.preservation.enabled": "the canary's actor is started for it",

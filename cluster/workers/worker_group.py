@@ -8,15 +8,22 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, TypeVar, overload
 
+import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.aggregator import Aggregator, AggregatorActor, AggregatorConfig
-from actors.client import Client, ClientActor
+from actors.client import Client
+from actors.client_actor import ClientActor
 from actors.errors import ModelError
 from actors.evaluation import Evaluation, EvaluationActor
 from actors.messages import AdapterLayout, AggregatorState
 from actors.probe import Probe, ProbeActor, check_fit
+from actors.remote.actors import GatewayActor, RemoteClientActor
+from actors.remote.enrolment import Enrolments
+from actors.remote.gateway import Gateway
+from actors.remote.requests import Settings
 from actors.server_data import CanaryActor, ServerData, Validation, ValidationActor
 from actors.server_model import ServerModelActor
 from actors.simulation.client import SimulatedClientActor
@@ -27,8 +34,10 @@ from cluster.data.sources import Sources
 from cluster.errors import ClusterError, DeadlineError, LostError
 from cluster.state.membership import Membership
 from cluster.state.run_state import RunState
+from cluster.workers.deadlines import first_line
 from cluster.workers.deaths import answer_of
 from cluster.workers.evaluations import Evaluations
+from cluster.workers.gateway import endpoint, enrolments_file
 from cluster.workers.nodes import living_nodes
 from cluster.workers.placement import Options, plan_placement
 from cluster.workers.pool import ClientPool, Starting
@@ -75,6 +84,9 @@ class WorkerGroup:
                     stack, lambda: self._placement.reference_options, placement.num_reference_actors
                 )
             self._initial, self.peft_config_json = self._about_the_adapter()
+            self._gateway = self._start_gateway(stack)
+            self.remote_pool = self._start_remote(stack)
+            """Actors that hand tasks to participants outside the cluster; None: all clients train on it."""
             self._probe = self._start_probe(stack)
             self._aggregator = self._server_actor(stack, "aggregator", self._start_aggregator)
             self._colluders = self._start_colluders(stack)
@@ -222,6 +234,11 @@ class WorkerGroup:
                 return
         raise ClusterError(f"the saved adapter is not checked: client actors were lost in every attempt, last: {why}")
 
+    def tell_end(self) -> None:
+        """Let participants outside the cluster know that the federation is over."""
+        if self._gateway is not None:
+            self._answer_of(self._gateway, lambda handle: handle.end.remote(), "ending")
+
     def close(self) -> None:
         """End every actor."""
         self._stack.close()
@@ -352,6 +369,46 @@ class WorkerGroup:
         base = Base(model=self._sources.model, lora=config.lora)
         arguments = (layout, config.clients.attack, config.attack, config.training, base)
         return self._server_actor(stack, "colluders", lambda: launch(ColludersActor, self._placement.server_options, *arguments))
+
+    def _start_gateway(self, stack: ExitStack) -> ServerActor[Gateway] | None:
+        """Opens the endpoint on the driver's node, where its certificate and the enrolments lie."""
+        config, layout = self._config, self._known_layout()
+        if not config.gateway.remote:
+            return None
+        enrolments, settings = (
+            Enrolments(enrolments_file(config)),
+            Settings(
+                model=self._sources.model.model_copy(update={"path": None}),
+                lora=config.lora,
+                training=config.training,
+                model_fingerprint=layout.model_fingerprint,
+                lora_fingerprint=layout.lora_fingerprint,
+            ),
+        )
+        pinned = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        arguments = (endpoint(config), enrolments, layout, settings)
+        options = {"num_cpus": 0, "scheduling_strategy": pinned}
+        gateway = self._server_actor(stack, "gateway", lambda: launch(GatewayActor, options, *arguments))
+        try:
+            self.ask(gateway.handle.start.remote(), "opening the gateway")
+        except OSError as error:
+            raise ClusterError(
+                f"gateway.host={config.gateway.host}, gateway.port={config.gateway.port}: {first_line(error)}; choose another one"
+            ) from error
+        return gateway
+
+    def _start_remote(self, stack: ExitStack) -> ClientPool | None:
+        gateway, layout, num_actors = self._gateway, self._known_layout(), len(self._config.gateway.remote)
+        if gateway is None:
+            return None
+
+        def start() -> Starting:
+            actor = launch(RemoteClientActor, {"num_cpus": 0}, gateway.handle, layout)
+            return Starting(actor, actor.layout.remote())
+
+        pool = ClientPool(start, num_actors, self._accept)
+        stack.callback(pool.close)
+        return pool
 
     def _start_aggregator(self) -> ActorHandle[Aggregator]:
         config = self._config

@@ -18,11 +18,13 @@ def override(key: str, value: object) -> str:
 
 
 OWN = {"model.path": "model", "data.path": "data", "data.malicious_path": "bad", "defense.level": "none", "clients.recipes": []}
+OUTSIDE = {"gateway.clients": ["client-001"], "gateway.certificate": "a.pem", "gateway.key": "a.key"}
 BASES = [
     load_config(None, ["clients.malicious=0"]),
     load_config(None, ["clients.malicious=0", "aggregation.rule=krum", "aggregation.f=2"]),
     load_config(None, ["clients.malicious=0", *(override(key, value) for key, value in OWN.items())]),
     load_config(None, ["evaluation.judge.path=m", "evaluation.judge.refusal_label=no"]),
+    load_config(None, ["clients.malicious=0", *(override(key, value) for key, value in OUTSIDE.items())]),
     RunConfig.model_validate({"model": {"path": "m"}, "data": {"path": "d", "partition": {"by": "column", "column": "c"}}}),
 ]
 
