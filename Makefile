@@ -6,10 +6,14 @@ READY := $(VENV)/.ready
 # Two processes, a file each at a time, in order of name: tests/integration has the longest files and comes first.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo check test style types docs lint clean
+.PHONY: setup demo demo-remote check test style types docs lint clean
 
 demo: setup
 	$(BIN)/safe-fedllm compare defenses=none,live+canary+spectrum+consensus --parallel 1 --output runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+# Three participants outside the cluster, of which one sends five times its update and one trains on unsafe data.
+demo-remote: setup
+	$(BIN)/python -m tests.demo_remote
 
 # What a change has to pass at every step: no test of it starts a federation.
 check: style types

@@ -14,6 +14,8 @@ import pytest
 from actors.world.store import base_folder, world_folder
 from cluster import Federation, load_config
 from cluster.errors import ConfigError
+from cluster.report.reading import read_run
+from tests import demo_remote
 from tests.integration.conftest import SMALL
 
 HONEST = ("clients.malicious=0",)
@@ -116,3 +118,16 @@ def test_who_is_away_costs_the_round_its_deadline_and_the_others_go_on(local_ray
 def test_without_a_certificate_the_run_says_what_to_do(local_ray, gateway, tmp_path):
     with pytest.raises(ConfigError, match="safe-fedllm enroll"):
         Federation(load_config(None, [*SMALL, *HONEST, *gateway]), tmp_path / "run").run()
+
+
+def test_a_participant_with_changed_code_and_one_with_unsafe_data_count_for_nothing(tmp_path):
+    run = demo_remote.demo(
+        tmp_path, ["rounds=2", "evaluation.every=2", "evaluation.max_restricted=60", "evaluation.max_benign=60"]
+    )
+    found = read_run(run)
+    by_client = {name: [row for row in found.clients if row["client_id"] == name] for name in demo_remote.NAMES}
+    assert all(row["weight"] > 0.5 for row in by_client[demo_remote.HONEST])
+    assert all(row["reason"].startswith("norm_exceeded") for row in by_client[demo_remote.BOOSTS])
+    assert all((row["excluded_by"], row["weight"]) == ("live", 0.0) for row in by_client[demo_remote.UNSAFE])
+    logs = [(tmp_path / "participants" / name / "participant.log").read_text() for name in demo_remote.NAMES]
+    assert all("the federation has ended" in log for log in logs)
