@@ -20,6 +20,7 @@ TITLES = {
     "validation": ("ray::Validation",),
     "colluders": ("ray::Colluders",),
     "control": ("ray::Control",),
+    "gateway": ("ray::Gateway",),
 }
 """Kind of actor -> how Ray titles its process."""
 

@@ -1,5 +1,6 @@
 """A federation with participants outside the cluster: processes of their own, which reach it by HTTPS on loopback."""
 
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from cluster import Federation, load_config
 from cluster.errors import ConfigError
 from cluster.report.reading import read_run
 from tests import demo_remote
+from tests.chaos import actor_processes, committed_rounds, start_run, wait_until
 from tests.integration.conftest import SMALL
 
 HONEST = ("clients.malicious=0",)
@@ -102,6 +104,28 @@ def test_local_and_remote_clients_give_the_same_adapter_though_one_is_killed_and
     assert "round 2: sent" in made[0].end()
     assert "the federation has ended" in other.end()
     assert all(row["admitted"] for row in remote.rounds.to_pylist())
+
+
+def test_gateway_and_driver_are_killed_and_the_resumed_run_ends_in_the_same_bits(finished_run, gateway, tmp_path):
+    local = finished_run(*HONEST, "rounds=3")
+    joined = [
+        Participant(tmp_path / name, local.path / "data" / f"{name}.parquet", "--invitation", invitation(name, gateway))
+        for name in ("client-001", "client-003")
+    ]
+    run, log = tmp_path / "run", tmp_path / "log"
+    driver = start_run([*SMALL, *HONEST, "rounds=3", *gateway, "--output", str(run)], log)
+    try:
+        joined[0].wait_for("round 1: training")
+        for process in actor_processes("gateway", driver.pid):
+            process.kill()
+        wait_until(lambda: committed_rounds(run) or driver.poll() is not None, 200, "the first commit")
+    finally:
+        driver.kill()
+    assert driver.wait(20) == -9, log.read_text()
+    assert start_run(["--resume", str(run)], log).wait(200) == 0, log.read_text()
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["adapter_sha256"] == local.summary["adapter_sha256"]
+    assert all("the federation has ended" in participant.end() for participant in joined)
 
 
 def test_who_is_away_costs_the_round_its_deadline_and_the_others_go_on(local_ray, gateway, tmp_path):
