@@ -17,6 +17,8 @@ from cluster.workers.deadlines import first_line, wait_for
 from cluster.workers.deaths import fate_of
 
 if TYPE_CHECKING:  # the actor starts faster without what the status is made of
+    from rich.table import Table
+
     from cluster.reporting.status import Order, Status
 
 NAMESPACE = "safe-fedllm"
@@ -126,6 +128,18 @@ class LiveRun:
     def status(self) -> Status:
         """Round, clients by state, last weights, probe version, rates; plain data."""
         return self._answer(self._control.status.remote())
+
+    def __repr__(self) -> str:
+        return f"LiveRun({self.name!r})"
+
+    def __rich__(self) -> Table:
+        """The status as it is now, as a table; a notebook shows it too."""
+        from cluster.reporting.status import status_table
+
+        return status_table(self.status())
+
+    def _repr_mimebundle_(self, include: Sequence[str] = (), exclude: Sequence[str] = (), **_: object) -> dict[str, str]:
+        return self.__rich__()._repr_mimebundle_(include, exclude)
 
     def scale(self, clients: int) -> None:
         """Let this many clients take part from the next round on."""

@@ -76,4 +76,5 @@ class FirstLines(RunCallback):
         self._num_said += 1
         said = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items() if seconds >= _LEAST_S)
         total = f"the defense {sum(parts.values()):.1f} s" + (f": {said}" if said else "")
-        self._write(f"round {report.round + 1} took {round_s:.1f} s, {total}")
+        first = "; reference clients trained in this round" if of_probe.get("references") else ""
+        self._write(f"round {report.round + 1} took {round_s:.1f} s, {total}{first}")

@@ -9,10 +9,12 @@ from statistics import median
 from typing import TypedDict
 
 from rich.table import Table
+from rich.text import Text
 
 from actors.messages import EvaluationReport, ProbeRound, RoundReport
 from cluster.config.schema import RunConfig
 from cluster.reporting.callback import RunCallback
+from cluster.reporting.console import plain
 from cluster.state.tables import measures
 
 Order = tuple[str, str | int | None]
@@ -169,11 +171,12 @@ def _weights(report: RoundReport) -> dict[str, float]:
 
 def status_table(status: Status) -> Table:
     """A row per fact, for a person."""
-    table = Table(title=f"{status['name']}: {status['state']}", title_justify="left", show_header=False)
+    title = Text(plain(f"{status['name']}: {status['state']}"))  # text, whoever renders it: a notebook knows no console of ours
+    table = Table(title=title, title_style="italic", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in status_rows(status).items():
-        table.add_row(name, text)
+        table.add_row(name, Text(plain(text)))
     return table
 
 

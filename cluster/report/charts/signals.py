@@ -23,11 +23,21 @@ _TITLES = {
     "trust_step": "Trust of level step: the share of clean samples so far",
     "trust_client": "Trust of level client: the mean over a client's rounds",
     "trust_evidence": "Trust of level evidence: the mean weight of a client's last verdicts",
+    "trust_utility": "Trust of level utility: how far a client's updates point to unlearning, in the mean over its rounds",
     "trust_consensus": "Trust of level consensus: agreement above the bound, in the mean over a client's rounds",
+}
+_IN_THE_MEAN = "The level judges by the mean over the client's rounds, so one round beyond the bound may be no ground."
+_NOTES = {
+    "task_rise": "Level utility counts a round only where this is ln 3 = 1.1 nats per answer or more.",
+    "task_cosine": f"{_IN_THE_MEAN} A round that makes answers less likely by less than ln 3 nats counts as 0.",
+    "agreement": _IN_THE_MEAN,
+    "copies": "A client weighs 1/k with k times as many as the median client has.",
+    "trust_utility": "Level utility excludes a client at or above its bound, which is drawn with the signal.",
+    "trust_consensus": "Level consensus excludes a client at 0 or below.",
 }
 _KINDS = {
     "counts": ("var(--blue)", COUNTING),
-    "does not": ("var(--red)", tuple(state for state in STATES if state not in COUNTING)),
+    "counts less or not": ("var(--red)", tuple(state for state in STATES if state not in COUNTING)),
 }
 _SYMBOLS = {"honest": "circle", "attacker": "triangle"}
 
@@ -89,7 +99,7 @@ def _points(run: Run, column: str, place: str) -> list[Series]:
 def _text(run: Run, column: str, level: str | None) -> str:
     rows = [row for row in run.clients if row.get(column) is not None]
     parts = []
-    for label, is_in in (("that counted", True), ("that did not count", False)):
+    for label, is_in in (("that counted", True), ("that counted by less than half, or not", False)):
         values = [row[column] for row in rows if (state_of(row) in COUNTING) is is_in]
         if values:
             parts.append(f"{len(values)} updates {label}: {min(values):.3g} to {max(values):.3g}")
@@ -105,10 +115,6 @@ def _notes(column: str, level: str | None, has_bound: bool) -> list[str]:
         )
     if column == "update_norm" and has_bound:
         notes.append("Admission refuses a larger update.")
-    if column == "trust_consensus":
-        notes.append("Level consensus excludes a client at 0 or below.")
-    if column == "copies":
-        notes.append("A client weighs 1/k with k times as many as the median client has.")
-    if column == "agreement":
-        notes.append("The level judges by the mean over the client's rounds, so one round beyond the bound may be no ground.")
+    if column in _NOTES:
+        notes.append(_NOTES[column])
     return notes

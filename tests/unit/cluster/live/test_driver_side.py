@@ -38,6 +38,10 @@ def test_a_control_actor_that_dies_or_hangs_is_replaced_and_its_orders_are_known
     assert time.monotonic() - began < 15
     live = LiveRun("watched")
     assert live.status()["round"] == 7
+    assert repr(live) == "LiveRun('watched')"
+    shown = live._repr_mimebundle_()  # what a notebook asks for
+    assert "7 of 0" in shown["text/plain"]
+    assert "watched: starting" in shown["text/html"]
     live.resume()
     assert side.take_orders() == ([("resume", None)], None)
     wait_until(lambda: len(actor_processes("control")) == 1, 20, "the end of the old control actor")

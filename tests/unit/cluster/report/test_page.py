@@ -10,6 +10,7 @@ import pytest
 
 from cluster.report.page import render
 from cluster.report.tables import SECONDS
+from defense import levels
 from tests.unit.cluster.builders import client_round
 from tests.unit.cluster.report.run_directories import OWN, excluded, four_clients, report, write_run
 
@@ -56,11 +57,23 @@ def test_the_bound_of_a_level_is_drawn_with_its_signal(tmp_path):
     assert [series["style"]["name"] for series in chart["series"]] == [
         "honest, counts",
         "attacker, counts",
-        "honest, does not",
-        "attacker, does not",
+        "honest, counts less or not",
+        "attacker, counts less or not",
         "bound",
     ]
     assert chart["text"].endswith("Level live excluded 3 of them.")
+
+
+def test_each_signal_has_a_title_in_words_and_a_level_with_a_memory_says_how_it_judges(tmp_path):
+    signals = dict.fromkeys([*levels.SIGNAL_COLUMNS, *levels.TRUST_COLUMNS], 0.5)
+    rows = [replace(client_round(0, "client-0", 1.0), signals=signals)]
+    overrides = ["defense.level=canary+utility+consensus", "evaluation.validation_path=rows.jsonl"]
+    data = data_of(render([write_run(tmp_path / "mine", [report(0, *rows)], overrides=overrides)]))
+    by_name = {chart["name"]: chart for chart in data["charts"]}
+    assert not [chart["title"] for chart in data["charts"] if "_" in chart["title"]]
+    for column in ("agreement", "task-cosine"):
+        assert any("the mean over the client's rounds" in note for note in by_name[f"signal-{column}"]["notes"])
+    assert any("ln 3" in note for note in by_name["signal-task-rise"]["notes"])
 
 
 def test_trust_and_the_bound_of_the_norm_are_drawn_and_stand_in_a_clients_own_charts(tmp_path):

@@ -32,7 +32,8 @@ def test_what_the_defense_takes_is_said_of_the_first_two_rounds(said):
         lines.round_finished(report)
         lines.probe_judged(probe_row(report.round, round_s=15.0, refresh_wait_s=waited, score_s=0.25))
     assert said == [
-        "round 1 took 15.0 s, the defense 9.8 s: references 9.0 s, probe 0.2 s, canary 0.5 s",
+        "round 1 took 15.0 s, the defense 9.8 s: references 9.0 s, probe 0.2 s, canary 0.5 s; reference clients trained in "
+        "this round",
         "round 2 took 15.0 s, the defense 0.8 s: probe 0.2 s, canary 0.5 s",
     ]
 

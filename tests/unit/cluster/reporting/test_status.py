@@ -109,7 +109,7 @@ def test_every_status_is_plain_json_and_a_table(status, published):
 
 
 def test_a_run_that_has_not_started_has_a_table():
-    assert status_table(first_status("mine")).title == "mine: starting"
+    assert str(status_table(first_status("mine")).title) == "mine: starting"
 
 
 @pytest.mark.parametrize(
