@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -83,3 +84,15 @@ def write_run(
         weights = {"mean_weight_benign": 0.9, "mean_weight_malicious": 0.0}
         (path / "summary.json").write_text(json.dumps({"server_seconds": parts, "wall_s": 16.0, **weights}))
     return path
+
+
+def large_run(path: Path) -> Path:
+    """200 clients over 100 rounds, of which 60 attack and are excluded, with three signals beside the probe's."""
+    draw, rounds = random.Random(1), []
+    for index in range(100):
+        rows = [client_round(index, f"client-{i:03}", 1.0) for i in range(140)]
+        rows += [excluded(index, f"client-{i:03}", 0.9 + draw.random() / 10) for i in range(140, 200)]
+        signals = ("canary_rise", "agreement", "flatness")
+        rows = [replace(row, update_norm=draw.random(), signals={name: draw.random() for name in signals}) for row in rows]
+        rounds.append(report(index, *rows))
+    return write_run(path, rounds, overrides=("clients.count=200", "clients.malicious=60", "rounds=100"))
