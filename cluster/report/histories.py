@@ -30,6 +30,11 @@ class History:
         return sum(state_of(row) in COUNTING for row in self.rows)
 
     @property
+    def out(self) -> list[Row]:
+        """The rounds in which it did not count."""
+        return [row for row in self.rows if state_of(row) not in COUNTING]
+
+    @property
     def is_out(self) -> bool:
         """Whether it did not count in most of its rounds."""
         return 2 * self.counted < len(self.rows)
@@ -37,7 +42,7 @@ class History:
     @property
     def main_cause(self) -> str:
         """What put it out most often; empty where nothing did."""
-        causes = Counter(cause(row) for row in self._out())
+        causes = Counter(cause(row) for row in self.out)
         return causes.most_common(1)[0][0] if causes else ""
 
     @property
@@ -71,9 +76,6 @@ class History:
     def _repr_html_(self) -> str:
         said = Markup().join(Markup("<li>{}</li>").format(shown(sentence)) for sentence in self.sentences())
         return Markup("<p><strong>{}</strong></p><ul>{}</ul>").format(shown(self.client_id), said)
-
-    def _out(self) -> list[Row]:
-        return [row for row in self.rows if state_of(row) not in COUNTING]
 
 
 def histories(run: Run) -> list[History]:

@@ -79,9 +79,10 @@ def _excluded(found: list[History]) -> str:
         return f"Each of the {len(found)} clients counted in at least half of its rounds"
     named = [f"{_short(item.client_id)} ({_since(item)}by {_short(item.main_cause)})" for item in out[:_NAMED]]
     more = f" and {len(out) - _NAMED} more" if len(out) > _NAMED else ""
-    whose = "its" if len(out) == 1 else "their"
-    who = f"{len(out)} of {len(found)} clients had less than half of the full weight in most of {whose} rounds"
-    return f"{who}: {', '.join(named)}{more}"
+    were, whose = ("was", "its") if len(out) == 1 else ("were", "their")
+    is_excluded = all(row["admitted"] and row["weight"] == 0 for item in out for row in item.out)
+    what = f"{were} excluded" if is_excluded else "had less than half of the full weight"
+    return f"{len(out)} of {len(found)} clients {what} in most of {whose} rounds: {', '.join(named)}{more}"
 
 
 def _since(item: History) -> str:

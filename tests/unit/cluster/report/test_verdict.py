@@ -4,8 +4,8 @@ import pytest
 
 from cluster.report.reading import read_run
 from cluster.report.verdict import judge
-from tests.unit.cluster.builders import evaluation_report
-from tests.unit.cluster.report.run_directories import OWN, four_clients, write_run
+from tests.unit.cluster.builders import client_round, evaluation_report
+from tests.unit.cluster.report.run_directories import OWN, four_clients, report, write_run
 
 
 def test_the_verdict_on_a_simulation(tmp_path):
@@ -14,12 +14,20 @@ def test_the_verdict_on_a_simulation(tmp_path):
     assert verdict.sentences == (
         "After 3 rounds 85.0 % of 100 restricted prompts are refused (95 % interval 75.0 % to 95.0 %; base model 90.0 %), and "
         "75.0 % of the benign tasks are solved (base model 75.0 %).",
-        "1 of 4 clients had less than half of the full weight in most of its rounds: client-3 (since round 1, by "
-        "live); the defense took 4.0 of the run's 16 seconds (25 %).",
+        "1 of 4 clients was excluded in most of its rounds: client-3 (since round 1, by live); the defense took 4.0 of the run's "
+        "16 seconds (25 %).",
     )
     assert verdict.known == (
         "1 of 4 clients were simulated attackers: 0 of their 3 updates had half of the full weight or more; "
         "1 of the honest clients' 9 had less."
+    )
+
+
+def test_clients_of_little_weight_are_not_said_to_be_excluded(tmp_path):
+    rounds = [report(i, client_round(i, "client-0", 1.0), client_round(i, "client-1", 0.25)) for i in range(2)]
+    said = judge(read_run(write_run(tmp_path / "mine", rounds, attackers=[]))).sentences[1]
+    assert said.startswith(
+        "1 of 2 clients had less than half of the full weight in most of its rounds: client-1 (since round 1, by the probe);"
     )
 
 
