@@ -50,7 +50,7 @@ class Connection:
     def __init__(
         self, url: str, certificate: str, client_id: str, key: Ed25519PrivateKey, tell: Callable[[str], None] = lambda _: None
     ) -> None:
-        """`certificate`: the gateway's, PEM. `tell`: is told why a request waits."""
+        """`certificate`: the gateway's, PEM. `tell`: called with the reason for which a request waits."""
         self._client_id, self._key, self._tell = client_id, key, tell
         self._http = httpx.Client(base_url=url, verify=_trusting(certificate), timeout=_TIMEOUT_S + POLL_S)
         self._epoch, self._nonce = "", 0

@@ -50,7 +50,7 @@ class Desk:
         self._is_closed = False
         self.last_nonce = -1
         """Of the client's requests to this process."""
-        self.is_told = False
+        self.knows_end = False
         """Whether the client knows that the federation is over."""
 
     async def lay_down(self, task: TrainTask, adapter: bytes, difference: bytes | None, num_delivered: int) -> str:

@@ -57,7 +57,7 @@ _HEAD_BYTES = 16 << 10
 """Most of a request's head, in all."""
 
 _FAREWELL_S = 10.0
-"""How long the end waits for participants that are still at work; who is away finds nobody, and is ended by hand."""
+"""How long the end waits for participants at work. One that is away has to be stopped by hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +143,12 @@ class Gateway:
         return await self._desk(client_id).next_item(work)
 
     async def end(self) -> None:
-        """The federation is over: who asks for work is told so. Returns once every client that is there has been, or in 10 s."""
+        """Tell participants that ask for work that it is over. Returns once all know that are there, or in 10 s."""
         self._has_ended = True
         for desk in self._desks.values():
             await desk.close()
         deadline = time.monotonic() + _FAREWELL_S
-        while time.monotonic() < deadline and any(desk.last_nonce >= 0 and not desk.is_told for desk in self._desks.values()):
+        while time.monotonic() < deadline and any(desk.last_nonce >= 0 and not desk.knows_end for desk in self._desks.values()):
             await asyncio.sleep(0.05)
 
     async def close(self) -> None:
@@ -193,7 +193,7 @@ class Gateway:
         desk = self._desk(statement.client_id)
         found = None if self._has_ended else await desk.wait_for_work(POLL_S)
         if self._has_ended:
-            desk.is_told = True
+            desk.knows_end = True
             raise _Refused(410, "the federation has ended")
         if found is None:
             return Response(status_code=204)

@@ -30,7 +30,7 @@ class Participant:
             model: Path or hub name of its copy of the base model.
             files: Its data files.
             folder: Where the encoded examples are kept.
-            tell: Is told what happens, a sentence each.
+            tell: Called with a sentence for each thing that happens.
         """
         self._connection, self._model, self._files, self._folder, self._tell = connection, model, files, folder, tell
         self._settings: Settings | None = None

@@ -36,6 +36,7 @@ from cluster.round.local_rounds import Receiver
 from cluster.simulation.client_data import assign_recipes, attacked_files, draw_malicious, world_files, write_honest_files
 from cluster.simulation.collusion import Collusion, colludes
 from cluster.state.membership import Files
+from cluster.workers.gateway import endpoint
 from defense.attacks import ATTACKS
 from defense.levels import probed_signals
 from probe.meta import ProbeMeta
@@ -120,6 +121,8 @@ def prepare_inputs(
     Raises:
         ConfigError, DataError, ModelError: something is missing or cannot be used; nothing was started.
     """
+    if config.gateway.remote:
+        endpoint(config)  # without a certificate nothing is started
     data, malicious = folder / "data", draw_malicious(config)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)  # the clients' data is private
     tokens = TokenFiles(base_model(config), config.training.max_length, data / "tokens", config.data.columns.given)

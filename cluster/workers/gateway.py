@@ -10,7 +10,7 @@ from cluster.errors import ConfigError
 
 
 def enrolments_file(config: RunConfig) -> Path:
-    """Where it is kept who speaks for which client."""
+    """The file that says which key speaks for which client."""
     return Path(config.gateway.folder).resolve() / "enrolments.json"
 
 

@@ -375,18 +375,15 @@ class WorkerGroup:
         config, layout = self._config, self._known_layout()
         if not config.gateway.remote:
             return None
-        enrolments, settings = (
-            Enrolments(enrolments_file(config)),
-            Settings(
-                model=self._sources.model.model_copy(update={"path": None}),
-                lora=config.lora,
-                training=config.training,
-                model_fingerprint=layout.model_fingerprint,
-                lora_fingerprint=layout.lora_fingerprint,
-            ),
+        settings = Settings(
+            model=self._sources.model.model_copy(update={"path": None}),
+            lora=config.lora,
+            training=config.training,
+            model_fingerprint=layout.model_fingerprint,
+            lora_fingerprint=layout.lora_fingerprint,
         )
         pinned = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        arguments = (endpoint(config), enrolments, layout, settings)
+        arguments = (endpoint(config), Enrolments(enrolments_file(config)), layout, settings)
         options = {"num_cpus": 0, "scheduling_strategy": pinned}
         gateway = self._server_actor(stack, "gateway", lambda: launch(GatewayActor, options, *arguments))
         try:
